@@ -1,0 +1,1 @@
+"""The display: the X server and the window manager on it."""

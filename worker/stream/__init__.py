@@ -1,0 +1,1 @@
+"""The stream: what a viewer connects to."""

@@ -1,0 +1,1 @@
+"""The task: what to run, and the process that runs it."""
