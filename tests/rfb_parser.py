@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
-class Unreadable(Exception):  # noqa: N818
+class Unreadable(Exception):
     """The stream ends within a message, or has one that libvncserver does not know."""
 
 

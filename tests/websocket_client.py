@@ -40,7 +40,7 @@ _CONTROL_LIMIT_BYTES = 125
 _PACE_STEP_S = 0.01
 
 
-class Refused(Exception):  # noqa: N818
+class Refused(Exception):
     """An HTTP answer other than 101; `detail` is its JSON body's, or None."""
 
     def __init__(self, status: int, detail: str | None, headers: Message, body: bytes) -> None:
@@ -51,7 +51,7 @@ class Refused(Exception):  # noqa: N818
         self.body = body
 
 
-class Lost(Exception):  # noqa: N818
+class Lost(Exception):
     """No HTTP answer, or no end of the RFB handshake: the message says what happened, and where."""
 
 
@@ -76,7 +76,7 @@ class Closed:
     detail: str = field(default="", compare=False)
 
 
-class Ended(Exception):  # noqa: N818
+class Ended(Exception):
     """The stream ended under a read; `wait_closed` then also waits for the end of TCP."""
 
     def __init__(self, closed: Closed) -> None:

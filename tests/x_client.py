@@ -63,7 +63,7 @@ class _Client:
 class Canvas(_Client):
     """A mapped override-redirect window of one colour; by default it covers the screen."""
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         display_name: str,
         xauthority: str | Path | None = None,

@@ -76,7 +76,7 @@ _QEMU_HEAD: Final = struct.Struct(">xBH")  # submessage, operation
 _QEMU_KEY_EVENT: Final = struct.Struct(">xxHI4x")  # down, keysym
 
 
-class ProtocolViolation(Exception):  # noqa: N818 - a fact about the viewer, not an error of ours
+class ProtocolViolation(Exception):
     """A viewer sent what RFB 3.8 does not allow; the text is a reason without any of its bytes."""
 
 
