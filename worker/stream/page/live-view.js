@@ -28,7 +28,7 @@
  * @typedef {"loading"|"waiting"|"connecting"|"connected"|"reconnecting"|"ended"|"error"} State
  *   loading       not started yet
  *   waiting       there is no stream yet: the task is starting or ending, or nobody answers
- *   connecting    a first picture is on its way
+ *   connecting    the stream is there, and its first picture on the way
  *   connected     the picture is live
  *   reconnecting  the connection was lost, and is being tried again until `stop()`
  *   ended         the task ended; `outcome` says how
@@ -56,6 +56,9 @@ const RETRY_MAX_MS = 5000;
 const WAIT_MAX_MS = 2000;
 const TOO_SLOW_PAUSE_MS = 5000;
 const CONNECT_TIMEOUT_MS = 10_000;
+/** noVNC says "connect" before it has anything to show, and does not say when it has. */
+const FIRST_PICTURE_POLL_MS = 40;
+const FIRST_PICTURE_TIMEOUT_MS = 5000;
 /** A connection that lived this long starts its retries afresh. */
 const STABLE_MS = 5000;
 /** After a loss the server may need a moment to see that its controller is gone. */
@@ -213,7 +216,7 @@ export class LiveView extends EventTarget {
       found: () => this.#onFound(),
       connected: () => this.#onConnected(connection),
       clipboard: (text) => this.#emit("clipboard", { text }),
-      unavailable: (error) => this.#onUnavailable(connection, error),
+      unavailable: (error) => this.#onUnavailable(error),
       closed: (close) => this.#onClosed(connection, close),
     });
     this.#pending = connection;
@@ -239,7 +242,7 @@ export class LiveView extends EventTarget {
     this.#set({ state: "connected", outcome: null, code: null, reason: "" });
   }
 
-  #onUnavailable(connection, { kind, message }) {
+  #onUnavailable({ kind, message }) {
     this.#pending = null;
     if (this.#live) {
       this.#controlRefused();
@@ -372,7 +375,7 @@ class Connection {
   }
 
   get canvas() {
-    return this.#connectedAt === null ? null : this.#layer.querySelector("canvas");
+    return this.#layer.querySelector("canvas");
   }
 
   get #livedMs() {
@@ -422,7 +425,7 @@ class Connection {
       // What lies beneath shows until this connection's own first picture is drawn.
       background: "transparent",
     });
-    this.#listen("connect", () => this.#connected());
+    this.#listen("connect", () => this.#awaitPicture(performance.now() + FIRST_PICTURE_TIMEOUT_MS));
     this.#listen("disconnect", () => this.#fail("the picture could not be decoded"));
     this.#listen("credentialsrequired", () => this.#rfb.sendCredentials({}));
     this.#listen("securityfailure", ({ detail }) => this.#refused(detail.reason));
@@ -457,8 +460,13 @@ class Connection {
     }, PASTE_PAUSE_MS);
   }
 
-  #connected() {
+  #awaitPicture(deadline) {
     clearTimeout(this.#timeout);
+    if (isDrawn(this.canvas) || performance.now() > deadline) this.#connected();
+    else this.#timeout = setTimeout(() => this.#awaitPicture(deadline), FIRST_PICTURE_POLL_MS);
+  }
+
+  #connected() {
     this.#connectedAt = performance.now();
     this.#layer.dataset.layer = "live";
     this.#layer.style.visibility = "visible";
@@ -503,6 +511,13 @@ class Connection {
       if (!this.#over.signal.aborted) listener(event);
     });
   }
+}
+
+/** A new canvas is transparent; what noVNC draws is opaque, black too. */
+function isDrawn(canvas) {
+  const sample = new OffscreenCanvas(1, 1).getContext("2d");
+  sample.drawImage(canvas, 0, 0, 1, 1);
+  return sample.getImageData(0, 0, 1, 1).data[3] > 0;
 }
 
 function layer(name) {
