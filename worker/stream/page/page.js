@@ -142,7 +142,7 @@ function onAnswer(answer) {
   // The header goes on telling about the task whose end is shown, until there is another to watch.
   if (answers && (!over || isNext || answer.task_id === left)) task = answer;
   if (over && isNext) {
-    notify("A new task is running here.");
+    notify(`A new task is ${answer.state} here.`);
     view.start();
   } else {
     render(view.status);
@@ -216,7 +216,7 @@ function whyReconnecting(code, reason) {
   if (code === CLOSE.restarting) return "The display server is restarting. The task goes on.";
   if (reason === TOO_SLOW) return "This viewer was too slow for the stream. It comes back in a moment.";
   if (!answers) return "The worker does not answer. It may have ended.";
-  return "";
+  return wasConnected ? "The connection to the worker broke off." : "";
 }
 
 function renderTask(status) {
@@ -331,9 +331,8 @@ function listen() {
   });
   $("copy").addEventListener("click", () => copy($("copied-text").value, "Text"));
 
-  const stage = $("viewer");
   $("fullscreen").hidden = !document.fullscreenEnabled;
-  $("fullscreen").addEventListener("click", () => stage.requestFullscreen());
+  $("fullscreen").addEventListener("click", () => $("viewer").requestFullscreen());
 
   leaveWithDoubleEscape();
 
