@@ -31,10 +31,10 @@ from worker.stream.control import State, StreamConfig
 from worker.task import process
 
 if TYPE_CHECKING:
-    from worker.artifacts import Artifacts
     import socket
     from collections.abc import Awaitable, Coroutine
 
+    from worker.artifacts import Artifacts
     from worker.events import Events
     from worker.programs import Supervisord
     from worker.task.process import Task

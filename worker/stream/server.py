@@ -25,6 +25,7 @@ from worker.stream.tokens import Grant, Role, TokenRefused, mint, stream_url
 
 if TYPE_CHECKING:
     import socket
+
     from worker.stream.viewer import Viewer
 
 REQUEST_THREADS_MAX: Final = 128
