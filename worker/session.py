@@ -162,10 +162,11 @@ class _Session:
         self._mark("start")
         self._set_state(State.RUNNING)
         self.events.emit("stream.ready", **self._address())
-        self.events.emit("task.started", target=self.plan.target.text)
         try:
             async with asyncio.timeout(self.plan.timeout_s):
-                ended = await task.run()
+                await task.go()
+                self.events.emit("task.started", target=self.plan.target.text)
+                ended = await task.ended()
         except TimeoutError:
             return outcome.timed_out(self.plan.timeout_s)
         if self.plan.hold_s:
