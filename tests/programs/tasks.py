@@ -43,7 +43,9 @@ async def sleeps_with_page(page):
 def ignores_term():
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     for _ in range(3):
-        subprocess.Popen(["sh", "-c", "trap '' TERM; setsid sh -c 'trap \"\" TERM; sleep 600' & sleep 600"])
+        subprocess.Popen(
+            ["sh", "-c", "trap '' TERM; setsid sh -c 'trap \"\" TERM; sleep 600' & sleep 600"]
+        )
     time.sleep(600)
 
 
@@ -63,7 +65,9 @@ def until(inputs):
 
 async def until_with_page(page, inputs):
     """The same, with a page in one colour."""
-    await page.set_content(f"<body style='background: {inputs.get('colour', 'rgb(20, 120, 220)')}'>")
+    await page.set_content(
+        f"<body style='background: {inputs.get('colour', 'rgb(20, 120, 220)')}'>"
+    )
     file = Path(inputs["file"])
     while not file.exists():
         await page.wait_for_timeout(10)
