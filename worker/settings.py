@@ -162,3 +162,14 @@ def _explain(error: ValidationError, options: Mapping[str, object]) -> str:
         given = f"--{field.replace('_', '-')}" if field in options else PREFIX + field.upper()
         said.append(f"{given}: {problem['msg'].removeprefix('Value error, ')}")
     return "; ".join(said)
+
+
+def table() -> str:
+    """The settings as the README shows them: a Markdown table."""
+    rows = ["| variable | default | what it is |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = field.get_default()
+        plain = isinstance(default, str | int | float) and not isinstance(default, bool)
+        shown = f"`{default}`" if plain or isinstance(default, Path) else ""
+        rows.append(f"| `{PREFIX}{name.upper()}` | {shown} | {field.description} |")
+    return "\n".join(rows)

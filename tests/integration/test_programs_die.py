@@ -43,7 +43,7 @@ def test_x11vnc_killed(task):
 
 
 def test_websockify_killed(task):
-    """websockify killed: it is back on the same port, and knows the tokens that were used."""
+    """Websockify killed: it is back on the same port, and knows the tokens that were used."""
     port = task.port
     url = task.stream_url()
     Viewer.connect(url).close()
@@ -59,7 +59,7 @@ def test_websockify_killed(task):
 
 
 def test_websockify_stopped(task):
-    """websockify asked to stop by supervisorctl's TERM tells its viewers to come back."""
+    """Websockify asked to stop by supervisorctl's TERM tells its viewers to come back."""
     viewer = Behaviour(idle, Viewer.connect(task.stream_url()))
     viewer.wait_ready(10)
     os.kill(task.pid("worker.stream"), signal.SIGTERM)

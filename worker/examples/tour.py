@@ -30,7 +30,6 @@ async def run(page: Page, inputs: dict[str, Any]) -> dict[str, Any]:
         await page.wait_for_timeout(LOOK_MS * times * pace)
 
     await page.goto(f"{SHOP}/shop.html")
-    print(f"opened {await page.title()}")
     await look(2)
     chosen = await choose(page, int(inputs.get("cups", 4)), look)
     await page.get_by_role("link", name="To the checkout").click()
@@ -47,7 +46,6 @@ async def run(page: Page, inputs: dict[str, Any]) -> dict[str, Any]:
     receipt = await opened.value  # a second tab
     number = await receipt.locator("#number").inner_text()
     total = await receipt.locator("#total").inner_text()
-    print(f"order {number}: {total}")
     await receipt.wait_for_timeout(4 * LOOK_MS * pace)
     return {"title": await receipt.title(), "order": number, "teas": chosen, "total": total}
 

@@ -1,0 +1,95 @@
+"""Tokens: only a good one, for this task and this moment, opens a stream."""
+
+from __future__ import annotations
+
+import time
+
+import jwt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.stream import tokens
+from worker.stream.token_plugin import StreamTokenPlugin
+from worker.stream.tokens import Role, TokenRefused
+
+KEY = bytes(range(32))
+TASK = "a-task"
+
+
+def claims(**changes):
+    """Good claims, changed; None removes one."""
+    now = int(time.time())
+    good = {"aud": "stream", "sub": TASK, "role": "view", "iat": now, "exp": now + 60, "jti": "j"}
+    return {name: value for name, value in (good | changes).items() if value is not None}
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_good(role):
+    """A minted token gives its role."""
+    assert tokens.verify(tokens.mint(KEY, TASK, role), KEY, TASK).role is role
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"exp": 1},
+        {"exp": None},
+        {"iat": int(time.time()) + 1000},
+        {"iat": None},
+        {"aud": "api"},
+        {"aud": None},
+        {"sub": "another"},
+        {"sub": None},
+        {"role": "admin"},
+        {"role": None},
+        {"jti": None},
+        {"jti": ""},
+        {"jti": "x" * 100},
+        {"jti": 7},
+    ],
+)
+def test_bad_claims(changes):
+    """A claim that is wrong or missing refuses the token."""
+    token = jwt.encode(claims(**changes), KEY, algorithm="HS256") if changes != {"jti": 7} else "x"
+    with pytest.raises(TokenRefused):
+        tokens.verify(token, KEY, TASK)
+
+
+def test_bad_signatures():
+    """Another key, `alg: none`, another algorithm and a cut token are refused."""
+    good = tokens.mint(KEY, TASK)
+    bad = [
+        jwt.encode(claims(), b"k" * 32, algorithm="HS256"),
+        jwt.encode(claims(), None, algorithm="none"),
+        jwt.encode(claims(), KEY * 2, algorithm="HS512"),
+        good[:-1],
+        good + "A" * 4000,
+        good.rpartition(".")[0],
+        "",
+    ]
+    for token in bad:
+        with pytest.raises(TokenRefused):
+            tokens.verify(token, KEY, TASK)
+
+
+@given(st.text(max_size=300))
+def test_garbage(text):
+    """Garbage is refused, and never raises anything else."""
+    with pytest.raises(TokenRefused):
+        tokens.verify(text, KEY, TASK)
+
+
+def test_once():
+    """A token can be used once; websockify's question is answered with the Unix socket."""
+    plugin = StreamTokenPlugin(TASK, KEY, "/x11vnc.sock")
+    token = tokens.mint(KEY, TASK)
+    assert plugin.lookup(token) == ("unix_socket", "/x11vnc.sock")
+    plugin.spend(plugin.check(token))
+    assert plugin.lookup(token) is None
+
+
+def test_derived_keys():
+    """Each task's key is its own."""
+    master = b"m" * 32
+    assert tokens.derive_key(master, "a") != tokens.derive_key(master, "b")

@@ -1,0 +1,37 @@
+"""Settings: read once, checked, and the README's table is made of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from worker import settings
+from worker.errors import SettingError
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def test_readme_has_the_table():
+    """The README's table is the one that the fields' descriptions give."""
+    assert settings.table() in README.read_text()
+
+
+def test_options_outrank_variables(monkeypatch):
+    """An option outranks its variable."""
+    monkeypatch.setenv("WORKER_PORT", "1")
+    assert settings.load({}).port == 1
+    assert settings.load({"port": "2"}).port == 2
+
+
+def test_debug_page_follows_the_host():
+    """The debug page is on by default only where the host is loopback."""
+    assert settings.load({}, {}).serves_debug_page
+    assert not settings.load({"host": "0.0.0.0"}, {}).serves_debug_page
+
+
+def test_a_secret_is_never_in_an_error():
+    """A secret that is too short is not quoted."""
+    with pytest.raises(SettingError) as refused:
+        settings.load({"stream_secret": "hunter2"}, {})
+    assert "hunter2" not in str(refused.value)
