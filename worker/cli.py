@@ -1,0 +1,216 @@
+"""The commands, and the only place that maps errors to exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from worker.errors import InputError, SettingError, UsageError, WorkerError
+from worker.outcome import EXIT_SUCCESS, EXIT_USAGE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from worker.settings import Settings
+
+_RUN_OPTIONS = (
+    ("--task-id", "ID", "the task's id (default: a new UUID)"),
+    ("--timeout-s", "S", "fail with 124 when the task runs longer (default: 3600)"),
+    ("--host", "HOST", "the address that the stream listens on (default: 127.0.0.1)"),
+    ("--port", "PORT", "the stream's port; 0 picks a free one (default: 6080)"),
+    ("--artifacts-dir", "DIR", "where result.json and task.log go (default: artifacts/<task id>)"),
+    ("--hold-s", "S", "keep display and stream up for so long after the task (default: 0)"),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the process's exit code."""
+    signals = _EarlySignals()
+    try:
+        return _dispatch(sys.argv[1:] if argv is None else list(argv), signals)
+    except WorkerError as error:
+        print(f"worker: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+class _EarlySignals:
+    """Remembers a signal that comes before there is an event loop to take it."""
+
+    def __init__(self) -> None:
+        self.first: int | None = None
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._remember)
+
+    def _remember(self, number: int, _frame: object) -> None:
+        self.first = self.first or number
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise SettingError(f"{message}; see `{self.prog} --help`")
+
+
+def _dispatch(argv: list[str], signals: _EarlySignals) -> int:
+    own, command = _split(argv)
+    parser = _parser()
+    arguments = parser.parse_args(own)
+    if arguments.command is None:
+        parser.print_help(sys.stderr)
+        return EXIT_USAGE
+    if command is not None and arguments.command != "run":
+        raise SettingError("only `worker run` takes a command behind `--`")
+    if arguments.command == "run":
+        return _run(arguments, command, signals)
+    return _stream_url(arguments)
+
+
+def _split(argv: list[str]) -> tuple[list[str], list[str] | None]:
+    if "--" not in argv:
+        return argv, None
+    place = argv.index("--")
+    return argv[:place], argv[place + 1 :]
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="worker", description="Runs one browser task on a live display.")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    run = commands.add_parser(
+        "run",
+        help="run a task",
+        usage="worker run [options] TARGET [--input NAME=VALUE]...\n"
+        "       worker run [options] -- COMMAND [ARG]...",
+        description="TARGET is path/file.py, path/file.py:function or package.module:function "
+        "(default function: run). It may take `page`, a Playwright Page, and `inputs`, a dict.",
+        epilog="Each option is also a WORKER_ variable, for example WORKER_TIMEOUT_S.",
+    )
+    run.add_argument("target", nargs="?", metavar="TARGET", help="the function to run")
+    run.add_argument(
+        "--input", action="append", default=[], metavar="NAME=VALUE", help="one input, as text"
+    )
+    run.add_argument("--inputs", metavar="JSON", help="all inputs, as a JSON object")
+    for option, metavar, text in _RUN_OPTIONS:
+        run.add_argument(option, metavar=metavar, help=text)
+    url = commands.add_parser(
+        "stream-url",
+        help="print a URL that opens a task's stream once",
+        description="With WORKER_STREAM_SECRET or WORKER_STREAM_KEY it is signed here; without, "
+        "the local worker in debug mode is asked.",
+    )
+    url.add_argument("--task-id", metavar="ID", help="the task (default: the local worker's)")
+    url.add_argument("--role", choices=("view", "control"), default="view")
+    url.add_argument("--ttl-s", type=float, default=60.0, metavar="S", help="default: 60")
+    url.add_argument("--host", metavar="HOST", help="the stream's address")
+    url.add_argument("--port", metavar="PORT", help="the stream's port")
+    return parser
+
+
+def _options(arguments: argparse.Namespace, *names: str) -> dict[str, object]:
+    """The options that were given."""
+    given = {name: getattr(arguments, name) for name in names}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+# -- run
+
+
+def _run(arguments: argparse.Namespace, command: list[str] | None, signals: _EarlySignals) -> int:
+    import asyncio  # noqa: PLC0415 - `worker --help` need not wait for it
+
+    from worker import plan, session, settings  # noqa: PLC0415 - the same
+    from worker.events import Events  # noqa: PLC0415 - the same
+
+    names = [option.removeprefix("--").replace("-", "_") for option, _, _ in _RUN_OPTIONS]
+    options = _options(arguments, *names)
+    inputs = _inputs(arguments)
+    if inputs:
+        options["inputs"] = inputs
+    chosen = settings.load(options)
+    if arguments.input:
+        merged = {**chosen.inputs, **dict(_pair(text) for text in arguments.input)}
+        chosen = chosen.model_copy(update={"inputs": merged})
+    if (arguments.target is None) == (command is None):
+        raise UsageError("give either a TARGET or a command behind `--`; see `worker run --help`")
+    ready = plan.make(chosen, arguments.target, command)
+
+    async def live() -> int:
+        stop = session.Stop(signals.first)
+        ended = await session.run(ready, Events(ready.task_id), stop)
+        return ended.exit_code
+
+    return asyncio.run(live())
+
+
+def _inputs(arguments: argparse.Namespace) -> dict[str, Any]:
+    import json  # noqa: PLC0415 - only for `run`
+
+    if arguments.inputs is None:
+        return {}
+    try:
+        inputs = json.loads(arguments.inputs)
+    except ValueError as error:
+        raise InputError(f"--inputs is not JSON: {error}") from error
+    if not isinstance(inputs, dict):
+        raise InputError('--inputs must be a JSON object, for example \'{"query": "shoes"}\'')
+    return inputs
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise InputError(f"--input {text!r} is not NAME=VALUE")
+    return name, value
+
+
+# -- stream-url
+
+
+def _stream_url(arguments: argparse.Namespace) -> int:
+    from worker import plan, settings  # noqa: PLC0415 - `worker --help` need not wait for it
+    from worker.stream import tokens  # noqa: PLC0415 - the same
+
+    chosen = settings.load(_options(arguments, "task_id", "host", "port"))
+    if not arguments.ttl_s > 0:
+        raise SettingError("--ttl-s: must be more than 0")
+    if chosen.stream_secret is None and chosen.stream_key is None:
+        print(_ask_local_worker(chosen, arguments.role))
+        return EXIT_SUCCESS
+    if "task_id" not in chosen.model_fields_set:
+        raise SettingError("--task-id: which task's stream?")
+    key = plan.stream_key(chosen)
+    role = tokens.Role(arguments.role)
+    token = tokens.mint(key, chosen.task_id, role, ttl_s=arguments.ttl_s)
+    base = chosen.stream_base_url or f"ws://{plan.netloc(chosen)}"
+    print(tokens.stream_url(base, chosen.task_id, token))
+    return EXIT_SUCCESS
+
+
+def _ask_local_worker(chosen: Settings, role: str) -> str:
+    import json  # noqa: PLC0415 - only here
+    import urllib.error  # noqa: PLC0415 - only here
+    import urllib.request  # noqa: PLC0415 - only here
+
+    from worker import plan  # noqa: PLC0415 - `worker --help` need not wait for it
+
+    address = f"http://{plan.netloc(chosen)}/debug/stream-url?role={role}"
+    try:
+        with urllib.request.urlopen(address, timeout=5) as answer:
+            url = str(json.load(answer)["stream_url"])
+    except urllib.error.HTTPError as error:
+        raise SettingError(
+            f"the worker at {plan.netloc(chosen)} gives no stream URL (HTTP {error.code}); set "
+            "WORKER_STREAM_SECRET or WORKER_STREAM_KEY for it and here"
+        ) from error
+    except (OSError, ValueError, KeyError) as error:
+        raise SettingError(
+            f"no worker in debug mode answers at {plan.netloc(chosen)}, and neither "
+            "WORKER_STREAM_SECRET nor WORKER_STREAM_KEY is set to sign a URL here"
+        ) from error
+    if "task_id" in chosen.model_fields_set and f"/tasks/{chosen.task_id}/" not in url:
+        raise SettingError(f"another task than {chosen.task_id} runs at {plan.netloc(chosen)}")
+    return url
+
+
+if __name__ == "__main__":
+    sys.exit(main())

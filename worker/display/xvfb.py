@@ -1,0 +1,115 @@
+"""Xvfb: the X server, one screen of a fixed size, reachable with its cookie only.
+
+`-displayfd` makes the server pick a free display number itself, so that many workers can start
+at once, and report it when it is ready. In that mode it makes no lock file, so a stale
+`/tmp/.X*-lock` of a dead server cannot stop it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+import struct
+from typing import TYPE_CHECKING, Final
+
+from worker.display import connection
+from worker.errors import StartFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+WIDTH_PX: Final = 1920
+HEIGHT_PX: Final = 1080
+DEPTH_BITS: Final = 24
+READY_TIMEOUT_S: Final = 10.0
+
+_COOKIE_BYTES: Final = 16
+_FAMILY_LOCAL: Final = 256
+_FAMILY_WILD: Final = 65535
+
+
+def command(authority: Path) -> list[str]:
+    """The command line; the display number comes on stdout."""
+    return [
+        "Xvfb",
+        *("-displayfd", "1"),
+        *("-screen", "0", f"{WIDTH_PX}x{HEIGHT_PX}x{DEPTH_BITS}"),
+        *("-auth", str(authority)),
+        *("-nolisten", "tcp"),
+        "-noreset",  # else the server starts afresh whenever its last client leaves
+    ]
+
+
+def write_authority(path: Path) -> None:
+    """Make a random cookie for the server and its clients (Xsecurity(7), Xau(3)).
+
+    Two entries, since libXau takes the wild one and python-xlib only looks for the host's own.
+    """
+    cookie = secrets.token_bytes(_COOKIE_BYTES)
+    name = b"MIT-MAGIC-COOKIE-1"
+    entries = b""
+    for family, address in ((_FAMILY_LOCAL, socket.gethostname().encode()), (_FAMILY_WILD, b"")):
+        entries += struct.pack(">H", family)
+        for text in (address, b"", name, cookie):
+            entries += struct.pack(">H", len(text)) + text
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(entries)
+
+
+def check(display: str, authority: Path) -> None:
+    """See that the display answers and has the one screen that it must have.
+
+    Args:
+        display: for example `:7`.
+        authority: the file with its cookie.
+
+    Raises:
+        StartFailed: it does not answer, or its screen is another.
+    """
+    try:
+        with connection.connect(display, authority) as server:
+            screen = server.screen()
+            found = (screen.width_in_pixels, screen.height_in_pixels, screen.root_depth)
+    except connection.Failed as error:
+        raise StartFailed("xvfb", f"display {display} does not answer: {error}") from error
+    if found != (WIDTH_PX, HEIGHT_PX, DEPTH_BITS):
+        raise StartFailed("xvfb", f"its screen is {found}")
+
+
+def remove_socket(display: str) -> None:
+    """Remove the socket of a server that was killed; a live server's is never touched.
+
+    Whoever holds the abstract socket of a display number owns the number: holding it here while
+    the file is removed keeps a server that starts at this moment away from it.
+    """
+    path = f"/tmp/.X11-unix/X{display.removeprefix(':')}"  # noqa: S108 - the X server's own place
+    with _holding(f"\0{path}") as held:
+        if held and not _alive(path):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)  # noqa: PTH108 - a socket, not a file
+
+
+@contextlib.contextmanager
+def _holding(address: str) -> Iterator[bool]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as holder:
+        try:
+            holder.bind(address)
+        except OSError:
+            yield False
+        else:
+            yield True
+
+
+def _alive(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except OSError:
+            return True
+        return True

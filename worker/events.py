@@ -1,0 +1,54 @@
+"""Events: one JSON object a line on stdout, or the same for people on a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from typing import Any, Final, TextIO
+
+_DIM: Final = "\x1b[2m"
+_BOLD: Final = "\x1b[1m"
+_RESET: Final = "\x1b[0m"
+_NAME_WIDTH: Final = 22
+
+
+class Events:
+    """The event log of one task.
+
+    A reader that went away (a closed pipe) never disturbs the task: its events are dropped.
+    """
+
+    def __init__(self, task_id: str, stream: TextIO | None = None) -> None:
+        self._task_id = task_id
+        self._stream = sys.stdout if stream is None else stream
+        self._for_people = self._stream.isatty()
+
+    def emit(self, event: str, **fields: Any) -> None:
+        """Write one event.
+
+        Args:
+            event: `noun.past_tense`, for example `viewer.connected`.
+            fields: JSON values; units stand in their names.
+        """
+        now = datetime.now(UTC)
+        line = self._for_person(now, event, fields) if self._for_people else ""
+        if not line:
+            record = {"time": rfc3339(now), "event": event, "task_id": self._task_id, **fields}
+            line = json.dumps(record, ensure_ascii=False, default=str)
+        try:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):
+            return  # EPIPE or a closed stream: nobody reads events any more
+
+    @staticmethod
+    def _for_person(now: datetime, event: str, fields: dict[str, Any]) -> str:
+        clock = now.astimezone().strftime("%H:%M:%S.%f")[:-3]
+        said = "  ".join(f"{_DIM}{name}{_RESET} {value}" for name, value in fields.items())
+        return f"{_DIM}{clock}{_RESET}  {_BOLD}{event:<{_NAME_WIDTH}}{_RESET}{said}"
+
+
+def rfc3339(moment: datetime) -> str:
+    """A moment as RFC 3339 text in UTC, to the millisecond."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

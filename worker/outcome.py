@@ -1,0 +1,126 @@
+"""How a task ended: its status, the exit code, and what viewers are told.
+
+This table is the contract that `docker wait`, a Job's `podFailurePolicy` and a dashboard read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+EXIT_SUCCESS: Final = 0
+EXIT_RAISED: Final = 1
+EXIT_USAGE: Final = 64
+EXIT_SESSION_LOST: Final = 70
+EXIT_TIMEOUT: Final = 124
+EXIT_SIGINT: Final = 130
+EXIT_SIGTERM: Final = 143
+EXIT_SIGNAL_BASE: Final = 128
+
+
+class Status(StrEnum):
+    """The three ways in which a task can end."""
+
+    SUCCESS = "success"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class CloseCode:
+    """WebSocket close codes that the stream sends (RFC 6455, section 7.4)."""
+
+    TASK_ENDED: Final = 1000
+    PROTOCOL_ERROR: Final = 1002
+    VIEWER_DROPPED: Final = 1008
+    DISPLAY_LOST: Final = 1011
+    DISPLAY_RESTARTING: Final = 1012
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Close:
+    """What a viewer is told when its stream ends."""
+
+    code: int
+    reason: str
+
+
+DISPLAY_LOST: Final = Close(code=CloseCode.DISPLAY_LOST, reason="display lost")
+DISPLAY_RESTARTING: Final = Close(
+    code=CloseCode.DISPLAY_RESTARTING, reason="display server restarting"
+)
+VIEWER_TOO_SLOW: Final = Close(code=CloseCode.VIEWER_DROPPED, reason="viewer too slow")
+PROTOCOL_VIOLATION: Final = Close(code=CloseCode.VIEWER_DROPPED, reason="protocol violation")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskError:
+    """Why a task failed; `traceback` is there when its own code raised."""
+
+    type: str
+    message: str
+    traceback: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """The end of one task: what `result.json`, the exit code and the close reason say."""
+
+    status: Status
+    exit_code: int
+    output: Any = None
+    error: TaskError | None = None
+    lost: bool = False
+
+    @property
+    def close(self) -> Close:
+        """What every viewer is told."""
+        if self.lost:
+            return DISPLAY_LOST
+        return Close(code=CloseCode.TASK_ENDED, reason=f"task {self.status}")
+
+
+def success(output: Any) -> Outcome:
+    """The task's function returned, or its command exited with 0."""
+    return Outcome(status=Status.SUCCESS, exit_code=EXIT_SUCCESS, output=output)
+
+
+def raised(error: TaskError) -> Outcome:
+    """The task's function raised."""
+    return Outcome(status=Status.FAILED, exit_code=EXIT_RAISED, error=error)
+
+
+def exited(returncode: int) -> Outcome:
+    """A command, or the process of a function, ended by itself.
+
+    Args:
+        returncode: as `os.waitstatus_to_exitcode` gives it: -N when signal N killed it.
+    """
+    if returncode == 0:
+        return success(None)
+    if returncode < 0:
+        signal_number = -returncode
+        message = f"the task's process was killed by signal {signal_number}"
+        error = TaskError(type="Killed", message=message)
+        exit_code = EXIT_SIGNAL_BASE + signal_number
+    else:
+        message = f"the task's process exited with code {returncode}"
+        error = TaskError(type="Exited", message=message)
+        exit_code = returncode
+    return Outcome(status=Status.FAILED, exit_code=exit_code, error=error)
+
+
+def timed_out(timeout_s: float) -> Outcome:
+    """The task ran past its timeout."""
+    error = TaskError(type="Timeout", message=f"the task ran longer than {timeout_s:g} s")
+    return Outcome(status=Status.FAILED, exit_code=EXIT_TIMEOUT, error=error)
+
+
+def cancelled(exit_code: int) -> Outcome:
+    """A signal asked for the end: EXIT_SIGTERM or EXIT_SIGINT."""
+    return Outcome(status=Status.CANCELLED, exit_code=exit_code)
+
+
+def session_lost(error: TaskError) -> Outcome:
+    """The display or the stream could not start, or was lost."""
+    return Outcome(status=Status.FAILED, exit_code=EXIT_SESSION_LOST, error=error, lost=True)

@@ -1,0 +1,34 @@
+"""The stream server's process: `python -m worker.stream CONTROL_SOCKET`, run by supervisord."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from pathlib import Path
+
+from worker.secrecy import hide_from_peers
+from worker.stream import control
+from worker.stream.control import PACKET_MAX_BYTES, State, StreamConfig
+from worker.stream.server import StreamServer
+
+
+def main() -> int:
+    """Get the configuration from the session and serve."""
+    hide_from_peers()
+    channel = control.connect(Path(sys.argv[1]))
+    packet, descriptors, _, _ = socket.recv_fds(channel, PACKET_MAX_BYTES, 1)
+    if not packet or not descriptors:
+        return 1  # the session ends, or does not know this process
+    message = control.unpack(packet)
+    fields = message["config"]
+    fields["allowed_origins"] = tuple(fields["allowed_origins"])
+    with socket.socket(fileno=descriptors[0]) as listener, channel:
+        server = StreamServer(StreamConfig(**fields), State(message["state"]), listener, channel)
+        for jti, expires_at in message["used"]:
+            server.token_plugin.mark_used(jti, expires_at)
+        server.serve()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

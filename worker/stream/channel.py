@@ -1,0 +1,150 @@
+"""The session's end of the control channel (see `control`)."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from worker.stream import control
+from worker.stream.control import PACKET_MAX_BYTES, State, StreamConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from worker.outcome import Close
+
+
+class Channel:
+    """Configures each stream server that supervisord starts, and hears its events."""
+
+    def __init__(
+        self,
+        *,
+        path: Path,
+        config: StreamConfig,
+        listener: socket.socket,
+        parent_pid: int,
+        on_event: Callable[..., None],
+    ) -> None:
+        """Listen for stream servers.
+
+        Args:
+            path: the control socket's.
+            config: what a stream server serves.
+            listener: the TCP socket that it accepts viewers on.
+            parent_pid: only this process's children are let in: the key is not for the task.
+            on_event: gets a name and fields.
+        """
+        self.listening = asyncio.Event()
+        self.viewers_gone = asyncio.Event()
+        self._config, self._listener, self._parent_pid = config, listener, parent_pid
+        self._on_event = on_event
+        self._state = State.STARTING
+        self._display_up = True
+        self._close: Close | None = None
+        self._used: list[tuple[str, int]] = []
+        self._server: socket.socket | None = None
+        self._socket = control.listen(path)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._socket, self._accept)
+
+    def set_state(self, state: State) -> None:
+        """Say what the task is doing."""
+        self._state = state
+        self._tell(control.pack("state", state=str(state)))
+
+    def set_display_up(self, *, up: bool) -> None:
+        """Say whether x11vnc can be connected to."""
+        self._display_up = up
+        self._tell(control.pack("display", up=up))
+
+    def end(self, close: Close) -> None:
+        """Have every viewer told; `viewers_gone` is set when all were."""
+        self._state, self._close = State.ENDING, close
+        self._tell(control.pack("end", code=close.code, reason=close.reason))
+        if self._server is None:
+            self.viewers_gone.set()
+
+    def quit(self) -> None:
+        """Let the stream server go."""
+        self._tell(control.pack("quit"))
+
+    def close(self) -> None:
+        """Stop listening for stream servers."""
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+        self._drop_server()
+
+    def _accept(self) -> None:
+        try:
+            server, _ = self._socket.accept()
+        except BlockingIOError:
+            return
+        if _parent_of(control.peer_pid(server)) != self._parent_pid:
+            server.close()
+            return
+        self._drop_server()
+        server.setblocking(False)
+        self._server = server
+        packet = control.configure(self._config, self._state, self._used)
+        try:
+            socket.send_fds(server, [packet], [self._listener.fileno()])
+        except OSError:
+            self._drop_server()
+            return
+        self._loop.add_reader(server, self._hear)
+        self._tell(control.pack("display", up=self._display_up))
+        if self._close is not None:
+            self.end(self._close)
+
+    def _hear(self) -> None:
+        if self._server is None:
+            return
+        try:
+            packet = self._server.recv(PACKET_MAX_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            packet = b""
+        if not packet:
+            self._drop_server()
+            return
+        self._act(control.unpack(packet))
+
+    def _act(self, message: dict[str, Any]) -> None:
+        match message:
+            case {"kind": "listening"}:
+                self.listening.set()
+            case {"kind": "viewers.gone"}:
+                self.viewers_gone.set()
+            case {"kind": "token.used", "jti": str(jti), "expires_at": int(expires_at)}:
+                self._used.append((jti, expires_at))
+            case {"kind": "event", "name": str(name), "fields": dict(fields)}:
+                self._on_event(name, **fields)
+
+    def _tell(self, packet: bytes) -> None:
+        if self._server is None:
+            return
+        try:
+            self._server.send(packet)
+        except OSError:
+            return  # it died; supervisord starts the next, which is configured anew
+
+    def _drop_server(self) -> None:
+        if self._server is not None:
+            self._loop.remove_reader(self._server)
+            self._server.close()
+            self._server = None
+        if self._close is not None:
+            self.viewers_gone.set()  # with their server, all viewers are gone
+
+
+def _parent_of(pid: int) -> int:
+    """A process's parent (proc(5), stat: the second field behind the command in parentheses)."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0
+    return int(stat.rpartition(")")[2].split()[1])

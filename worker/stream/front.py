@@ -1,0 +1,162 @@
+"""The front: accepts connections, and hands over those whose request head has arrived.
+
+A connection costs a thread only once its request line and headers are there; until then it is an
+entry in a table of bounded size, with a deadline, so that strangers who never finish a request
+keep nobody out. The head is only peeked at: the HTTP handler reads it from the socket as usual.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import select
+import socket
+import struct
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+HEAD_MAX_BYTES: Final = 8192
+HEAD_TIMEOUT_S: Final = 10.0
+HALF_OPEN_MAX: Final = 256
+_ACCEPT_BATCH: Final = 64
+_SO_ATTACH_FILTER: Final = 26
+_END_OF_HEAD: Final = (b"\r\n\r\n", b"\n\n")
+
+_REFUSAL: Final = (
+    "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n"
+    "Connection: close\r\n\r\n{body}"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _HalfOpen:
+    connection: socket.socket
+    address: tuple[str, int]
+    deadline: float
+
+
+class Front:
+    """The listening socket and the connections whose request is not complete."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        epoll: select.epoll,
+        hand_over: Callable[[socket.socket, tuple[str, int]], None],
+        refused: Callable[[tuple[str, int], int], None],
+    ) -> None:
+        """Start accepting.
+
+        Args:
+            listener: the listening TCP socket.
+            epoll: where the caller waits; it calls `handle` for descriptors it does not know.
+            hand_over: gets each connection whose request head is complete, blocking again.
+            refused: is told of each connection that is refused here, with the HTTP status.
+        """
+        self._listener = listener
+        self._listener.setblocking(False)
+        self._epoll = epoll
+        self._hand_over = hand_over
+        self._refused = refused
+        self._half_open: OrderedDict[int, _HalfOpen] = OrderedDict()  # oldest first
+        epoll.register(listener.fileno(), select.EPOLLIN)
+
+    def handle(self, descriptor: int) -> None:
+        """Act on a descriptor that epoll has reported."""
+        if descriptor == self._listener.fileno():
+            self.accept()
+        elif descriptor in self._half_open:
+            self._look(descriptor)
+
+    def accept(self) -> int:
+        """Accept what is waiting; returns how many connections there were."""
+        for count in range(_ACCEPT_BATCH):
+            try:
+                connection, address = self._listener.accept()
+            except BlockingIOError:
+                return count
+            except OSError:
+                return count  # ECONNABORTED, or no descriptor left: the next round tries again
+            self._take(connection, (str(address[0]), int(address[1])))
+        return _ACCEPT_BATCH
+
+    def expire(self) -> float | None:
+        """Refuse those that took too long; returns the seconds until the next one would."""
+        now = time.monotonic()
+        while self._half_open:
+            oldest = next(iter(self._half_open.values()))
+            if oldest.deadline > now:
+                return oldest.deadline - now
+            self._refuse(oldest, "408 Request Timeout", "the request did not arrive in time")
+        return None
+
+    def close(self) -> None:
+        """Stop listening without resetting a connection that was already established.
+
+        From here on the kernel drops whoever still knocks (as if nobody were there), so the
+        queue of established connections can be emptied and closed with nobody in it.
+        """
+        drop_all = struct.pack("HBBI", 0x06, 0, 0, 0)  # BPF: return 0, "accept no byte"
+        program = ctypes.create_string_buffer(drop_all)
+        self._listener.setsockopt(
+            socket.SOL_SOCKET,
+            _SO_ATTACH_FILTER,
+            struct.pack("HL", 1, ctypes.addressof(program)),  # struct sock_fprog
+        )
+        while self.accept():
+            pass
+        self._epoll.unregister(self._listener.fileno())
+        self._listener.close()
+
+    def _take(self, connection: socket.socket, address: tuple[str, int]) -> None:
+        connection.setblocking(False)
+        if len(self._half_open) >= HALF_OPEN_MAX:
+            oldest = next(iter(self._half_open.values()))
+            self._refuse(oldest, "503 Service Unavailable", "too many unfinished requests")
+        entry = _HalfOpen(connection, address, time.monotonic() + HEAD_TIMEOUT_S)
+        self._half_open[connection.fileno()] = entry
+        # Edge-triggered: one report for each arrival, although nothing is taken out here.
+        self._epoll.register(connection.fileno(), select.EPOLLIN | select.EPOLLET)
+
+    def _look(self, descriptor: int) -> None:
+        entry = self._half_open[descriptor]
+        try:
+            head = entry.connection.recv(HEAD_MAX_BYTES, socket.MSG_PEEK)
+        except BlockingIOError:
+            return
+        except OSError:
+            head = b""
+        if not head:
+            self._forget(entry).close()
+        elif any(end in head for end in _END_OF_HEAD):
+            connection = self._forget(entry)
+            connection.setblocking(True)
+            self._hand_over(connection, entry.address)
+        elif len(head) >= HEAD_MAX_BYTES:
+            status = "431 Request Header Fields Too Large"
+            self._refuse(entry, status, f"the request's head is larger than {HEAD_MAX_BYTES} bytes")
+
+    def _refuse(self, entry: _HalfOpen, status: str, detail: str) -> None:
+        connection = self._forget(entry)
+        with contextlib.suppress(OSError):
+            connection.send(refusal(status, detail))
+            connection.shutdown(socket.SHUT_WR)
+            connection.recv(HEAD_MAX_BYTES)  # unread data would reset it, and lose the answer
+        connection.close()
+        self._refused(entry.address, int(status[:3]))
+
+    def _forget(self, entry: _HalfOpen) -> socket.socket:
+        del self._half_open[entry.connection.fileno()]
+        self._epoll.unregister(entry.connection.fileno())
+        return entry.connection
+
+
+def refusal(status: str, detail: str) -> bytes:
+    """A whole HTTP response with a JSON `detail`."""
+    body = f'{{"detail": "{detail}"}}'
+    return _REFUSAL.format(status=status, length=len(body), body=body).encode()

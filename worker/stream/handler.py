@@ -1,0 +1,271 @@
+"""The HTTP side of the stream: routes, refusals, and the upgrade to a viewer's WebSocket.
+
+Built on websockify's ProxyRequestHandler: its handshake and its token plugin hook, with real HTTP
+answers where websockify would drop the connection, and our own forwarding.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import socket
+import time
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qs, urlsplit
+
+from worker.stream import debug_page
+from worker.stream.refusal import BAD_TOKEN, DISPLAY_RESTARTING, NOT_RUNNING, Refusal
+from worker.stream.rfb import PROTOCOL_VERSION, ClientFilter
+from worker.stream.tokens import Role, TokenRefused
+from worker.stream.viewer import Viewer
+from worker.stream.websocket import SUPPORTED_VERSION, PeerGone, ViewerSocket
+
+# Behind websocket, which keeps numpy out.
+from websockify.websocketproxy import ProxyRequestHandler  # isort: skip
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from worker.stream.server import Seat, StreamServer
+
+REQUEST_TIMEOUT_S: Final = 10.0
+_STREAM_PATH: Final = re.compile(r"/tasks/(?P<task_id>[^/]+)/websockify")
+_LINGER_S: Final = 0.5
+_LINGER_MAX_BYTES: Final = 65536
+_UNSENT_BYTES: Final = 128 * 1024
+_TCP_NOTSENT_LOWAT: Final = 25
+_QUERY_FIELDS_MAX: Final = 16
+
+
+class StreamHandler(ProxyRequestHandler):  # type: ignore[misc]  # websockify is untyped
+    """One HTTP request; a viewer's lasts as long as its stream."""
+
+    SocketClass = ViewerSocket
+    timeout = REQUEST_TIMEOUT_S
+    server: StreamServer
+    connection: socket.socket
+    _seat: Seat | None = None
+    _display: socket.socket
+    command: str | None
+
+    # -- plain requests
+
+    def do_GET(self) -> None:  # noqa: N802 - http.server's naming
+        """Answer a request that is no upgrade."""
+        self.close_connection = True
+        try:
+            self._answer(urlsplit(self.path).path)
+        except Refusal as refusal:
+            self._refuse(refusal)
+
+    do_HEAD = do_GET  # noqa: N815 - http.server's naming
+
+    def _answer(self, path: str) -> None:
+        if path == "/healthz":
+            self._json(HTTPStatus.OK, {"status": "ok"})
+        elif path == "/readyz":
+            ready = self.server.ready
+            status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
+            self._json(status, {"ready": ready, "state": str(self.server.state)})
+        elif self._is_stream(path):
+            raise Refusal(
+                HTTPStatus.UPGRADE_REQUIRED,
+                "this is a WebSocket address: open it with noVNC",
+                {"Upgrade": "websocket"},
+            )
+        elif self.server.config.novnc_dir is not None:
+            self._answer_debug(path, self.server.config.novnc_dir)
+        else:
+            raise Refusal(HTTPStatus.NOT_FOUND, "Not found")
+
+    def _answer_debug(self, path: str, novnc_dir: str) -> None:
+        debug_page.check_host(self.headers)
+        if path == "/debug/stream-url":
+            debug_page.check_same_origin(self.headers)
+            query = parse_qs(urlsplit(self.path).query, max_num_fields=_QUERY_FIELDS_MAX)
+            try:
+                role = Role(query.get("role", [Role.VIEW])[0])
+            except ValueError:
+                raise Refusal(HTTPStatus.BAD_REQUEST, "role is view or control") from None
+            url = self.server.debug_stream_url(str(self.headers["Host"]), role)
+            if url is None:
+                raise Refusal(HTTPStatus.CONFLICT, NOT_RUNNING)
+            self._json(HTTPStatus.OK, {"stream_url": url})
+        elif path == "/debug/state":
+            debug_page.check_same_origin(self.headers)
+            self._json(HTTPStatus.OK, self.server.debug_state())
+        else:
+            found = debug_page.find(path, novnc_dir)
+            if found is None:
+                raise Refusal(HTTPStatus.NOT_FOUND, "Not found")
+            self._send(HTTPStatus.OK, found.content, found.media_type, debug_page.HEADERS)
+
+    # -- a viewer
+
+    def handle_upgrade(self) -> None:
+        """Admit the viewer or refuse it with an HTTP answer, then stream until the end."""
+        self.close_connection = True
+        try:
+            # websockify: validate_connection, the handshake, new_websocket_client
+            super().handle_upgrade()
+        except Refusal as refusal:
+            self._refuse(refusal)
+        finally:
+            if self._seat is not None:
+                self.server.leave(self._seat)
+
+    def auth_connection(self) -> None:
+        """All is decided in `validate_connection`."""
+
+    def validate_connection(self) -> None:
+        """Take a seat for the viewer, or raise the Refusal that it gets (DESIGN, section 5)."""
+        target = urlsplit(self.path)
+        if not self._is_stream(target.path):
+            raise Refusal(HTTPStatus.NOT_FOUND, "Not found")
+        try:
+            tokens = parse_qs(target.query, max_num_fields=_QUERY_FIELDS_MAX).get("token", [])
+            grant = self.server.token_plugin.check(tokens[0] if len(tokens) == 1 else "")
+        except (TokenRefused, ValueError):
+            raise Refusal(HTTPStatus.UNAUTHORIZED, BAD_TOKEN) from None
+        self._check_origin()
+        self._check_handshake()
+        self._seat = self.server.admit(grant, self.address)
+        self._display = self._connect_display(grant.role)
+
+    def _connect_display(self, role: Role) -> socket.socket:
+        server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            server.connect(self.server.token_plugin.display_socket(role))
+            # libvncserver waits 0.1 to 0.2 s for a WebSocket handshake of its own unless the
+            # client speaks first; the filter swallows the viewer's copy.
+            server.sendall(PROTOCOL_VERSION)
+            server.setblocking(False)
+        except OSError:
+            server.close()
+            raise Refusal(
+                HTTPStatus.SERVICE_UNAVAILABLE, DISPLAY_RESTARTING, {"Retry-After": "1"}
+            ) from None
+        return server
+
+    def new_websocket_client(self) -> None:
+        """Stream to the viewer until one side ends it."""
+        seat = self._seat
+        if seat is None:
+            raise PeerGone("without a seat")  # only after validate_connection
+        client: ViewerSocket = self.request
+        self._tune(self.connection)
+        self.connection.setblocking(False)
+        client.adopt(self.rfile.peek())
+        rfb = ClientFilter(control=seat.role is Role.CONTROL)
+        viewer = Viewer(client, self._display, rfb)
+        seat.attach(viewer)
+        who = {"viewer": seat.number, "address": seat.address, "role": str(seat.role)}
+        self.server.emit("viewer.connected", **who)
+        started = time.monotonic()
+        closed = viewer.run()
+        self.server.emit(
+            "viewer.closed",
+            **who,
+            duration_s=round(time.monotonic() - started, 3),
+            bytes_out=client.sent_bytes,
+            bytes_in=client.received_bytes,
+            code=closed.code,
+            reason=closed.reason,
+        )
+
+    @staticmethod
+    def _tune(connection: socket.socket) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # What waits, waits in our queue, where it is counted, not in the kernel's.
+        connection.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
+
+    # -- checks
+
+    @property
+    def address(self) -> str:
+        """The viewer's address."""
+        return str(self.client_address[0])
+
+    def _is_stream(self, path: str) -> bool:
+        match = _STREAM_PATH.fullmatch(path)
+        return match is not None and match["task_id"] == self.server.config.task_id
+
+    def _check_origin(self) -> None:
+        allowed = self.server.config.allowed_origins
+        if allowed and "*" not in allowed and self.headers.get("Origin") not in allowed:
+            raise Refusal(HTTPStatus.FORBIDDEN, "Origin not allowed")
+
+    def _check_handshake(self) -> None:
+        """Refuse what websockify's handshake would refuse, while the token is still unused."""
+        if self.headers.get("Sec-WebSocket-Version") != SUPPORTED_VERSION:
+            raise Refusal(
+                HTTPStatus.UPGRADE_REQUIRED,
+                f"only WebSocket version {SUPPORTED_VERSION} is spoken here",
+                {"Sec-WebSocket-Version": SUPPORTED_VERSION},
+            )
+        if not self.headers.get("Sec-WebSocket-Key"):
+            raise Refusal(HTTPStatus.BAD_REQUEST, "Sec-WebSocket-Key is missing")
+
+    # -- answers
+
+    def _refuse(self, refusal: Refusal) -> None:
+        self._json(refusal.status, {"detail": refusal.detail}, refusal.headers)
+        self.server.refused(self.client_address, int(refusal.status))
+
+    def _json(
+        self, status: HTTPStatus, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
+    ) -> None:
+        self._send(status, json.dumps(body).encode(), "application/json", headers or {})
+
+    def _send(
+        self, status: HTTPStatus, content: bytes, media_type: str, headers: Mapping[str, str]
+    ) -> None:
+        self.send_response(status)
+        extra = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", **headers}
+        for name, value in extra.items():
+            self.send_header(name, value)
+        self.send_header("Content-Type", media_type)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Connection", "close")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Answer a request that could not be understood; http.server calls this."""
+        del explain
+        self.close_connection = True
+        status = HTTPStatus(code)
+        self.command = self.command or "GET"
+        if status is HTTPStatus.NOT_IMPLEMENTED:
+            status, message = HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD are answered here"
+        detail = status.phrase if message is None else re.sub(r"[^ -~]", "?", message)
+        self._refuse(Refusal(status, detail))
+
+    def version_string(self) -> str:
+        """Return the Server header's value."""
+        return "worker"
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
+        """Log nothing: http.server's lines would hold the query, and so the token."""
+
+    # -- the connection
+
+    def handle(self) -> None:
+        """Handle the one request of this connection; a peer that goes away is no error."""
+        with contextlib.suppress(OSError, PeerGone):
+            self.handle_one_request()
+
+    def finish(self) -> None:
+        """Close so that the peer gets all that was sent: unread data would reset it."""
+        with contextlib.suppress(OSError):
+            super().finish()
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
+            self.connection.settimeout(_LINGER_S)
+            left = _LINGER_MAX_BYTES
+            while left > 0 and (data := self.connection.recv(left)):
+                left -= len(data)
+        self.connection.close()

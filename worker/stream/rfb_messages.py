@@ -1,0 +1,269 @@
+"""The messages that a viewer may send: how long each is, for whom it passes, and as what.
+
+A table and the few functions that its rows need; the bytes arrive in `rfb`. The protocol is RFC
+6143 with the extensions that noVNC 1.3 to 1.7 and TigerVNC's viewer send, which the community's
+specification (github.com/rfbproto/rfbproto) describes.
+
+Messages and encodings are allowed by name. A message passes only if its row says so for the role;
+one that has a row and does not pass is skipped, for no harm was meant by it. What has no row ends
+the connection: UltraVNC's file transfer, text chat, scaling, SetSW and SetServerInput, which
+libvncserver would obey; FixColourMapEntries, which RFC 6143 §7.5 reserves; gii (253), which no
+viewer named here sends.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# The proxy says this to the VNC server as soon as it is connected, for libvncserver would otherwise
+# wait 100 to 200 ms for a WebSocket handshake before it greets. So a viewer's own copy is
+# swallowed, and one that answers 3.3 or 3.7 would await another dialogue than the one under way.
+# noVNC, TigerVNC, vncdotool and asyncvnc all answer 3.8 to a server of 3.8.
+PROTOCOL_VERSION: Final = b"RFB 003.008\n"
+
+MAX_ENCODINGS: Final = 512
+MAX_CUT_TEXT_BYTES: Final = 1 << 20  # libvncserver's own limit
+MAX_FENCE_PAYLOAD_BYTES: Final = 64  # rfbproto, ClientFence
+
+# What Debian's libvncserver 0.9.14 serves and noVNC, TigerVNC, vncdotool or asyncvnc decodes. Left
+# out:
+# - ExtendedClipboard: x11vnc throws away what arrives by it, so TigerVNC would paste into the void.
+#   Without it viewers use plain cut text, which works.
+# - Xvp, ExtendedDesktopSize: the power and the size of the display are not a viewer's.
+# - Fence, ContinuousUpdates, QEMU keys and audio, extended mouse buttons: libvncserver has none of
+#   them, and closes the connection at their messages.
+# - any other number: libvncserver writes a line into its log for each.
+PASSED_ENCODINGS: Final = frozenset(
+    {
+        0,  # Raw
+        1,  # CopyRect
+        2,  # RRE
+        5,  # Hextile
+        6,  # Zlib
+        7,  # Tight
+        16,  # ZRLE
+        -239,  # Cursor
+        -224,  # LastRect
+        -223,  # DesktopSize
+        *range(-32, -22),  # JPEG quality levels 0 to 9
+        *range(-256, -246),  # compression levels 0 to 9
+    }
+)
+
+_SECURITY_NONE: Final = b"\x01"
+_SHARED: Final = b"\x01"
+_COLOUR_MAP_BITS: Final = 8
+_EXTENDED_CUT_TEXT_FLAGS_BYTES: Final = 4
+_SCREEN_BYTES: Final = 16
+_QEMU_EXTENDED_KEY: Final = 0
+_QEMU_AUDIO: Final = 1
+_QEMU_EXTENDED_KEY_BYTES: Final = 12
+_QEMU_AUDIO_BYTES: Final = {0: 4, 1: 4, 2: 10}  # by operation: enable, disable, set format
+
+KEY_EVENT: Final = struct.Struct(">B?xxI")  # type, down, keysym
+POINTER_EVENT: Final = struct.Struct(">BBHH")  # type, buttons, x, y
+UPDATE_REQUEST: Final = struct.Struct(">BBHHHH")  # type, incremental, x, y, width, height
+_PIXEL_FORMAT: Final = struct.Struct(">4xBBx?HHHBBB3x")  # bits, depth, true colour, maxima, shifts
+_ENCODINGS_HEAD: Final = struct.Struct(">BxH")  # type, count
+_CUT_TEXT_HEAD: Final = struct.Struct(">4xi")  # length
+_QEMU_HEAD: Final = struct.Struct(">xBH")  # submessage, operation
+_QEMU_KEY_EVENT: Final = struct.Struct(">xxHI4x")  # down, keysym
+
+
+class ProtocolViolation(Exception):
+    """A viewer sent what RFB 3.8 does not allow; the text is a reason without any of its bytes."""
+
+
+class MessageType(IntEnum):
+    """The first byte of a message, client to server (RFC 6143 §7.5 and rfbproto)."""
+
+    SET_PIXEL_FORMAT = 0
+    SET_ENCODINGS = 2
+    FRAMEBUFFER_UPDATE_REQUEST = 3
+    KEY_EVENT = 4
+    POINTER_EVENT = 5
+    CLIENT_CUT_TEXT = 6
+    ENABLE_CONTINUOUS_UPDATES = 150
+    CLIENT_FENCE = 248
+    XVP = 250
+    SET_DESKTOP_SIZE = 251
+    QEMU = 255
+
+
+def _always(_head: bytes) -> bool:
+    return True
+
+
+def _never(_head: bytes) -> bool:
+    return False
+
+
+def _unchanged(raw: bytes) -> bytes:
+    return raw
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One row of the table.
+
+    Attributes:
+        head_bytes: How much of the message tells its length; without `size`, all of it.
+        size: The length of the whole message in bytes, from its head.
+        view: Whether a message with this head passes for a viewer that only watches.
+        control: Whether it passes for the viewer in control.
+        rewrite: What goes to the VNC server in its place, perhaps nothing.
+    """
+
+    head_bytes: int
+    size: Callable[[bytes], int] = len
+    view: Callable[[bytes], bool] = _never
+    control: Callable[[bytes], bool] = _never
+    rewrite: Callable[[bytes], bytes] = _unchanged
+
+
+def _swallowed_version(raw: bytes) -> bytes:
+    """ProtocolVersion, RFC 6143 §7.1.1."""
+    if raw != PROTOCOL_VERSION:
+        raise ProtocolViolation("protocol version is not 3.8")
+    return b""
+
+
+def _security_none(raw: bytes) -> bytes:
+    """Security type, RFC 6143 §7.1.2: x11vnc without a password offers None only."""
+    if raw != _SECURITY_NONE:
+        raise ProtocolViolation("security type is not None")
+    return raw
+
+
+def _shared(_raw: bytes) -> bytes:
+    """ClientInit, RFC 6143 §7.3.1: an exclusive viewer would disconnect all others."""
+    return _SHARED
+
+
+def _sane_pixel_format(raw: bytes) -> bytes:
+    """SetPixelFormat, RFC 6143 §7.4 and §7.5.1, held to the letter.
+
+    libvncserver checks the bits per pixel and no more: with a depth of 24 its Tight encoder takes
+    each pixel for four bytes, even in a buffer made for two, and writes past its end.
+    """
+    bits, depth, true_colour, *rgb = _PIXEL_FORMAT.unpack(raw)
+    sane = bits in {8, 16, 32} and depth <= bits
+    if true_colour:
+        for maximum, shift in zip(rgb[:3], rgb[3:], strict=True):
+            n = maximum.bit_length()
+            sane = sane and n > 0 and maximum == (1 << n) - 1 and n + shift <= bits
+    else:
+        sane = sane and bits == _COLOUR_MAP_BITS
+    if not sane:
+        raise ProtocolViolation("impossible pixel format")
+    return raw
+
+
+def _encodings_size(head: bytes) -> int:
+    """SetEncodings, RFC 6143 §7.5.2."""
+    _, count = _ENCODINGS_HEAD.unpack(head)
+    if count > MAX_ENCODINGS:
+        raise ProtocolViolation("too many encodings")
+    return len(head) + 4 * int(count)
+
+
+def _served_encodings(raw: bytes) -> bytes:
+    """Keep the order, which is the viewer's preference, and each encoding once."""
+    announced = struct.unpack_from(f">{len(raw) // 4 - 1}i", raw, _ENCODINGS_HEAD.size)
+    kept = [encoding for encoding in dict.fromkeys(announced) if encoding in PASSED_ENCODINGS]
+    head = _ENCODINGS_HEAD.pack(MessageType.SET_ENCODINGS, len(kept))
+    return head + struct.pack(f">{len(kept)}i", *kept)
+
+
+def _cut_text_size(head: bytes) -> int:
+    """ClientCutText, RFC 6143 §7.5.6; a negative length marks rfbproto's extended clipboard."""
+    (length,) = _CUT_TEXT_HEAD.unpack(head)
+    if abs(length) > MAX_CUT_TEXT_BYTES:
+        raise ProtocolViolation("cut text too long")
+    if -_EXTENDED_CUT_TEXT_FLAGS_BYTES < length < 0:
+        raise ProtocolViolation("extended cut text without flags")
+    return len(head) + abs(int(length))
+
+
+def _is_plain_cut_text(head: bytes) -> bool:
+    (length,) = _CUT_TEXT_HEAD.unpack(head)
+    return int(length) >= 0
+
+
+def _fence_size(head: bytes) -> int:
+    payload_bytes = head[-1]
+    if payload_bytes > MAX_FENCE_PAYLOAD_BYTES:
+        raise ProtocolViolation("fence payload too long")
+    return len(head) + payload_bytes
+
+
+def _desktop_size_size(head: bytes) -> int:
+    screens = head[6]
+    return len(head) + _SCREEN_BYTES * screens
+
+
+def _qemu_size(head: bytes) -> int:
+    submessage, operation = _QEMU_HEAD.unpack(head)
+    if submessage == _QEMU_EXTENDED_KEY:
+        return _QEMU_EXTENDED_KEY_BYTES
+    if submessage == _QEMU_AUDIO and operation in _QEMU_AUDIO_BYTES:
+        return _QEMU_AUDIO_BYTES[operation]
+    raise ProtocolViolation("unknown QEMU message")
+
+
+def _is_qemu_key(head: bytes) -> bool:
+    return head[1] == _QEMU_EXTENDED_KEY
+
+
+def _plain_key(raw: bytes) -> bytes:
+    """Turn QEMU's extended key event into a KeyEvent, the only one that libvncserver knows.
+
+    It may carry a key code without a keysym; there is no KeyEvent for that.
+    """
+    down, keysym = _QEMU_KEY_EVENT.unpack(raw)
+    return KEY_EVENT.pack(MessageType.KEY_EVENT, down, keysym) if keysym else b""
+
+
+HANDSHAKE: Final = (
+    Message(
+        head_bytes=len(PROTOCOL_VERSION), view=_always, control=_always, rewrite=_swallowed_version
+    ),
+    Message(head_bytes=1, view=_always, control=_always, rewrite=_security_none),
+    Message(head_bytes=1, view=_always, control=_always, rewrite=_shared),
+)
+
+# A PointerEvent's highest bit is button 8 (RFC 6143 §7.5.5). It marks rfbproto's longer form, of 7
+# bytes, only between a viewer and a server that have agreed on that, and here they never have.
+MESSAGES: Final[dict[int, Message]] = {
+    MessageType.SET_PIXEL_FORMAT: Message(
+        head_bytes=_PIXEL_FORMAT.size, view=_always, control=_always, rewrite=_sane_pixel_format
+    ),
+    MessageType.SET_ENCODINGS: Message(
+        head_bytes=_ENCODINGS_HEAD.size,
+        size=_encodings_size,
+        view=_always,
+        control=_always,
+        rewrite=_served_encodings,
+    ),
+    MessageType.FRAMEBUFFER_UPDATE_REQUEST: Message(
+        head_bytes=UPDATE_REQUEST.size, view=_always, control=_always
+    ),
+    MessageType.KEY_EVENT: Message(head_bytes=KEY_EVENT.size, control=_always),
+    MessageType.POINTER_EVENT: Message(head_bytes=POINTER_EVENT.size, control=_always),
+    MessageType.CLIENT_CUT_TEXT: Message(
+        head_bytes=_CUT_TEXT_HEAD.size, size=_cut_text_size, control=_is_plain_cut_text
+    ),
+    MessageType.ENABLE_CONTINUOUS_UPDATES: Message(head_bytes=10),
+    MessageType.CLIENT_FENCE: Message(head_bytes=9, size=_fence_size),
+    MessageType.XVP: Message(head_bytes=4),
+    MessageType.SET_DESKTOP_SIZE: Message(head_bytes=8, size=_desktop_size_size),
+    MessageType.QEMU: Message(
+        head_bytes=_QEMU_HEAD.size, size=_qemu_size, control=_is_qemu_key, rewrite=_plain_key
+    ),
+}

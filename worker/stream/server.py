@@ -1,0 +1,243 @@
+"""The stream server: who watches, who may come in, and the end for all of them.
+
+One thread accepts and listens to the session; each request, and so each viewer, has its own
+(websockify's server forks instead, so that nothing could be counted or used up).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import threading
+import time
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+from worker.outcome import DISPLAY_LOST, DISPLAY_RESTARTING, Close
+from worker.stream import control
+from worker.stream.control import PACKET_MAX_BYTES, State, StreamConfig
+from worker.stream.front import Front, refusal
+from worker.stream.handler import StreamHandler
+from worker.stream.refusal import BAD_TOKEN, NOT_RUNNING, Refusal
+from worker.stream.token_plugin import StreamTokenPlugin
+from worker.stream.tokens import Grant, Role, TokenRefused, mint, stream_url
+
+if TYPE_CHECKING:
+    import socket
+
+    from worker.stream.viewer import Viewer
+
+REQUEST_THREADS_MAX: Final = 128
+GOODBYE_S: Final = 2.0
+_LAST_ANSWERS_S: Final = 1.0
+_TICK_S: Final = 1.0
+_FINE_TICK_S: Final = 0.01
+
+
+class Seat:
+    """One viewer's place, from its admission on: an end that comes early still reaches it."""
+
+    def __init__(self, number: int, role: Role, address: str) -> None:
+        self.number, self.role, self.address = number, role, address
+        self._lock = threading.Lock()
+        self._viewer: Viewer | None = None
+        self._close: Close | None = None
+
+    def attach(self, viewer: Viewer) -> None:
+        """The handshake is done."""
+        with self._lock:
+            self._viewer = viewer
+            if self._close is not None:
+                viewer.end(self._close)
+
+    def end(self, close: Close) -> None:
+        """Tell the viewer that the stream is over."""
+        with self._lock:
+            self._close = self._close or close
+            if self._viewer is not None:
+                self._viewer.end(close)
+
+
+class StreamServer:
+    """What websockify's handler calls its server."""
+
+    def __init__(
+        self,
+        config: StreamConfig,
+        state: State,
+        listener: socket.socket,
+        channel: socket.socket,
+    ) -> None:
+        self.config = config
+        self.state = state
+        self.token_plugin = StreamTokenPlugin(
+            config.task_id, bytes.fromhex(config.key_hex), config.x11vnc_socket
+        )
+        self.ws_connection = False  # websockify's handler sets it
+        self._lock = threading.Lock()
+        self._seats: dict[int, Seat] = {}
+        self._seats_given = 0
+        self._requests: set[threading.Thread] = set()
+        self._channel = channel
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._display_up = True
+        self._leave_by: float | None = None
+        self._epoll = select.epoll()
+        self._epoll.register(channel.fileno(), select.EPOLLIN)
+        self._epoll.register(self._wake, select.EPOLLIN)
+        self._front = Front(listener, self._epoll, self._start_request, self.refused)
+
+    # -- for the handler's threads
+
+    @property
+    def ready(self) -> bool:
+        """Whether viewers can connect now."""
+        return self.state is State.RUNNING and self._display_up
+
+    def admit(self, grant: Grant, address: str) -> Seat:
+        """Give a viewer a seat and use its token up.
+
+        Raises:
+            Refusal: 401, 409.
+        """
+        with self._lock:
+            if self.state is not State.RUNNING:
+                raise Refusal(HTTPStatus.CONFLICT, NOT_RUNNING)
+            try:
+                self.token_plugin.spend(grant)
+            except TokenRefused:
+                raise Refusal(HTTPStatus.UNAUTHORIZED, BAD_TOKEN) from None
+            self._seats_given += 1
+            seat = Seat(self._seats_given, grant.role, address)
+            self._seats[seat.number] = seat
+        self._tell(control.pack("token.used", jti=grant.jti, expires_at=grant.expires_at))
+        return seat
+
+    def leave(self, seat: Seat) -> None:
+        """The viewer is gone."""
+        with self._lock:
+            self._seats.pop(seat.number, None)
+        os.eventfd_write(self._wake, 1)
+
+    def refused(self, address: tuple[str, int], status: int) -> None:
+        """A request was refused."""
+        self.emit("viewer.refused", address=address[0], status=status)
+
+    def emit(self, name: str, **fields: Any) -> None:
+        """Hand an event to the session, which writes all events."""
+        self._tell(control.pack("event", name=name, fields=fields))
+
+    def debug_stream_url(self, host: str, role: Role) -> str | None:
+        """A fresh URL for the debug page; None while the task is not running."""
+        if self.state is not State.RUNNING:
+            return None
+        token = mint(bytes.fromhex(self.config.key_hex), self.config.task_id, role)
+        return stream_url(f"ws://{host}", self.config.task_id, token)
+
+    def debug_state(self) -> dict[str, Any]:
+        """What the debug page's header shows."""
+        with self._lock:
+            roles = [seat.role for seat in self._seats.values()]
+        return {
+            "task_id": self.config.task_id,
+            "target": self.config.target,
+            "state": str(self.state),
+            "started_at": self.config.started_at,
+            "controller": Role.CONTROL in roles,
+            "viewers": len(roles),
+        }
+
+    # -- the main thread
+
+    def serve(self) -> None:
+        """Serve until the session or a signal says to quit, and every viewer was told."""
+        signal.signal(signal.SIGTERM, self._on_terminate)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self._tell(control.pack("listening"))
+        while not self._done():
+            left = self._front.expire()
+            tick = _TICK_S if self._leave_by is None else _FINE_TICK_S
+            for descriptor, _ in self._epoll.poll(tick if left is None else min(left, tick)):
+                if descriptor == self._wake:
+                    os.eventfd_read(self._wake)
+                    self._on_leave()
+                elif descriptor == self._channel.fileno():
+                    self._on_session()
+                else:
+                    self._front.handle(descriptor)
+        self._front.close()
+        self._finish_requests()
+
+    def _done(self) -> bool:
+        if self._leave_by is None:
+            return False
+        return not self._seats or time.monotonic() > self._leave_by
+
+    def _on_terminate(self, *_: object) -> None:
+        """Supervisord, or somebody with supervisorctl, stops this server."""
+        self._quit(DISPLAY_RESTARTING)
+        os.eventfd_write(self._wake, 1)
+
+    def _on_session(self) -> None:
+        try:
+            packet = self._channel.recv(PACKET_MAX_BYTES)
+        except OSError:
+            packet = b""
+        if not packet:  # the session is gone, and the display with it
+            self._epoll.unregister(self._channel.fileno())
+            self._quit(DISPLAY_LOST)
+            return
+        message = control.unpack(packet)
+        match message["kind"]:
+            case "state":
+                self.state = State(message["state"])
+            case "display":
+                self._display_up = message["up"]
+            case "end":
+                self._end(Close(code=message["code"], reason=message["reason"]))
+                self._on_leave()
+            case "quit":
+                self._quit(DISPLAY_LOST)
+
+    def _end(self, close: Close) -> None:
+        with self._lock:
+            self.state = State.ENDING
+            seats = list(self._seats.values())
+        for seat in seats:
+            seat.end(close)
+
+    def _quit(self, close: Close) -> None:
+        if self._leave_by is None:
+            self._leave_by = time.monotonic() + GOODBYE_S
+            self._end(close)
+
+    def _on_leave(self) -> None:
+        if self.state is State.ENDING and not self._seats:
+            self._tell(control.pack("viewers.gone"))
+
+    def _start_request(self, connection: socket.socket, address: tuple[str, int]) -> None:
+        self._requests = {thread for thread in self._requests if thread.is_alive()}
+        if len(self._requests) - len(self._seats) >= REQUEST_THREADS_MAX:
+            connection.send(refusal("503 Service Unavailable", "too many requests"))
+            connection.close()
+            return
+        thread = threading.Thread(
+            target=self._handle, args=(connection, address), name="request", daemon=True
+        )
+        self._requests.add(thread)
+        thread.start()
+
+    def _handle(self, connection: socket.socket, address: tuple[str, int]) -> None:
+        StreamHandler(connection, address, self)
+
+    def _finish_requests(self) -> None:
+        deadline = time.monotonic() + _LAST_ANSWERS_S
+        for thread in self._requests:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _tell(self, packet: bytes) -> None:
+        try:
+            self._channel.send(packet)
+        except OSError:
+            return  # the session is gone; the main thread sees it too

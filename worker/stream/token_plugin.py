@@ -1,0 +1,63 @@
+"""The token plugin: websockify asks it where a token leads; each token leads there once."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from websockify.token_plugins import BasePlugin
+
+from worker.stream.tokens import Grant, Role, TokenRefused, verify
+
+UNIX_SOCKET: Final = "unix_socket"  # websockify's word for a target that is one
+
+
+class StreamTokenPlugin(BasePlugin):  # type: ignore[misc]  # websockify is untyped
+    """Knows the task's key, and which tokens were used."""
+
+    def __init__(self, task_id: str, key: bytes, x11vnc_socket: str) -> None:
+        super().__init__(x11vnc_socket)
+        self._task_id = task_id
+        self._key = key
+        self._x11vnc_socket = x11vnc_socket
+        self._used: dict[str, int] = {}
+
+    def lookup(self, token: str) -> tuple[str, str] | None:
+        """Return websockify's question's answer: where this token leads; None for nowhere."""
+        try:
+            grant = self.check(token)
+        except TokenRefused:
+            return None
+        return UNIX_SOCKET, self.display_socket(grant.role)
+
+    def check(self, token: str) -> Grant:
+        """Check a token without using it up.
+
+        Raises:
+            TokenRefused: it is bad, expired or used.
+        """
+        grant = verify(token, self._key, self._task_id)
+        if grant.jti in self._used:
+            raise TokenRefused("used")
+        return grant
+
+    def spend(self, grant: Grant) -> None:
+        """Use a token up.
+
+        Raises:
+            TokenRefused: somebody was faster.
+        """
+        if grant.jti in self._used:
+            raise TokenRefused("used")
+        self.mark_used(grant.jti, grant.expires_at)
+
+    def mark_used(self, jti: str, expires_at: int) -> None:
+        """Remember a used token until it expires."""
+        now = time.time()
+        self._used = {key: until for key, until in self._used.items() if until >= now}
+        self._used[jti] = expires_at
+
+    def display_socket(self, role: Role) -> str:
+        """The x11vnc that a role is connected to."""
+        del role
+        return self._x11vnc_socket

@@ -1,0 +1,119 @@
+"""Tokens: who may open a task's stream, and in which role.
+
+A token is a JWT (RFC 7519) signed with HS256 and the task's own key, which is derived from the
+fleet's master secret; so the API can mint for every task and a worker only for its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+import jwt
+
+KEY_BYTES: Final = 32
+TTL_S: Final = 60
+TOKEN_MAX_CHARS: Final = 2048
+_ALGORITHM: Final = "HS256"
+_AUDIENCE: Final = "stream"
+_CLAIMS: Final = ("aud", "sub", "role", "iat", "exp", "jti")
+_CLOCK_SKEW_S: Final = 5
+_JTI_MAX_CHARS: Final = 64
+_JTI_BYTES: Final = 16
+
+
+class Role(StrEnum):
+    """What a viewer may do."""
+
+    VIEW = "view"
+    CONTROL = "control"
+
+
+class TokenRefused(Exception):
+    """The token does not open this stream. `str()` never holds any of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """What a good token says."""
+
+    role: Role
+    jti: str
+    expires_at: int
+
+
+def derive_key(master: bytes, task_id: str) -> bytes:
+    """A task's key: HMAC-SHA256 of `stream:<task id>` under the master secret."""
+    return hmac.digest(master, f"stream:{task_id}".encode(), hashlib.sha256)
+
+
+def random_key() -> bytes:
+    """A key that nobody else knows."""
+    return secrets.token_bytes(KEY_BYTES)
+
+
+def mint(key: bytes, task_id: str, role: Role = Role.VIEW, *, ttl_s: float = TTL_S) -> str:
+    """Make a token.
+
+    Args:
+        key: the task's key, 32 bytes.
+        task_id: the task whose stream it opens.
+        role: what its viewer may do.
+        ttl_s: it can be used to connect for so long, once.
+    """
+    now = time.time()
+    claims = {
+        "aud": _AUDIENCE,
+        "sub": task_id,
+        "role": str(role),
+        "iat": int(now),
+        "exp": int(now + ttl_s),
+        "jti": secrets.token_urlsafe(_JTI_BYTES),
+    }
+    return jwt.encode(claims, key, algorithm=_ALGORITHM)
+
+
+def verify(token: str, key: bytes, task_id: str) -> Grant:
+    """Check a token's signature and claims; whether its `jti` was used is the caller's to know.
+
+    Raises:
+        TokenRefused: it is not a token for this task and this moment.
+    """
+    if len(token) > TOKEN_MAX_CHARS:
+        raise TokenRefused("too long")
+    try:
+        claims = jwt.decode(
+            token,
+            key,
+            algorithms=[_ALGORITHM],
+            audience=_AUDIENCE,
+            subject=task_id,
+            leeway=0,
+            options={"require": list(_CLAIMS), "verify_iat": False},
+        )
+        issued_at, expires_at = int(claims["iat"]), int(claims["exp"])
+        role = Role(claims["role"])
+        jti = claims["jti"]
+    except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise TokenRefused(type(error).__name__) from None
+    if issued_at > time.time() + _CLOCK_SKEW_S:
+        raise TokenRefused("issued in the future")
+    if not isinstance(jti, str) or not 0 < len(jti) <= _JTI_MAX_CHARS:
+        raise TokenRefused("no usable jti")
+    return Grant(role=role, jti=jti, expires_at=expires_at)
+
+
+def stream_url(base_url: str, task_id: str, token: str) -> str:
+    """The URL that goes straight into noVNC.
+
+    Args:
+        base_url: `wss://stream.example.com` or `ws://127.0.0.1:6080`.
+        task_id: the task.
+        token: one that `mint` made.
+    """
+    return f"{base_url.rstrip('/')}/tasks/{task_id}/websockify?token={token}"

@@ -1,0 +1,242 @@
+"""One viewer: its bytes to and from x11vnc, and how it is told that the stream is over.
+
+Each viewer has a thread of its own. Nothing here waits without a deadline, and x11vnc is always
+read, so a viewer that is slow, silent or hostile costs the others nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+from worker.outcome import DISPLAY_RESTARTING, PROTOCOL_VIOLATION, VIEWER_TOO_SLOW, Close, CloseCode
+from worker.stream.rfb import ProtocolViolation
+from worker.stream.websocket import MessageTooLarge, PeerGone
+
+if TYPE_CHECKING:
+    import socket
+
+    from worker.stream.rfb import ClientFilter
+    from worker.stream.websocket import ViewerSocket
+
+
+# The end: the last frame is out when x11vnc has been quiet for so long, or after so long anyway.
+QUIET_S: Final = 0.06
+LAST_FRAME_S: Final = 0.25
+FLUSH_S: Final = 0.3  # what is queued may still leave before the Close frame
+CLOSE_S: Final = 1.0  # for the peer's answering Close
+VERDICT_S: Final = 0.3  # for the session to say why x11vnc is gone
+
+QUEUE_MAX_BYTES: Final = 16 * 1024 * 1024
+HOLD_BYTES: Final = 1024 * 1024  # above this the viewer's own update requests wait
+INPUT_MAX_BYTES: Final = 256 * 1024
+STALLED_S: Final = 10.0
+PING_S: Final = 20.0
+SILENT_S: Final = 60.0
+
+_RECEIVE_BYTES: Final = 256 * 1024
+_TICK_S: Final = 1.0
+_FINE_TICK_S: Final = 0.02
+_ABNORMAL: Final = 1006  # never sent: how RFC 6455 names an end without a Close frame
+
+
+class Viewer:
+    """A connected viewer. `run` belongs to its thread; `end` may be called from any."""
+
+    def __init__(self, client: ViewerSocket, server: socket.socket, rfb: ClientFilter) -> None:
+        self._client = client
+        self._server = server
+        self._rfb = rfb
+        self._to_server = bytearray()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._wake_open = threading.Lock()
+        self._end: Close | None = None
+        self._end_seen_at = 0.0
+        self._quiet_since = 0.0
+        self._server_lost_at: float | None = None
+        self._heard_at = self._pinged_at = self._progress_at = time.monotonic()
+        self._holding = False
+
+    def end(self, close: Close) -> None:
+        """Tell the viewer that the stream is over; the first reason given stands."""
+        with self._wake_open:
+            if self._end is None:
+                self._end = close
+                if self._wake >= 0:
+                    os.eventfd_write(self._wake, 1)
+
+    def run(self) -> Close:
+        """Forward until the end; returns the close code and reason that this viewer got.
+
+        1006 stands for a viewer that went away without a Close frame.
+        """
+        try:
+            close = self._forward()
+            if close is None:
+                return self._let_go()
+            return self._say_goodbye(close)
+        except PeerGone as error:
+            return Close(code=_ABNORMAL, reason=str(error))
+        finally:
+            self._server.close()
+            with self._wake_open:
+                os.close(self._wake)
+                self._wake = -1
+
+    # -- forwarding
+
+    def _forward(self) -> Close | None:
+        """Forward both ways until it is decided how this ends; None: the viewer closed."""
+        while True:
+            now = time.monotonic()
+            decided = self._decide(now)
+            if decided is not None:
+                return decided
+            ready = self._wait(_FINE_TICK_S if self._end or self._server_lost_at else _TICK_S)
+            if self._wake in ready:
+                os.eventfd_read(self._wake)
+            if self._server.fileno() in ready:
+                self._from_server()
+            if self._client.fileno() in ready and not self._from_client():
+                return None
+            self._flush_client()
+            self._flush_server()
+
+    def _decide(self, now: float) -> Close | None:
+        if self._end is not None:
+            if not self._end_seen_at:
+                self._end_seen_at = self._quiet_since = now
+            quiet = now - self._quiet_since >= QUIET_S or self._server_lost_at is not None
+            over = now - self._end_seen_at >= LAST_FRAME_S
+            if quiet or over or self._end.code != CloseCode.TASK_ENDED:
+                return self._end
+        elif self._server_lost_at is not None and now - self._server_lost_at >= VERDICT_S:
+            return DISPLAY_RESTARTING
+        stalled = self._client.pending_bytes and now - self._progress_at >= STALLED_S
+        if stalled or self._client.pending_bytes > QUEUE_MAX_BYTES:
+            return VIEWER_TOO_SLOW
+        if now - self._heard_at >= SILENT_S:
+            raise PeerGone("silent")
+        if now - max(self._heard_at, self._pinged_at) >= PING_S:
+            self._pinged_at = now
+            self._client.queue_ping()
+        return None
+
+    def _wait(self, timeout_s: float) -> set[int]:
+        poll = select.poll()
+        poll.register(self._wake, select.POLLIN)
+        mask = select.POLLIN if len(self._to_server) < INPUT_MAX_BYTES else 0
+        poll.register(
+            self._client.fileno(), mask | (select.POLLOUT if self._client.pending_bytes else 0)
+        )
+        if self._server_lost_at is None:
+            poll.register(
+                self._server.fileno(), select.POLLIN | (select.POLLOUT if self._to_server else 0)
+            )
+        wanted = select.POLLIN | select.POLLHUP | select.POLLERR
+        return {fd for fd, event in poll.poll(timeout_s * 1000) if event & wanted}
+
+    def _from_server(self) -> None:
+        try:
+            data = self._server.recv(_RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        now = time.monotonic()
+        if not data:
+            self._server_lost_at = now
+            return
+        self._quiet_since = now
+        if not self._client.pending_bytes:
+            self._progress_at = now
+        self._client.queue_message(data)
+
+    def _from_client(self) -> bool:
+        """Take what the viewer sent; False when it is closing the connection."""
+        try:
+            messages = self._client.receive()
+            self._heard_at = time.monotonic()
+            if messages is None or self._client.close_queued:
+                return False
+            for message in messages:
+                self._to_server += self._rfb.feed(message)
+        except (ProtocolViolation, MessageTooLarge):
+            self.end(PROTOCOL_VIOLATION)
+        return True
+
+    def _flush_client(self) -> None:
+        if self._client.pending_bytes and self._client.flush():
+            self._progress_at = time.monotonic()
+        self._hold_back()
+
+    def _hold_back(self) -> None:
+        """Keep a slow viewer's update requests, so that x11vnc does not send what cannot leave."""
+        if not self._holding and self._client.pending_bytes > HOLD_BYTES:
+            self._holding = True
+            self._rfb.hold_updates()
+        elif self._holding and self._client.pending_bytes < HOLD_BYTES // 2:
+            self._holding = False
+            self._to_server += self._rfb.release_updates()
+
+    def _flush_server(self) -> None:
+        if not self._to_server or self._server_lost_at is not None:
+            return
+        try:
+            sent = self._server.send(self._to_server)
+        except BlockingIOError:
+            return
+        except OSError:
+            return  # x11vnc is gone; reading says so too
+        del self._to_server[:sent]
+
+    # -- the end
+
+    def _say_goodbye(self, close: Close) -> Close:
+        """Send Close behind what is queued, and read until the answering Close.
+
+        The viewer's data must be read to the end: closing a socket with unread data makes the
+        kernel reset the connection, and the Close frame is lost.
+        """
+        deadline = time.monotonic() + FLUSH_S
+        while self._client.pending_bytes and time.monotonic() < deadline:
+            self._exchange(deadline)
+            if self._client.close_received:
+                break
+        self._client.drop_unsent()
+        self._client.queue_close(close)
+        return self._let_go()
+
+    def _let_go(self) -> Close:
+        """Send what must still leave, and wait for the viewer's Close frame."""
+        deadline = time.monotonic() + CLOSE_S
+        try:
+            while time.monotonic() < deadline:
+                if self._client.close_received and not self._client.pending_bytes:
+                    break
+                self._exchange(deadline)
+        except PeerGone:
+            if self._client.pending_bytes:
+                raise  # it never saw the Close frame
+        closed = self._client.closed_with
+        return closed or Close(code=_ABNORMAL, reason="")
+
+    def _exchange(self, deadline: float) -> None:
+        """Send and receive once; what the viewer says is not listened to any more."""
+        poll = select.poll()
+        pending = bool(self._client.pending_bytes)
+        poll.register(
+            self._client.fileno(),
+            (0 if self._client.close_received else select.POLLIN)
+            | (select.POLLOUT if pending else 0),
+        )
+        poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+        self._client.flush()
+        if not self._client.close_received:
+            try:
+                self._client.receive()
+            except MessageTooLarge:
+                self._client.drop_received()

@@ -1,0 +1,65 @@
+"""x11vnc: reads the display and speaks RFB on a Unix socket; it has no TCP port at all."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from typing import TYPE_CHECKING, Final
+
+from worker.errors import StartFailed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+READY_TIMEOUT_S: Final = 10.0
+_POLL_S: Final = 0.005
+_SCREEN_POLL_MS: Final = 5
+_UPDATE_DELAY_MS: Final = 1
+
+
+def command(display: str, authority: Path, unix_socket: Path) -> list[str]:
+    """The command line.
+
+    Args:
+        display: for example `:7`.
+        authority: the display's cookie file.
+        unix_socket: where it listens.
+    """
+    return [
+        "x11vnc",
+        *("-display", display),
+        *("-auth", str(authority)),
+        # Both ports 0 and no -localhost: else it listens on [::]:5900, or refuses its own socket.
+        *("-rfbport", "0", "-rfbportv6", "0", "-unixsock", str(unix_socket)),
+        *("-shared", "-forever", "-nopw"),  # who may connect is the stream server's business
+        *("-norc", "-nocmds", "-noremote"),  # no ~/.x11vncrc, no commands, no remote control
+        # Its own line speed measurement freezes the first viewer for seconds.
+        *("-speeds", "lan"),
+        *("-wait", str(_SCREEN_POLL_MS), "-defer", str(_UPDATE_DELAY_MS)),
+        *("-nodpms", "-nobell"),
+        "-quiet",
+    ]
+
+
+async def ready(unix_socket: Path, *, timeout_s: float = READY_TIMEOUT_S) -> None:
+    """Wait until it accepts connections.
+
+    Raises:
+        StartFailed: it did not in time.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not accepts(unix_socket):
+        if time.monotonic() > deadline:
+            raise StartFailed("x11vnc", f"it did not listen on {unix_socket} in time")
+        await asyncio.sleep(_POLL_S)
+
+
+def accepts(unix_socket: Path) -> bool:
+    """Whether a connection is accepted now."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(unix_socket))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        return True

@@ -1,0 +1,184 @@
+"""Targets: what to run, checked without running any of it."""
+
+from __future__ import annotations
+
+import ast
+import importlib.machinery
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from worker.errors import TargetError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DEFAULT_FUNCTION: Final = "run"
+PARAMETERS: Final = frozenset({"page", "inputs"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Function:
+    """A Python function; `is_async` and `wants` are None where only running its file can tell."""
+
+    text: str
+    file: Path
+    module: str | None
+    name: str
+    is_async: bool | None
+    wants: frozenset[str] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """Any program."""
+
+    argv: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """How it is shown."""
+        return " ".join(self.argv)
+
+
+Target = Function | Command
+
+
+def command(argv: Sequence[str]) -> Command:
+    """Check a COMMAND.
+
+    Raises:
+        TargetError: there is no such program.
+    """
+    if not argv:
+        raise TargetError("no command behind `--`: give one, for example `-- python task.py`")
+    if shutil.which(argv[0]) is None:
+        raise TargetError(f"command not found: {argv[0]}; give a path, or install it")
+    return Command(argv=tuple(argv))
+
+
+def function(text: str) -> Function:
+    """Check a TARGET: `path/file.py[:function]` or `package.module[:function]`.
+
+    Raises:
+        TargetError: there is no such file, module or function, it cannot be parsed, or the
+            function wants something that is not known here.
+    """
+    place, name = _split(text)
+    module = None
+    if place.endswith(".py"):
+        file = Path(place)
+        if not file.is_file():
+            raise TargetError(f"no such file: {place}; TARGET is path/file.py:function")
+    else:
+        module = place
+        file = _find_module(place)
+    definition = _find_definition(file, name)
+    is_async, wants = _signature(definition, f"{place}:{name}")
+    return Function(
+        text=text, file=file.resolve(), module=module, name=name, is_async=is_async, wants=wants
+    )
+
+
+def _split(text: str) -> tuple[str, str]:
+    place, colon, name = text.rpartition(":")
+    if not colon:
+        place, name = text, DEFAULT_FUNCTION
+    if not place or not name.isidentifier():
+        raise TargetError(
+            f"cannot read the target {text!r}; TARGET is path/file.py:function or "
+            "package.module:function"
+        )
+    return place, name
+
+
+def _find_module(dotted: str) -> Path:
+    """The file of a module, found without importing its packages."""
+    path: Sequence[str] | None = [os.getcwd(), *sys.path]  # noqa: PTH109 - as sys.path has it
+    spec = None
+    for index, part in enumerate(dotted.split(".")):
+        full_name = ".".join(dotted.split(".")[: index + 1])
+        spec = importlib.machinery.PathFinder.find_spec(full_name if index else part, path)
+        if spec is None:
+            raise TargetError(
+                f"no such file or module: {dotted}; TARGET is path/file.py:function or "
+                "package.module:function"
+            )
+        path = spec.submodule_search_locations
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        raise TargetError(f"{dotted} is not a Python module with a file of its own")
+    return Path(spec.origin)
+
+
+def _find_definition(file: Path, name: str) -> ast.AST:
+    try:
+        source = file.read_bytes()
+        tree = ast.parse(source, filename=str(file))
+    except OSError as error:
+        raise TargetError(f"cannot read {file}: {error.strerror}") from error
+    except SyntaxError as error:
+        raise TargetError(f"syntax error in {file}, line {error.lineno}: {error.msg}") from error
+    except ValueError as error:
+        raise TargetError(f"cannot read {file}: {error}") from error
+    found: ast.AST | None = None
+    names: list[str] = []
+    for node in _top_level(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            names.append(node.name)
+        if name in _bound_names(node):
+            found = node
+    if found is None:
+        near = f"it has {', '.join(names)}" if names else "it has none"
+        raise TargetError(f"no function {name} in {file}; {near}")
+    return found
+
+
+def _top_level(tree: ast.AST) -> list[ast.AST]:
+    """The statements that bind module-level names, those inside `if`, `try` and `with` too."""
+    nodes: list[ast.AST] = []
+    scopes = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda
+    for child in ast.iter_child_nodes(tree):
+        nodes.append(child)
+        if not isinstance(child, scopes):
+            nodes += _top_level(child)
+    return nodes
+
+
+def _bound_names(node: ast.AST) -> set[str]:
+    match node:
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            return {name}
+        case ast.Name(id=name, ctx=ast.Store()):
+            return {name}
+        case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+            return {(alias.asname or alias.name).split(".")[0] for alias in aliases}
+    return set()
+
+
+def _signature(node: ast.AST, text: str) -> tuple[bool | None, frozenset[str] | None]:
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return None, None  # imported, assigned, …: the task's process finds out
+    if node.decorator_list:
+        return None, None  # a decorator may return anything
+    arguments = node.args
+    positional = [*arguments.posonlyargs, *arguments.args]
+    required = positional[: len(positional) - len(arguments.defaults)]
+    required += [
+        argument
+        for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+        if default is None
+    ]
+    for argument in required:
+        if argument.arg not in PARAMETERS:
+            raise TargetError(
+                f"{text} wants a parameter {argument.arg!r}; a task's function takes `page` and "
+                "`inputs`, or only one of them (read other values from `inputs`)"
+            )
+    if any(argument.arg in PARAMETERS for argument in arguments.posonlyargs):
+        raise TargetError(f"{text} takes `page` or `inputs` by position only; remove the `/`")
+    names = {argument.arg for argument in [*positional, *arguments.kwonlyargs]}
+    wants = PARAMETERS if arguments.kwarg else frozenset(names & PARAMETERS)
+    return isinstance(node, ast.AsyncFunctionDef), wants
