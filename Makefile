@@ -1,0 +1,28 @@
+.DEFAULT_GOAL := help
+PYTEST := .venv/bin/python -m pytest
+
+help: ## List what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what is needed, and leave .venv/bin/worker
+	@scripts/bootstrap
+
+run: setup ## Run the example task with a live view on http://127.0.0.1:6080/
+	.venv/bin/worker run worker/examples/tour.py
+
+test: setup-dev ## Run the unit and integration tests
+	$(PYTEST)
+
+lint: setup-dev ## Check style, types and layers
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+clean: ## Remove what was made
+	rm -rf .venv artifacts build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+setup-dev:
+	@scripts/bootstrap dev
+
+.PHONY: help setup run test lint clean setup-dev
