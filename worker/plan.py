@@ -93,7 +93,7 @@ def _launch(settings: Settings, chromium: Path) -> tuple[dict[str, Any], tuple[N
         fields = {
             "free_bytes": free_bytes,
             "wanted_bytes": browser.SHM_MIN_BYTES,
-            "why": "/dev/shm is small, so Chromium uses slower files in its place; "
+            "why": "shared memory is small, so Chromium uses slower files in its place; "
             "in Docker give the container --shm-size=1g",
         }
         notices.append(Notice(event="shm.avoided", fields=fields))
