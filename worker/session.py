@@ -173,10 +173,11 @@ class _Session:
         self._mark("start")
         self._set_state(State.RUNNING)
         self.events.emit("stream.ready", **self._address())
-        self.events.emit("task.started", target=self.plan.target.text)
         try:
             async with asyncio.timeout(self.plan.timeout_s):
-                ended = await task.run()
+                await task.go()
+                self.events.emit("task.started", target=self.plan.target.text)
+                ended = await task.ended()
         except TimeoutError:
             return outcome.timed_out(self.plan.timeout_s)
         if self.plan.hold_s:
@@ -409,14 +410,32 @@ class _Session:
             try:
                 async with asyncio.timeout(RESTART_TIMEOUT_S):
                     self.pids[name] = await self._supervisord().replaced(name, self.pids[name])
-                    if name == "x11vnc":
-                        await x11vnc.ready(self._x11vnc_socket)
+                    if not await self._serves(name):
+                        continue
             except (OSError, TimeoutError, SessionError) as error:
-                self._lose(SessionLost(f"{name} died and did not come back: {error}"))
+                why = str(error) or f"not within {RESTART_TIMEOUT_S:g} s"
+                said = self._supervisord().last_lines(name)
+                self._lose(SessionLost(f"{name} died and did not come back: {why}; {said}"))
                 return
             self._tell_display(name, up=True)
             self.events.emit(f"{name}.restarted", restarts=len(deaths))
             await exited(self.pids[name])
+
+    async def _serves(self, name: str) -> bool:
+        """Whether a program that was just started becomes ready; False when it dies before."""
+        if name != "x11vnc":
+            return True
+        dead = asyncio.ensure_future(exited(self.pids[name]))
+        ready = asyncio.ensure_future(x11vnc.ready(self._x11vnc_socket))
+        try:
+            await asyncio.wait([dead, ready], return_when=asyncio.FIRST_COMPLETED)
+            if not ready.done():
+                return False
+            ready.result()
+            return True
+        finally:
+            dead.cancel()
+            ready.cancel()
 
     def _tell_display(self, name: str, *, up: bool) -> None:
         if name == "x11vnc" and self.channel is not None:

@@ -91,6 +91,7 @@ def main() -> None:
         _use_display(session.hear("display"))
         session.say("ready")
         session.hear("go")
+        signal.signal(signal.SIGTERM, _stop)
         session.say("started")
         call = _guarded(session, lambda: _load(job))
         if call is None:
@@ -127,7 +128,6 @@ async def _run_async(
     if call is None:
         session.say("ready")
         session.hear("go")
-        session.say("started")
     await _call_async(session, job, call, page)
     await session.quit_wanted()
     if playwright is not None:
@@ -143,6 +143,8 @@ async def _call_async(
         return
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, current.cancel)
+    if call is None:
+        session.say("started")
     try:
         output = await (call or _load(job))(**_arguments(job, page))
         _deliver(session, output)
@@ -177,12 +179,8 @@ def _run_sync(session: Session, job: dict[str, Any], call: Callable[..., Any] | 
     if call is None:
         session.say("ready")
         session.hear("go")
+        signal.signal(signal.SIGTERM, _stop)
         session.say("started")
-
-    def stop(*_: object) -> None:
-        raise Stopped
-
-    signal.signal(signal.SIGTERM, stop)
     result = _guarded(session, lambda: [(call or _load(job))(**_arguments(job, page))])
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if result is not None:
@@ -191,6 +189,10 @@ def _run_sync(session: Session, job: dict[str, Any], call: Callable[..., Any] | 
     if playwright is not None:
         chromium.close()
         playwright.stop()
+
+
+def _stop(*_: object) -> None:
+    raise Stopped
 
 
 def _stay(session: Session, page: Any) -> None:

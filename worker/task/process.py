@@ -52,8 +52,11 @@ class Task(Protocol):
     async def prepare(self, display: str, xauthority: str) -> None:
         """The display is there: return when nothing but the word to go is missing."""
 
-    async def run(self) -> Outcome:
-        """Let the task's own code start; returns when it has ended."""
+    async def go(self) -> None:
+        """Let the task's own code start."""
+
+    async def ended(self) -> Outcome:
+        """Wait until it has ended, and how."""
 
     async def stop(self) -> None:
         """End the process: it may clean up for a moment, then it is killed."""
@@ -102,10 +105,21 @@ class FunctionTask:
         self._say("display", display=display, xauthority=xauthority)
         await self._expect("ready")
 
-    async def run(self) -> Outcome:
-        """Call the function."""
+    async def go(self) -> None:
+        """Call the function; returns when it can be stopped, too.
+
+        Raises:
+            StartFailed: the process ended.
+        """
         self._say("go")
         await self._expect("started")
+
+    async def ended(self) -> Outcome:
+        """Wait for the function's end.
+
+        Raises:
+            StartFailed: its browser could not be launched.
+        """
         message = await self._hear()
         self._finished = True
         match message:
@@ -175,21 +189,28 @@ class CommandTask:
         self._child: Child | None = None
         self._log: _Log | None = None
         self._environ: dict[str, str] = {}
+        self._failed: Outcome
 
     async def prepare(self, display: str, xauthority: str) -> None:
         """Nothing of it can be loaded in advance."""
         self._environ = {**self._job.environ, "DISPLAY": display, "XAUTHORITY": xauthority}
 
-    async def run(self) -> Outcome:
-        """Run it to its end."""
+    async def go(self) -> None:
+        """Start it."""
         try:
             self._child = self._children.spawn(
                 self._target.argv, env=self._environ, death_signal=signal.SIGKILL
             )
         except OSError as error:
             message = f"cannot execute {self._target.argv[0]}: {error.strerror}"
-            return outcome.raised(TaskError(type="OSError", message=message))
+            self._failed = outcome.raised(TaskError(type="OSError", message=message))
+            return
         self._log = _Log(self._child, self._job.log)
+
+    async def ended(self) -> Outcome:
+        """Wait for its exit."""
+        if self._child is None:
+            return self._failed
         return outcome.exited(await self._child.wait())
 
     async def stop(self) -> None:

@@ -1,0 +1,45 @@
+"""Fixtures: a worker's run, and that nothing is left of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from worker_run import WorkerRun
+
+NEEDED = ("Xvfb", "x11vnc", "matchbox-window-manager", "chromium")
+
+
+@pytest.fixture(scope="session")
+def display_programs() -> None:
+    """Skip, or in CI fail, where a program of the display stack is missing."""
+    missing = [name for name in NEEDED if shutil.which(name) is None]
+    if missing and os.environ.get("CI"):
+        pytest.fail(f"missing in CI: {missing}; run `make setup`")
+    if missing:
+        pytest.skip(f"missing: {missing}; run `make setup`")
+
+
+@pytest.fixture
+def run(display_programs: None) -> Iterator[Callable[..., WorkerRun]]:
+    """Start `worker run`s; after the test nothing may be left of them."""
+    folder = Path(tempfile.mkdtemp(prefix="t-", dir="/tmp"))  # short: sockets live below it
+    runs: list[WorkerRun] = []
+
+    def start(*arguments: str, env: dict[str, str] | None = None) -> WorkerRun:
+        started = WorkerRun(folder / str(len(runs)), *arguments, env=env)
+        runs.append(started)
+        return started
+
+    try:
+        yield start
+    finally:
+        for each in runs:
+            each.end()
+    left = [line for each in runs for line in each.left_behind()]
+    shutil.rmtree(folder)
+    assert not left

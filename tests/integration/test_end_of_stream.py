@@ -1,0 +1,161 @@
+"""The end of the stream: every viewer gets 1000 and the outcome, whatever it is doing."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import signal
+
+import pytest
+from rfb_client import Closed, Lost, Refused, Viewer
+from viewers import (
+    SMALL_BUFFER_BYTES,
+    Behaviour,
+    LateComer,
+    busy_updater,
+    idle,
+    large_update,
+    mouse_mover,
+)
+from worker_run import PROGRAMS
+
+TASKS = str(PROGRAMS / "tasks.py")
+REPEATS = range(20)
+ENDS = {
+    "success": ("task success", 0),
+    "failure": ("task failed", 1),
+    "timeout": ("task failed", 124),
+    "sigterm": ("task cancelled", 143),
+}
+
+
+def end(worker, how, file):
+    """End the task; a timeout comes by itself."""
+    if how == "success":
+        file.write_text("end")
+    elif how == "failure":
+        file.write_text("fail")
+    elif how == "sigterm":
+        worker.signal(signal.SIGTERM)
+
+
+def watch(worker):
+    """The five kinds of viewers, all at it."""
+    small = {"recv_buffer_bytes": SMALL_BUFFER_BYTES}
+    watchers = [
+        Behaviour(idle, Viewer.connect(worker.stream_url())),
+        Behaviour(mouse_mover, Viewer.connect(worker.stream_url())),
+        Behaviour(busy_updater, Viewer.connect(worker.stream_url())),
+        Behaviour(
+            functools.partial(busy_updater, outstanding=4), Viewer.connect(worker.stream_url())
+        ),
+        Behaviour(large_update, Viewer.connect(worker.stream_url(), **small)),
+    ]
+    for watcher in watchers:
+        watcher.wait_ready(20)
+    return watchers
+
+
+class LateUrls:
+    """Fresh URLs for a viewer that keeps connecting: handed out in advance, used one by one."""
+
+    def __init__(self, worker, count=200):
+        self._urls = iter([worker.stream_url() for _ in range(count)])
+
+    def __call__(self):
+        return next(self._urls)
+
+
+def assert_late_comer(attempts, reason):
+    """It was let in until the end, and then got 1000 or 409; never a hang, never 1006."""
+    for attempt in attempts[:-1]:
+        assert attempt.left or attempt.outcome == Closed(1000, reason)
+    match attempts[-1].outcome:
+        case Refused(status=status):
+            assert status == 409
+        case Lost() as lost:
+            assert "refused" in str(lost).lower()  # the worker is gone: nobody listens any more
+        case other:
+            pytest.fail(f"the last attempt: {other}")
+
+
+@pytest.mark.parametrize("repeat", REPEATS)
+@pytest.mark.parametrize("how", ENDS)
+def test_every_viewer_is_told(run, tmp_path, how, repeat):
+    """Idle, moving, asking and busy viewers, and one that just comes, all get the outcome."""
+    del repeat
+    reason, code = ENDS[how]
+    file = tmp_path / "end"
+    arguments = ["--timeout-s", "5"] if how == "timeout" else []
+    worker = run(f"{TASKS}:until", "--input", f"file={file}", *arguments)
+    watchers = watch(worker)
+    late = LateComer(LateUrls(worker))
+    late.wait_ready(20)
+    end(worker, how, file)
+    closed = [watcher.result(20) for watcher in watchers]
+    assert closed == [Closed(1000, reason)] * len(watchers)
+    assert [each.clean for each in closed] == [True] * len(watchers)
+    assert_late_comer(late.result(20), reason)
+    assert worker.wait() == code
+    told = [event for event in worker.events if event["event"] == "viewer.closed"]
+    assert [event["code"] for event in told] == [1000] * len(told)
+
+
+@pytest.mark.parametrize("how", ENDS)
+def test_viewers_of_a_real_page_are_told(run, tmp_path, how):
+    """The same with Chromium on the display."""
+    reason, code = ENDS[how]
+    file = tmp_path / "end"
+    arguments = ["--timeout-s", "6"] if how == "timeout" else []
+    worker = run(f"{TASKS}:until_with_page", "--input", f"file={file}", *arguments)
+    watchers = watch(worker)
+    end(worker, how, file)
+    assert [watcher.result(20) for watcher in watchers] == [Closed(1000, reason)] * len(watchers)
+    assert worker.wait() == code
+
+
+def test_twenty_viewers_at_once(run, tmp_path):
+    """Twenty viewers are all told."""
+    file = tmp_path / "end"
+    worker = run(f"{TASKS}:until", "--input", f"file={file}")
+    acts = [idle, functools.partial(mouse_mover, interval_s=0.02), busy_updater, idle] * 5
+    watchers = [Behaviour(act, Viewer.connect(worker.stream_url())) for act in acts]
+    for watcher in watchers:
+        watcher.wait_ready(30)
+    file.write_text("end")
+    assert [watcher.result(30) for watcher in watchers] == [Closed(1000, "task success")] * 20
+    assert worker.wait() == 0
+
+
+def test_last_frame(run, tmp_path):
+    """What the task drew last is what the viewer sees last."""
+    file = tmp_path / "end"
+    worker = run(f"{TASKS}:until_with_page", "--input", f"file={file}")
+    viewer = Viewer.connect(worker.stream_url())
+    with viewer, contextlib.suppress(Exception):
+        viewer.request_update(incremental=False)
+        viewer.read_update(10)
+    file.write_text("end")
+    assert worker.wait() == 0
+    assert viewer.pixel(960, 700) == (20, 120, 220)
+
+
+def test_ending(run):
+    """While the task is ending, a viewer gets 409 and not a broken stream."""
+    key = "ab" * 32
+    worker = run("--hold-s", "0", "--", "sleep", "600", env={"WORKER_STREAM_KEY": key})
+    worker.event("task.started")
+    url = worker.stream_url()
+    worker.signal(signal.SIGTERM)
+    worker.event("task.finished")
+    try:
+        with Viewer.connect(url) as viewer:
+            assert viewer.wait_closed(10) == Closed(1000, "task cancelled")
+    except Refused as refused:
+        assert (refused.status, refused.detail) == (
+            409,
+            "Stream not available: task is not running",
+        )
+    except Lost as lost:
+        assert "refused" in str(lost).lower()
+    assert worker.wait() == 143

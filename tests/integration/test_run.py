@@ -1,0 +1,181 @@
+"""`worker run`: how a task ends is what the caller sees."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from worker_run import PROGRAMS, eventually
+
+TASKS = str(PROGRAMS / "tasks.py")
+
+
+def test_output(run):
+    """What an async function returns is the output in result.json."""
+    worker = run(f"{TASKS}:titled")
+    assert worker.wait() == 0
+    assert worker.result["output"] == {"title": "Hello"}
+    assert worker.result["status"] == "success"
+
+
+def test_sync_function_with_inputs(run):
+    """A function that is not async gets a sync page, and inputs from --input."""
+    worker = run(f"{TASKS}:titled_sync", "--input", "title=A = B")
+    assert worker.wait() == 0
+    assert worker.result["output"] == {"title": "A = B"}
+
+
+def test_function_without_page(run):
+    """A function gets only what it names, and no browser is launched for one without `page`."""
+    worker = run(f"{TASKS}:plain", "--inputs", '{"n": 1}', "--input", "m=2")
+    assert worker.wait() == 0
+    assert worker.result["output"] == {"n": 1, "m": "2"}
+
+
+def test_function_found_at_run_time(run):
+    """A function that only running its file reveals is run too."""
+    worker = run(f"{TASKS}:decorated", "--inputs", '{"n": 1}')
+    assert worker.wait() == 0
+    assert worker.result["output"] == {"n": 1}
+
+
+def test_module_target(run, monkeypatch):
+    """package.module:function is found from the working directory."""
+    monkeypatch.chdir(PROGRAMS)
+    worker = run("tasks:titled")
+    assert worker.wait() == 0
+
+
+def test_failure(run):
+    """A function that raises exits with 1; result.json holds type, message and traceback."""
+    worker = run(f"{TASKS}:fails")
+    assert worker.wait() == 1
+    error = worker.result["error"]
+    assert (error["type"], error["message"]) == ("LookupError", "nothing there")
+    assert 'raise LookupError("nothing there")' in error["traceback"]
+    assert "worker/task/host.py" not in error["traceback"]
+
+
+def test_output_that_is_not_json(run):
+    """A return value that is not JSON is the task's failure, said in words."""
+    worker = run(f"{TASKS}:not_json")
+    assert worker.wait() == 1
+    assert "not JSON" in worker.result["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("script", "code"), [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137), ("kill $$", 143)]
+)
+def test_command(run, script, code):
+    """A COMMAND's own exit code passes through; 128+N when signal N killed it."""
+    worker = run("--", "sh", "-c", script)
+    assert worker.wait() == code
+    assert worker.result["exit_code"] == code
+    assert worker.result["status"] == ("success" if code == 0 else "failed")
+
+
+def test_command_environment(run):
+    """A COMMAND gets the display, the browser's path and its inputs, and no secret."""
+    script = 'xdpyinfo -display "$DISPLAY" >/dev/null && env | sort'
+    worker = run("--input", "a=1", "--", "sh", "-c", script, env={"WORKER_STREAM_SECRET": "s" * 32})
+    assert worker.wait() == 0, worker.stderr
+    log = (worker.artifacts / "task.log").read_text()
+    assert 'WORKER_INPUTS={"a": "1"}' in log
+    assert "WORKER_CHROMIUM=/" in log
+    assert "SECRET" not in log
+
+
+def test_own_output(run):
+    """The task's output goes to stderr and task.log, and stdout holds events alone."""
+    worker = run(f"{TASKS}:plain")
+    assert worker.wait() == 0
+    assert (worker.artifacts / "task.log").read_text().split() == ["out", "err"]
+    assert worker.stderr.split() == ["out", "err"]
+
+
+def test_timeout(run):
+    """A task that runs past its timeout exits with 124."""
+    worker = run(f"{TASKS}:sleeps", "--timeout-s", "2")
+    assert worker.wait() == 124
+    assert worker.result["status"] == "failed"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_cancel(run, number, code):
+    """SIGTERM and SIGINT cancel; an async task's `finally` still has its page."""
+    worker = run(f"{TASKS}:sleeps_with_page")
+    worker.event("task.started")
+    worker.signal(number)
+    worker.event("task.finished")
+    worker.signal(signal.SIGTERM)  # a second one changes nothing
+    assert worker.wait() == code
+    assert worker.result["status"] == "cancelled"
+    assert "cleaned up at about:blank" in worker.stderr
+
+
+@pytest.mark.parametrize("delay_ms", [0, 100, 200, 300, 400, 500, 600, 700, 800, 900, 1000])
+def test_cancel_during_start(run, delay_ms):
+    """SIGTERM in the first second gives 143, and what was started so far is gone."""
+    worker = run(f"{TASKS}:sleeps_with_page")
+
+    def catches_term():
+        status = Path(f"/proc/{worker.process.pid}/status").read_text()
+        caught = status.partition("SigCgt:")[2].split()[0]
+        return int(caught, 16) & (1 << (signal.SIGTERM - 1))
+
+    eventually(catches_term)  # before that, the kernel ends it: the same 143 for a shell
+    time.sleep(delay_ms / 1000)
+    worker.signal(signal.SIGTERM)
+    assert worker.wait() == 143
+    assert worker.result["status"] == "cancelled"
+    assert [e["status"] for e in worker.events if e["event"] == "worker.finished"] == ["cancelled"]
+
+
+def test_cancel_a_task_that_ignores_term(run):
+    """A task that ignores TERM, and its stray grandchildren, are gone within 10 s."""
+    worker = run(f"{TASKS}:ignores_term")
+    worker.event("task.started")
+    eventually(lambda: len(worker.processes("sleep 600")) >= 6)
+    started = time.monotonic()
+    worker.signal(signal.SIGTERM)
+    assert worker.wait() == 143
+    assert time.monotonic() - started < 10  # the contract's bound, not a speed
+
+
+def test_hold(run):
+    """--hold-s keeps the stream up after the task; a signal then keeps the task's outcome."""
+    worker = run(f"{TASKS}:titled", "--hold-s", "600")
+    worker.event("task.held")
+    assert worker.stream_url().startswith("ws://127.0.0.1:")
+    worker.signal(signal.SIGTERM)
+    assert worker.wait() == 0
+
+
+def test_events(run):
+    """Each event is one JSON object with the task's id; worker.finished comes once, last."""
+    worker = run(f"{TASKS}:titled", "--task-id", "a-task")
+    assert worker.wait() == 0
+    assert {event["task_id"] for event in worker.events} == {"a-task"}
+    names = [event["event"] for event in worker.events]
+    assert names.count("worker.finished") == 1
+    assert names[-1] == "worker.finished"
+    finished = worker.events[-1]
+    assert finished["status"] == "success"
+    assert finished["exit_code"] == 0
+    assert set(finished["stages_ms"]) >= {"xvfb", "x11vnc", "websockify", "start", "task"}
+
+
+def test_closed_stdout():
+    """A reader of the events that goes away does not disturb the task."""
+    command = [sys.executable, "-m", "worker.cli", "run", "--port", "0"]
+    command += ["--artifacts-dir", "/tmp/worker-test-closed", "--", "true"]
+    worker = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    worker.stdout.close()
+    assert worker.wait(30) == 0, worker.stderr.read()
+    worker.stderr.close()
+    assert json.loads(Path("/tmp/worker-test-closed/result.json").read_text())["exit_code"] == 0

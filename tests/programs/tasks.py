@@ -1,0 +1,107 @@
+"""Tasks that the tests run."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+
+async def titled(page):
+    await page.set_content("<title>Hello</title>")
+    return {"title": await page.title()}
+
+
+def titled_sync(page, inputs):
+    page.set_content(f"<title>{inputs['title']}</title>")
+    return {"title": page.title()}
+
+
+def plain(inputs):
+    print("out")
+    print("err", file=sys.stderr)
+    return inputs
+
+
+def fails():
+    raise LookupError("nothing there")
+
+
+def sleeps():
+    time.sleep(600)
+
+
+async def sleeps_with_page(page):
+    try:
+        await asyncio.sleep(600)
+    finally:
+        print("cleaned up at", await page.evaluate("location.href"))
+
+
+def ignores_term():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for _ in range(3):
+        subprocess.Popen(
+            ["sh", "-c", "trap '' TERM; setsid sh -c 'trap \"\" TERM; sleep 600' & sleep 600"]
+        )
+    time.sleep(600)
+
+
+def not_json():
+    return {"when": object()}
+
+
+def until(inputs):
+    """Wait for a file, then end as it says: success or failure."""
+    file = Path(inputs["file"])
+    while not file.exists():
+        time.sleep(0.005)
+    if file.read_text() == "fail":
+        raise RuntimeError("told to fail")
+    return "told to end"
+
+
+async def until_with_page(page, inputs):
+    """The same, with a page in one colour."""
+    await page.set_content(
+        f"<body style='background: {inputs.get('colour', 'rgb(20, 120, 220)')}'>"
+    )
+    file = Path(inputs["file"])
+    while not file.exists():
+        await page.wait_for_timeout(10)
+    if file.read_text() == "fail":
+        raise RuntimeError("told to fail")
+    return await page.evaluate("[outerWidth, outerHeight, screen.width, screen.height]")
+
+
+async def windows(page, inputs):
+    """A second tab and a second window, all as large as the screen."""
+    sizes = []
+    measure = "[outerWidth, outerHeight]"
+    await page.set_content("<body style='background: rgb(200, 30, 30)'>")
+    sizes.append(await page.evaluate(measure))
+    tab = await page.context.new_page()
+    sizes.append(await tab.evaluate(measure))
+    async with page.expect_popup() as opened:
+        await page.evaluate("window.open('about:blank', 'w', 'popup,width=500,height=400')")
+    popup = await opened.value
+    await popup.wait_for_function("outerWidth === 1920 && outerHeight === 1080", timeout=5000)
+    sizes.append(await popup.evaluate(measure))
+    file = Path(inputs["file"])
+    await popup.set_content("<body style='margin:0; background: rgb(30, 200, 30)'>")
+    while not file.exists():
+        await page.wait_for_timeout(10)
+    return sizes
+
+
+def environment():
+    return dict(os.environ)
+
+
+decorated = (lambda function: function)(plain)
+
+
+def wants_more(page, browser):
+    del page, browser
