@@ -7,15 +7,15 @@ import os
 import shutil
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from worker import artifacts
 from worker.errors import PortInUse, ProgramMissing, SettingError
 from worker.secrecy import hide_from_peers, scrub_environment
-from worker.session import Plan
+from worker.session import Notice, Plan
 from worker.settings import PREFIX, SECRET_NAMES, Settings
 from worker.stream import tokens
-from worker.task import browser, target
+from worker.task import browser, sandbox, target
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,6 +44,7 @@ def make(settings: Settings, text: str | None, command: Sequence[str] | None) ->
         if shutil.which(program) is None:
             raise ProgramMissing(program)
     chromium = browser.find(settings.chromium)
+    launch, notices = _launch(settings, chromium)
     novnc_dir = settings.novnc_dir if settings.serves_debug_page else None
     if novnc_dir is not None and not (novnc_dir / "core/rfb.js").is_file():
         raise ProgramMissing("noVNC", f"no core/rfb.js in {novnc_dir}")
@@ -67,9 +68,8 @@ def make(settings: Settings, text: str | None, command: Sequence[str] | None) ->
             f"{PREFIX}ARTIFACTS_DIR": str(kept.folder),
             f"{PREFIX}INPUTS": json.dumps(settings.inputs),
         },
-        launch=browser.launch_options(
-            str(chromium), sandbox=browser.sandboxed(settings.chromium_sandbox)
-        ),
+        launch=launch,
+        notices=notices,
         timeout_s=settings.timeout_s,
         hold_s=settings.hold_s,
         artifacts=kept,
@@ -78,6 +78,27 @@ def make(settings: Settings, text: str | None, command: Sequence[str] | None) ->
         novnc_dir=novnc_dir,
         allowed_origins=settings.allowed_origins,
     )
+
+
+def _launch(settings: Settings, chromium: Path) -> tuple[dict[str, Any], tuple[Notice, ...]]:
+    """How the browser is launched, and what of it is less than it should be."""
+    notices = []
+    refusal = sandbox.refusal() if settings.chromium_sandbox != "off" else None
+    sandboxed = browser.sandboxed(settings.chromium_sandbox, refusal)
+    if refusal is not None:
+        notices.append(Notice(event="sandbox.disabled", fields={"why": refusal}))
+    free_bytes = browser.shm_free_bytes()
+    shm = free_bytes >= browser.SHM_MIN_BYTES
+    if not shm:
+        fields = {
+            "free_bytes": free_bytes,
+            "wanted_bytes": browser.SHM_MIN_BYTES,
+            "why": "shared memory is small, so Chromium uses slower files in its place; "
+            "in Docker give the container --shm-size=1g",
+        }
+        notices.append(Notice(event="shm.avoided", fields=fields))
+    options = browser.launch_options(str(chromium), sandbox=sandboxed, shm=shm)
+    return options, tuple(notices)
 
 
 def stream_key(settings: Settings) -> bytes:

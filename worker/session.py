@@ -55,6 +55,14 @@ _MS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """Something about this machine that the user should hear, as an event."""
+
+    event: str
+    fields: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """All that a session needs, checked: nothing of it can be a user's mistake any more."""
 
@@ -64,6 +72,7 @@ class Plan:
     environ: dict[str, str]  # of everything that is started
     task_environ: dict[str, str]  # and more of it, for the task alone
     launch: dict[str, Any]
+    notices: tuple[Notice, ...]
     timeout_s: float
     hold_s: float
     artifacts: Artifacts
@@ -146,6 +155,8 @@ class _Session:
     async def live(self) -> Outcome:
         """Start everything, run the task, tell the viewers how it ended."""
         self.events.emit("worker.started", target=self.plan.target.text, folder=str(self.folder))
+        for notice in self.plan.notices:
+            self.events.emit(notice.event, **notice.fields)
         ended = await self._until_stopped(self._start_and_run())
         self._mark("task")
         self._write_result(ended)

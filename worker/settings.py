@@ -83,7 +83,7 @@ class Settings(BaseSettings):
     )
     chromium_sandbox: Literal["auto", "on", "off"] = Field(
         default="auto",
-        description="Chromium's own sandbox; `auto` turns it off for root, where it cannot work.",
+        description="Chromium's own sandbox; `auto` turns it off where the kernel refuses it.",
     )
     novnc_dir: Path = Field(
         default=Path("/usr/share/novnc"), description="Where noVNC is, for the debug page."

@@ -12,6 +12,7 @@ from worker.errors import ProgramMissing, SettingError
 _NAMES: Final = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 _WIDTH_PX: Final = 1920
 _HEIGHT_PX: Final = 1080
+SHM_MIN_BYTES: Final = 512 * 1024 * 1024  # a few heavy pages; with too little, tabs die of SIGBUS
 
 
 def find(configured: Path | None) -> Path:
@@ -37,19 +38,38 @@ def find(configured: Path | None) -> Path:
     raise ProgramMissing("chromium")
 
 
-def sandboxed(setting: str) -> bool:
+def sandboxed(setting: str, refusal: str | None) -> bool:
     """Whether Chromium's own sandbox is used.
 
     Args:
         setting: `auto`, `on` or `off`.
+        refusal: why it cannot work here; None when it can.
+
+    Raises:
+        SettingError: it must be on, and cannot.
     """
-    if setting == "auto":
-        return os.geteuid() != 0  # Chromium refuses to use it as root
-    return setting == "on"
+    if setting == "on" and refusal is not None:
+        raise SettingError(f"WORKER_CHROMIUM_SANDBOX=on: {refusal}")
+    return setting != "off" and refusal is None
 
 
-def launch_options(executable: str, *, sandbox: bool) -> dict[str, Any]:
-    """What Playwright's `launch` gets."""
+def shm_free_bytes() -> int:
+    """What is free in the shared memory that Chromium would like to keep its pictures in."""
+    try:
+        status = os.statvfs("/dev/shm")  # noqa: S108 - the place, not a file in it
+    except OSError:
+        return 0
+    return status.f_bavail * status.f_frsize
+
+
+def launch_options(executable: str, *, sandbox: bool, shm: bool) -> dict[str, Any]:
+    """What Playwright's `launch` gets.
+
+    Args:
+        executable: the browser's path.
+        sandbox: use Chromium's own sandbox.
+        shm: use /dev/shm; Playwright by itself always has Chromium use files in /tmp instead.
+    """
     arguments = [
         f"--window-size={_WIDTH_PX},{_HEIGHT_PX}",
         "--window-position=0,0",
@@ -63,6 +83,7 @@ def launch_options(executable: str, *, sandbox: bool) -> dict[str, Any]:
         "headless": False,
         "chromium_sandbox": sandbox,
         "args": arguments,
+        "ignore_default_args": ["--disable-dev-shm-usage"] if shm else [],
         # Signals are the session's business: it ends the browser when the viewers were told.
         "handle_sigint": False,
         "handle_sigterm": False,
