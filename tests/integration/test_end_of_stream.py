@@ -7,7 +7,7 @@ import functools
 import signal
 
 import pytest
-from rfb_client import Closed, Lost, Refused, Viewer
+from rfb_client import Closed, Ended, Lost, Refused, Viewer
 from viewers import (
     SMALL_BUFFER_BYTES,
     Behaviour,
@@ -131,11 +131,13 @@ def test_last_frame(run, tmp_path):
     """What the task drew last is what the viewer sees last."""
     file = tmp_path / "end"
     worker = run(f"{TASKS}:until_with_page", "--input", f"file={file}")
-    viewer = Viewer.connect(worker.stream_url())
-    with viewer, contextlib.suppress(Exception):
+    with Viewer.connect(worker.stream_url()) as viewer, contextlib.suppress(Ended):
         viewer.request_update(incremental=False)
         viewer.read_update(10)
-    file.write_text("end")
+        file.write_text("end")
+        while True:
+            viewer.request_update(incremental=True)
+            viewer.read_update(10)
     assert worker.wait() == 0
     assert viewer.pixel(960, 700) == (20, 120, 220)
 
