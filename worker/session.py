@@ -241,7 +241,8 @@ class _Session:
         )
         with _fifo(numbers) as descriptor:
             await supervisord.add([program])
-            pid = await self._start_program("xvfb", self._on_session_part_lost)
+            self.pids["xvfb"] = pid = await supervisord.start("xvfb")
+            self._watch("xvfb", exited(pid), self._on_session_part_lost)
             number = await _first_line(descriptor, pid)
         if not number:
             said = supervisord.last_lines("xvfb")
@@ -271,8 +272,8 @@ class _Session:
         )
 
     async def _start_window_manager(self, authority: Path) -> None:
-        await self._start_program("window_manager", self._on_program_died)
-        await in_thread(window_manager.ready, self.display, authority)
+        ready = in_thread(window_manager.ready, self.display, authority)
+        await self._start_program("window_manager", ready)
         self._mark("window_manager")
         self.events.emit("window_manager.started")
         if self.task is not None:
@@ -287,14 +288,17 @@ class _Session:
             parent_pid=self._supervisord().process.pid,
             on_event=self.events.emit,
         )
-        await self._start_program("websockify", self._on_program_died)
-        await self._start_program("x11vnc", self._on_program_died)
-        await x11vnc.ready(self._x11vnc_socket)
-        self._mark("x11vnc")
-        self.events.emit("x11vnc.started")
-        await self.channel.listening.wait()
+        await _all(self._start_websockify(self.channel), self._start_x11vnc())
+
+    async def _start_websockify(self, channel: Channel) -> None:
+        await self._start_program("websockify", channel.listening.wait())
         self._mark("websockify")
         self.events.emit("websockify.started")
+
+    async def _start_x11vnc(self) -> None:
+        await self._start_program("x11vnc", x11vnc.ready(self._x11vnc_socket))
+        self._mark("x11vnc")
+        self.events.emit("x11vnc.started")
 
     # -- the end
 
@@ -373,11 +377,21 @@ class _Session:
 
     # -- programs that die
 
-    async def _start_program(self, name: str, on_death: _OnDeath) -> int:
-        pid = await self._supervisord().start(name)
-        self.pids[name] = pid
-        self._watch(name, exited(pid), on_death)
-        return pid
+    async def _start_program(self, name: str, ready: Coroutine[Any, Any, object]) -> None:
+        """Start a program that is restarted when it dies, once it has become ready.
+
+        Raises:
+            StartFailed: it died before, or was not ready in time.
+        """
+        waiting = asyncio.ensure_future(ready)
+        try:
+            self.pids[name] = pid = await self._supervisord().start(name)
+            if not await _before_death(waiting, pid):
+                said = self._supervisord().last_lines(name)
+                raise StartFailed(name, "it ended", said)
+        finally:
+            waiting.cancel()
+        self._watch(name, exited(pid), self._on_program_died)
 
     def _watch(self, name: str, death: Awaitable[object], on_death: _OnDeath) -> None:
         async def watch() -> None:
@@ -425,16 +439,10 @@ class _Session:
         """Whether a program that was just started becomes ready; False when it dies before."""
         if name != "x11vnc":
             return True
-        dead = asyncio.ensure_future(exited(self.pids[name]))
         ready = asyncio.ensure_future(x11vnc.ready(self._x11vnc_socket))
         try:
-            await asyncio.wait([dead, ready], return_when=asyncio.FIRST_COMPLETED)
-            if not ready.done():
-                return False
-            ready.result()
-            return True
+            return await _before_death(ready, self.pids[name])
         finally:
-            dead.cancel()
             ready.cancel()
 
     def _tell_display(self, name: str, *, up: bool) -> None:
@@ -520,6 +528,18 @@ async def _all(*steps: Awaitable[object]) -> None:
                 group.create_task(step_of(step))
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from None
+
+
+async def _before_death(ready: asyncio.Future[Any], pid: int) -> bool:
+    """Wait until a program is ready, and raise what that raises; False when it dies before."""
+    dead = asyncio.ensure_future(exited(pid))
+    try:
+        await asyncio.wait([ready, dead], return_when=asyncio.FIRST_COMPLETED)
+        if ready.done():
+            ready.result()
+        return ready.done()
+    finally:
+        dead.cancel()
 
 
 async def _each(*steps: Awaitable[object]) -> None:
