@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from worker.outcome import DISPLAY_RESTARTING, PROTOCOL_VIOLATION, VIEWER_TOO_SLOW, Close, CloseCode
-from worker.stream.rfb import ProtocolViolation
+from worker.stream.rfb import PROTOCOL_VERSION, ProtocolViolation
 from worker.stream.websocket import MessageTooLarge, PeerGone
 
 if TYPE_CHECKING:
@@ -43,6 +43,49 @@ _FINE_TICK_S: Final = 0.02
 _ABNORMAL: Final = 1006  # never sent: how RFC 6455 names an end without a Close frame
 
 
+class _Greeting:
+    """Keeps the handshake's steps apart (RFC 6143, section 7.1.1).
+
+    x11vnc was told the version before the viewer spoke, so its own version and its security types
+    can arrive as one; but noVNC takes one step a message and would wait for ever. So the version
+    goes out by itself, and what is behind it when the viewer has answered.
+    """
+
+    def __init__(self) -> None:
+        self._waiting = b""
+        self._greeted = False
+        self._answer_bytes = 0
+
+    def from_server(self, data: bytes) -> list[bytes]:
+        """The messages that may go to the viewer now that x11vnc has sent this."""
+        if self._greeted and self._answered and not self._waiting:
+            return [data]
+        self._waiting += data
+        messages = []
+        if not self._greeted and len(self._waiting) >= len(PROTOCOL_VERSION):
+            messages.append(self._waiting[: len(PROTOCOL_VERSION)])
+            self._waiting = self._waiting[len(PROTOCOL_VERSION) :]
+            self._greeted = True
+        return messages + self._rest()
+
+    def from_viewer(self, data: bytes) -> list[bytes]:
+        """The messages that may go to the viewer now that it has sent this."""
+        if self._answered:
+            return []
+        self._answer_bytes += len(data)
+        return self._rest()
+
+    @property
+    def _answered(self) -> bool:
+        return self._answer_bytes >= len(PROTOCOL_VERSION)
+
+    def _rest(self) -> list[bytes]:
+        if not (self._greeted and self._answered and self._waiting):
+            return []
+        rest, self._waiting = self._waiting, b""
+        return [rest]
+
+
 class Viewer:
     """A connected viewer. `run` belongs to its thread; `end` may be called from any."""
 
@@ -59,6 +102,7 @@ class Viewer:
         self._server_lost_at: float | None = None
         self._heard_at = self._pinged_at = self._progress_at = time.monotonic()
         self._holding = False
+        self._greeting = _Greeting()
 
     def end(self, close: Close) -> None:
         """Tell the viewer that the stream is over; the first reason given stands."""
@@ -153,7 +197,8 @@ class Viewer:
         self._quiet_since = now
         if not self._client.pending_bytes:
             self._progress_at = now
-        self._client.queue_message(data)
+        for message in self._greeting.from_server(data):
+            self._client.queue_message(message)
 
     def _from_client(self) -> bool:
         """Take what the viewer sent; False when it is closing the connection."""
@@ -164,6 +209,8 @@ class Viewer:
                 return False
             for message in messages:
                 self._to_server += self._rfb.feed(message)
+                for waiting in self._greeting.from_viewer(message):
+                    self._client.queue_message(waiting)
         except (ProtocolViolation, MessageTooLarge):
             self.end(PROTOCOL_VIOLATION)
         return True
