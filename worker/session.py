@@ -299,6 +299,7 @@ class _Session:
         await self._start_program("x11vnc", x11vnc.ready(self._x11vnc_socket))
         self._mark("x11vnc")
         self.events.emit("x11vnc.started")
+        self._prime_x11vnc()
 
     # -- the end
 
@@ -393,6 +394,9 @@ class _Session:
             waiting.cancel()
         self._watch(name, exited(pid), self._on_program_died)
 
+    def _prime_x11vnc(self) -> None:
+        self.watchers.append(asyncio.ensure_future(x11vnc.prime(self._x11vnc_socket)))
+
     def _watch(self, name: str, death: Awaitable[object], on_death: _OnDeath) -> None:
         async def watch() -> None:
             await death
@@ -432,6 +436,8 @@ class _Session:
                 self._lose(SessionLost(f"{name} died and did not come back: {why}; {said}"))
                 return
             self._tell_display(name, up=True)
+            if name == "x11vnc":
+                self._prime_x11vnc()
             self.events.emit(f"{name}.restarted", restarts=len(deaths))
             await exited(self.pids[name])
 

@@ -21,6 +21,7 @@ from worker_run import PROGRAMS
 
 TASKS = str(PROGRAMS / "tasks.py")
 REPEATS = range(20)
+BLUE, ORANGE = (20, 120, 220), (240, 140, 20)
 ENDS = {
     "success": ("task success", 0),
     "failure": ("task failed", 1),
@@ -129,17 +130,18 @@ def test_twenty_viewers_at_once(run, tmp_path):
 
 def test_last_frame(run, tmp_path):
     """What the task drew last is what the viewer sees last."""
-    file = tmp_path / "end"
-    worker = run(f"{TASKS}:until_with_page", "--input", f"file={file}")
+    worker = run(f"{TASKS}:recoloured", "--input", f"file={tmp_path / 'colour'}")
     with Viewer.connect(worker.stream_url()) as viewer, contextlib.suppress(Ended):
         viewer.request_update(incremental=False)
-        viewer.read_update(10)
-        file.write_text("end")
         while True:
+            viewer.read_update(20)
             viewer.request_update(incremental=True)
-            viewer.read_update(10)
+            if viewer.pixel(960, 700) == BLUE:
+                (tmp_path / "colour").write_text("rgb(240, 140, 20)")
+            if viewer.pixel(960, 700) == ORANGE:
+                break
     assert worker.wait() == 0
-    assert viewer.pixel(960, 700) == (20, 120, 220)
+    assert viewer.pixel(960, 700) == ORANGE
 
 
 def test_ending(run):

@@ -76,6 +76,17 @@ async def until_with_page(page, inputs):
     return await page.evaluate("[outerWidth, outerHeight, screen.width, screen.height]")
 
 
+async def recoloured(page, inputs):
+    """Blue; when told another colour, that, and return as soon as it is painted."""
+    await page.set_content("<body style='background: rgb(20, 120, 220)'>")
+    file = Path(inputs["file"])
+    while not (file.exists() and (colour := file.read_text())):
+        await page.wait_for_timeout(10)
+    painted = "c => { document.body.style.background = c; return new Promise(r => "
+    painted += "requestAnimationFrame(() => requestAnimationFrame(r))); }"
+    await page.evaluate(painted, colour)
+
+
 async def windows(page, inputs):
     """A second tab and a second window, all as large as the screen."""
     sizes = []

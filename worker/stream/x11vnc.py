@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from worker.errors import StartFailed
+from worker.stream.rfb import PROTOCOL_VERSION
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,6 +17,13 @@ READY_TIMEOUT_S: Final = 10.0
 _POLL_S: Final = 0.005
 _SCREEN_POLL_MS: Final = 5
 _UPDATE_DELAY_MS: Final = 1
+
+# What the priming client says and hears (RFC 6143, section 7.1).
+_SECURITY_TYPES_BYTES: Final = 2
+_SECURITY_NONE: Final = b"\x01"
+_SECURITY_RESULT_BYTES: Final = 4
+_SHARED: Final = b"\x01"
+_ANY_BYTES: Final = 65536
 
 
 def command(display: str, authority: Path, unix_socket: Path) -> list[str]:
@@ -38,6 +46,8 @@ def command(display: str, authority: Path, unix_socket: Path) -> list[str]:
         *("-speeds", "lan"),
         *("-wait", str(_SCREEN_POLL_MS), "-defer", str(_UPDATE_DELAY_MS)),
         *("-nodpms", "-nobell"),
+        # On a still picture it would nap, and show the next change up to a second late.
+        *("-nonap", "-sb", "0"),
         "-quiet",
     ]
 
@@ -63,3 +73,25 @@ def accepts(unix_socket: Path) -> bool:
         except (ConnectionRefusedError, FileNotFoundError):
             return False
         return True
+
+
+async def prime(unix_socket: Path) -> None:
+    """Be a client that only sits there, from x11vnc's start to its end.
+
+    Without any client x11vnc looks for new ones five times a second, and for half a second after
+    each new one it does not start to watch the display for damage, if it is not watching already.
+    So the first viewer would wait, and then see nothing for half a second.
+    """
+    reader, writer = await asyncio.open_unix_connection(str(unix_socket))
+    try:
+        writer.write(PROTOCOL_VERSION)
+        await reader.readexactly(len(PROTOCOL_VERSION) + _SECURITY_TYPES_BYTES)
+        writer.write(_SECURITY_NONE)
+        await reader.readexactly(_SECURITY_RESULT_BYTES)
+        writer.write(_SHARED)
+        while await reader.read(_ANY_BYTES):  # it asks for nothing, and so gets little
+            pass
+    except (OSError, EOFError):
+        return  # x11vnc is gone; the next one is primed anew
+    finally:
+        writer.close()
