@@ -9,6 +9,7 @@ death that this module sees first (by a pidfd) is followed by calls until superv
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import os
 import re
@@ -31,6 +32,7 @@ STOP_TIMEOUT_S: Final = 1.0
 _POLL_S: Final = 0.005
 _RPC_TIMEOUT_S: Final = 3.0
 _DESCRIPTOR_LIMIT: Final = 1024  # x11vnc walks every descriptor up to the limit at each connect
+_TURNS_TO_LOG: Final = 2
 _LOG_TAIL_BYTES: Final = 2000
 _LOG_TAIL_LINES: Final = 3
 
@@ -110,7 +112,7 @@ class Supervisord:
         try:
             await self.call("startProcess", name, False)
         except xmlrpc.client.Fault as fault:
-            raise StartFailed(name, fault.faultString, self.last_lines(name)) from fault
+            raise StartFailed(name, fault.faultString, await self.last_words(name)) from fault
         return await self.pid(name)
 
     async def pid(self, name: str) -> int:
@@ -173,8 +175,14 @@ class Supervisord:
         async with self._one_call, asyncio.timeout(_RPC_TIMEOUT_S):
             return await in_thread(_call, f"unix://{self.folder}/supervisor.sock", method, args)
 
-    def last_lines(self, name: str) -> str:
-        """The end of a program's log, for an error message."""
+    async def last_words(self, name: str) -> str:
+        """The end of a dead program's log, for an error message.
+
+        supervisord copies a program's output into its log when its loop turns, so it is woken.
+        """
+        with contextlib.suppress(xmlrpc.client.Error, OSError, http.client.HTTPException):
+            for _ in range(_TURNS_TO_LOG):
+                await self.call("getState")
         return last_lines(self.folder / f"{name}.log")
 
 

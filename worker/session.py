@@ -245,7 +245,7 @@ class _Session:
             self._watch("xvfb", exited(pid), self._on_session_part_lost)
             number = await _first_line(descriptor, pid)
         if not number:
-            said = supervisord.last_lines("xvfb")
+            said = await supervisord.last_words("xvfb")
             raise StartFailed("xvfb", "it reported no display", said)
         self.display = f":{number}"
         await in_thread(xvfb.check, self.display, authority)
@@ -388,7 +388,7 @@ class _Session:
         try:
             self.pids[name] = pid = await self._supervisord().start(name)
             if not await _before_death(waiting, pid):
-                said = self._supervisord().last_lines(name)
+                said = await self._supervisord().last_words(name)
                 raise StartFailed(name, "it ended", said)
         finally:
             waiting.cancel()
@@ -406,7 +406,7 @@ class _Session:
 
     @staticmethod
     async def _on_session_part_lost(session: _Session, name: str) -> None:
-        said = session._supervisord().last_lines(name)
+        said = await session._supervisord().last_words(name)
         why = f"{name} died" + (f": {said}" if said else "")
         session._lose(SessionLost(why))
 
@@ -421,7 +421,7 @@ class _Session:
             now = time.monotonic()
             deaths = [moment for moment in deaths if now - moment < RESTART_WINDOW_S] + [now]
             if len(deaths) > RESTARTS_MAX:
-                said = self._supervisord().last_lines(name)
+                said = await self._supervisord().last_words(name)
                 self._lose(SessionLost(f"{name} died {len(deaths)} times in a row: {said}"))
                 return
             self._tell_display(name, up=False)
@@ -432,7 +432,7 @@ class _Session:
                         continue
             except (OSError, TimeoutError, SessionError) as error:
                 why = str(error) or f"not within {RESTART_TIMEOUT_S:g} s"
-                said = self._supervisord().last_lines(name)
+                said = await self._supervisord().last_words(name)
                 self._lose(SessionLost(f"{name} died and did not come back: {why}; {said}"))
                 return
             self._tell_display(name, up=True)

@@ -56,9 +56,9 @@ def not_json():
 def until(inputs):
     """Wait for a file, then end as it says: success or failure."""
     file = Path(inputs["file"])
-    while not file.exists():
+    while not (file.exists() and (told := file.read_text())):
         time.sleep(0.005)
-    if file.read_text() == "fail":
+    if told == "fail":
         raise RuntimeError("told to fail")
     return "told to end"
 
@@ -69,9 +69,9 @@ async def until_with_page(page, inputs):
         f"<body style='background: {inputs.get('colour', 'rgb(20, 120, 220)')}'>"
     )
     file = Path(inputs["file"])
-    while not file.exists():
+    while not (file.exists() and (told := file.read_text())):
         await page.wait_for_timeout(10)
-    if file.read_text() == "fail":
+    if told == "fail":
         raise RuntimeError("told to fail")
     return await page.evaluate("[outerWidth, outerHeight, screen.width, screen.height]")
 
