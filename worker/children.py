@@ -172,13 +172,20 @@ def descendants(spare: Sequence[int] = ()) -> list[int]:
 
 
 def send_signal(pid: int, signal_number: int) -> None:
-    """Signal a process that may be gone."""
+    """Signal a process that may be gone; 0 stands for one that never was.
+
+    kill(2) takes 0 for the caller's whole process group, which would be whoever started us.
+    """
+    if pid <= 0:
+        return
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal_number)
 
 
 async def exited(pid: int) -> None:
-    """Return when a process, anybody's child, has ended (pidfd_open(2))."""
+    """Return when a process, anybody's child, has ended (pidfd_open(2)); 0: at once."""
+    if pid == 0:
+        return
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:

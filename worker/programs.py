@@ -140,8 +140,9 @@ class Supervisord:
         try:
             try:
                 await self.call("stopProcess", name, False)
-            except (xmlrpc.client.Fault, OSError, TimeoutError):
-                send_signal(pid, signal.SIGTERM)
+            except (xmlrpc.client.Error, http.client.HTTPException, OSError):
+                if not gone.done():
+                    send_signal(pid, signal.SIGTERM)
             done, _ = await asyncio.wait([gone], timeout=STOP_TIMEOUT_S)
             if not done:
                 send_signal(pid, signal.SIGKILL)
