@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import dataclasses
 import json
-import os
 import shutil
 import signal
 import sys
@@ -18,14 +17,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from worker import outcome, programs
-from worker.children import Children, exited, in_thread
-from worker.display import window_manager, xvfb
-from worker.errors import SessionError, SessionLost, StartFailed
+from worker import outcome
+from worker.children import Children
+from worker.display import xvfb
+from worker.errors import SessionError, StartFailed
 from worker.events import rfc3339
 from worker.outcome import Outcome, TaskError
-from worker.programs import Program
-from worker.stream import x11vnc
+from worker.stack import Stack
 from worker.stream.channel import Channel
 from worker.stream.control import State, StreamConfig
 from worker.task import process
@@ -36,14 +34,10 @@ if TYPE_CHECKING:
 
     from worker.artifacts import Artifacts
     from worker.events import Events
-    from worker.programs import Supervisord
     from worker.task.process import Task
     from worker.task.target import Target
 
 START_TIMEOUT_S: Final = 20.0
-RESTARTS_MAX: Final = 10
-RESTART_WINDOW_S: Final = 30.0
-RESTART_TIMEOUT_S: Final = 5.0
 SWEEP_GRACE_S: Final = 0.5
 SWEEP_LIMIT_S: Final = 5.0
 SIGNAL_EXIT_CODES: Final = {
@@ -136,19 +130,23 @@ class _Session:
     stop: Stop
     children: Children
     folder: Path
+    stack: Stack = field(init=False)
     began: float = field(default_factory=time.monotonic)
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     stages_ms: dict[str, int] = field(default_factory=dict)
-    display: str = ""
-    supervisord: Supervisord | None = None
     channel: Channel | None = None
     task: Task | None = None
     held: Outcome | None = None
-    pids: dict[str, int] = field(default_factory=dict)
-    watchers: list[asyncio.Task[None]] = field(default_factory=list)
-    lost: asyncio.Future[SessionLost] = field(
-        default_factory=lambda: asyncio.get_running_loop().create_future()
-    )
+
+    def __post_init__(self) -> None:
+        self.stack = Stack(
+            folder=self.folder,
+            environ=self.plan.environ,
+            children=self.children,
+            events=self.events,
+            mark=self._mark,
+            on_x11vnc=self._tell_display,
+        )
 
     # -- the story
 
@@ -190,11 +188,11 @@ class _Session:
         """The story's outcome, unless a signal or a lost display ends it first."""
         told = asyncio.ensure_future(story)
         wished = asyncio.ensure_future(self.stop.wished())
-        ends: tuple[asyncio.Future[Any], ...] = (told, wished, self.lost)
+        ends: tuple[asyncio.Future[Any], ...] = (told, wished, self.stack.lost)
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         try:
-            if self.lost.done():
-                return _lost(self.lost.result())
+            if self.stack.lost.done():
+                return _lost(self.stack.lost.result())
             if told.done():
                 return told.result()
             return self.held or outcome.cancelled(wished.result())
@@ -211,8 +209,7 @@ class _Session:
     async def _start(self) -> Task:
         """Everything that can start in parallel does; returns when all of it is ready."""
         plan = self.plan
-        authority = self.folder / "Xauthority"
-        xvfb.write_authority(authority)
+        xvfb.write_authority(self.stack.authority)
         (self.folder / "tmp").mkdir()
         job = process.Job(
             target=plan.target,
@@ -223,83 +220,25 @@ class _Session:
         )
         self.task = await process.start(job, self.children)
         self._mark("task_process")
-        self.supervisord = await programs.start(
-            self.folder, self.children, {**plan.environ, "XAUTHORITY": str(authority)}
-        )
-        self._watch("supervisord", self.supervisord.process.wait(), self._on_session_part_lost)
-        self._mark("supervisord")
-        await self._start_display(authority)
-        await _all(self._start_window_manager(authority), self._start_stream())
+        await self.stack.start_display()
+        await _all(self._prepare_task(self.task), self._start_stream())
         return self.task
 
-    async def _start_display(self, authority: Path) -> None:
-        supervisord = self._supervisord()
-        numbers = self.folder / "xvfb.display"
-        os.mkfifo(numbers)
-        program = Program(
-            name="xvfb", command=xvfb.command(authority), restart=False, stdout=numbers
-        )
-        with _fifo(numbers) as descriptor:
-            await supervisord.add([program])
-            self.pids["xvfb"] = pid = await supervisord.start("xvfb")
-            self._watch("xvfb", exited(pid), self._on_session_part_lost)
-            number = await _first_line(descriptor, pid)
-        if not number:
-            said = await supervisord.last_words("xvfb")
-            raise StartFailed("xvfb", "it reported no display", said)
-        self.display = f":{number}"
-        await in_thread(xvfb.check, self.display, authority)
-        self._mark("xvfb")
-        self.events.emit("xvfb.started", display=self.display)
-        await supervisord.add(
-            [
-                Program(
-                    name="window_manager",
-                    command=window_manager.command(self.display),
-                    restart=True,
-                ),
-                Program(
-                    name="x11vnc",
-                    command=x11vnc.command(self.display, authority, self._x11vnc_socket),
-                    restart=True,
-                ),
-                Program(
-                    name="websockify",
-                    command=[sys.executable, "-m", "worker.stream", str(self._control_socket)],
-                    restart=True,
-                ),
-            ]
-        )
-
-    async def _start_window_manager(self, authority: Path) -> None:
-        ready = in_thread(window_manager.ready, self.display, authority)
-        await self._start_program("window_manager", ready)
-        self._mark("window_manager")
-        self.events.emit("window_manager.started")
-        if self.task is not None:
-            await self.task.prepare(self.display, str(authority))
-            self._mark("task_ready")
+    async def _prepare_task(self, task: Task) -> None:
+        await self.stack.start_window_manager()
+        await task.prepare(self.stack.display, str(self.stack.authority))
+        self._mark("task_ready")
 
     async def _start_stream(self) -> None:
         self.channel = Channel(
-            path=self._control_socket,
+            path=self.stack.control_socket,
             config=self._stream_config(),
             listener=self.plan.listener,
-            parent_pid=self._supervisord().process.pid,
+            parent_pid=self.stack.supervisord.process.pid,
             on_event=self.events.emit,
         )
-        await _all(self._start_websockify(self.channel), self._start_x11vnc())
-
-    async def _start_websockify(self, channel: Channel) -> None:
-        await self._start_program("websockify", channel.listening.wait())
-        self._mark("websockify")
-        self.events.emit("websockify.started")
-
-    async def _start_x11vnc(self) -> None:
-        await self._start_program("x11vnc", x11vnc.ready(self._x11vnc_socket))
-        self._mark("x11vnc")
-        self.events.emit("x11vnc.started")
-        self._prime_x11vnc()
+        listening = self.channel.listening.wait()
+        await _all(self.stack.start_websockify(listening), self.stack.start_x11vnc())
 
     # -- the end
 
@@ -314,13 +253,11 @@ class _Session:
 
     async def clear_away(self) -> None:
         """Stop everything; no process, socket or folder is left."""
-        for watcher in self.watchers:
-            watcher.cancel()
-        await _each(self._stop_task(), self._stop_programs("x11vnc", "window_manager"))
+        self.stack.unwatch()
+        await _each(self._stop_task(), self.stack.stop("x11vnc", "window_manager"))
         await _each(self._stop_display())
         await self.children.sweep(grace_s=SWEEP_GRACE_S, limit_s=SWEEP_LIMIT_S)
-        if self.display:
-            xvfb.remove_socket(self.display)
+        self.stack.remove_display_socket()
         self.plan.listener.close()
         shutil.rmtree(self.folder, ignore_errors=True)
         self._mark("cleared_away")
@@ -328,24 +265,18 @@ class _Session:
     async def _stop_task(self) -> None:
         if self.task is not None:
             await self.task.stop()
-        spare = [self.supervisord.process.pid] if self.supervisord is not None else []
+        spare = self.stack.supervisord_pids
         await self.children.sweep(spare=spare, grace_s=SWEEP_GRACE_S, limit_s=SWEEP_LIMIT_S)
         self._mark("task_stopped")
 
-    async def _stop_programs(self, *names: str) -> None:
-        if self.supervisord is not None:
-            known = [name for name in names if name in self.pids]
-            await _each(*(self.supervisord.stop(name, self.pids[name]) for name in known))
-
     async def _stop_display(self) -> None:
-        await self._stop_programs("xvfb")
+        await self.stack.stop("xvfb")
         if self.channel is not None:
             self.channel.quit()
-        await self._stop_programs("websockify")
+        await self.stack.stop("websockify")
         if self.channel is not None:
             self.channel.close()
-        if self.supervisord is not None:
-            await self.supervisord.shut_down()
+        await self.stack.shut_down()
         self._mark("display_stopped")
 
     def report_finish(self, ended: Outcome) -> None:
@@ -376,103 +307,7 @@ class _Session:
             self.events.emit("result.failed", path=str(self.plan.artifacts.result), why=str(error))
             print(f"worker: cannot write the result: {error}", file=sys.stderr)  # noqa: T201
 
-    # -- programs that die
-
-    async def _start_program(self, name: str, ready: Coroutine[Any, Any, object]) -> None:
-        """Start a program that is restarted when it dies, once it has become ready.
-
-        Raises:
-            StartFailed: it died before, or was not ready in time.
-        """
-        waiting = asyncio.ensure_future(ready)
-        try:
-            self.pids[name] = pid = await self._supervisord().start(name)
-            if not await _before_death(waiting, pid):
-                said = await self._supervisord().last_words(name)
-                raise StartFailed(name, "it ended", said)
-        finally:
-            waiting.cancel()
-        self._watch(name, exited(pid), self._on_program_died)
-
-    def _prime_x11vnc(self) -> None:
-        self.watchers.append(asyncio.ensure_future(x11vnc.prime(self._x11vnc_socket)))
-
-    def _watch(self, name: str, death: Awaitable[object], on_death: _OnDeath) -> None:
-        async def watch() -> None:
-            await death
-            await on_death(self, name)
-
-        self.watchers.append(asyncio.ensure_future(watch()))
-
-    @staticmethod
-    async def _on_session_part_lost(session: _Session, name: str) -> None:
-        said = await session._supervisord().last_words(name)
-        why = f"{name} died" + (f": {said}" if said else "")
-        session._lose(SessionLost(why))
-
-    @staticmethod
-    async def _on_program_died(session: _Session, name: str) -> None:
-        await session._restart(name)
-
-    async def _restart(self, name: str) -> None:
-        """See a program come back, each time that it dies; give up when it cannot stay."""
-        deaths: list[float] = []
-        while True:
-            now = time.monotonic()
-            deaths = [moment for moment in deaths if now - moment < RESTART_WINDOW_S] + [now]
-            if len(deaths) > RESTARTS_MAX:
-                said = await self._supervisord().last_words(name)
-                self._lose(SessionLost(f"{name} died {len(deaths)} times in a row: {said}"))
-                return
-            self._tell_display(name, up=False)
-            try:
-                async with asyncio.timeout(RESTART_TIMEOUT_S):
-                    self.pids[name] = await self._supervisord().replaced(name, self.pids[name])
-                    if not await self._serves(name):
-                        continue
-            except (OSError, TimeoutError, SessionError) as error:
-                why = str(error) or f"not within {RESTART_TIMEOUT_S:g} s"
-                said = await self._supervisord().last_words(name)
-                self._lose(SessionLost(f"{name} died and did not come back: {why}; {said}"))
-                return
-            self._tell_display(name, up=True)
-            if name == "x11vnc":
-                self._prime_x11vnc()
-            self.events.emit(f"{name}.restarted", restarts=len(deaths))
-            await exited(self.pids[name])
-
-    async def _serves(self, name: str) -> bool:
-        """Whether a program that was just started becomes ready; False when it dies before."""
-        if name != "x11vnc":
-            return True
-        ready = asyncio.ensure_future(x11vnc.ready(self._x11vnc_socket))
-        try:
-            return await _before_death(ready, self.pids[name])
-        finally:
-            ready.cancel()
-
-    def _tell_display(self, name: str, *, up: bool) -> None:
-        if name == "x11vnc" and self.channel is not None:
-            self.channel.set_display_up(up=up)
-
-    def _lose(self, error: SessionLost) -> None:
-        if not self.lost.done():
-            self.lost.set_result(error)
-
     # -- small things
-
-    @property
-    def _x11vnc_socket(self) -> Path:
-        return self.folder / "x11vnc.sock"
-
-    @property
-    def _control_socket(self) -> Path:
-        return self.folder / "control.sock"
-
-    def _supervisord(self) -> Supervisord:
-        if self.supervisord is None:
-            raise SessionLost("supervisord does not run")
-        return self.supervisord
 
     def _stream_config(self) -> StreamConfig:
         novnc_dir = self.plan.novnc_dir
@@ -481,10 +316,14 @@ class _Session:
             target=self.plan.target.text,
             started_at=rfc3339(self.started_at),
             key_hex=self.plan.stream_key.hex(),
-            x11vnc_socket=str(self._x11vnc_socket),
+            x11vnc_socket=str(self.stack.x11vnc_socket),
             novnc_dir=str(novnc_dir) if novnc_dir else None,
             allowed_origins=self.plan.allowed_origins,
         )
+
+    def _tell_display(self, up: bool) -> None:  # noqa: FBT001 - a callback's one argument
+        if self.channel is not None:
+            self.channel.set_display_up(up=up)
 
     def _set_state(self, state: State) -> None:
         if self.channel is not None:
@@ -503,12 +342,6 @@ class _Session:
 
     def _duration_s(self) -> float:
         return round(time.monotonic() - self.began, 3)
-
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    _OnDeath = Callable[[_Session, str], Coroutine[Any, Any, None]]
 
 
 def _summary(ended: Outcome) -> dict[str, Any]:
@@ -536,52 +369,8 @@ async def _all(*steps: Awaitable[object]) -> None:
         raise errors.exceptions[0] from None
 
 
-async def _before_death(ready: asyncio.Future[Any], pid: int) -> bool:
-    """Wait until a program is ready, and raise what that raises; False when it dies before."""
-    dead = asyncio.ensure_future(exited(pid))
-    try:
-        await asyncio.wait([ready, dead], return_when=asyncio.FIRST_COMPLETED)
-        if ready.done():
-            ready.result()
-        return ready.done()
-    finally:
-        dead.cancel()
-
-
 async def _each(*steps: Awaitable[object]) -> None:
     """Run steps side by side, each to its end: what one breaks must not keep the others."""
     for result in await asyncio.gather(*steps, return_exceptions=True):
         if isinstance(result, Exception):
             traceback.print_exception(result)
-
-
-@contextlib.contextmanager
-def _fifo(path: Path) -> Any:
-    descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-async def _first_line(descriptor: int, writer_pid: int) -> str:
-    """The first line that arrives on a pipe; empty when its writer dies before."""
-    loop = asyncio.get_running_loop()
-    arrived = asyncio.Event()
-    text = b""
-    loop.add_reader(descriptor, arrived.set)
-    dead = asyncio.ensure_future(exited(writer_pid))
-    try:
-        while b"\n" not in text:
-            waiting = asyncio.ensure_future(arrived.wait())
-            await asyncio.wait([waiting, dead], return_when=asyncio.FIRST_COMPLETED)
-            waiting.cancel()
-            if not arrived.is_set():
-                return ""
-            arrived.clear()
-            with contextlib.suppress(BlockingIOError):
-                text += os.read(descriptor, 64)
-    finally:
-        loop.remove_reader(descriptor)
-        dead.cancel()
-    return text.split(b"\n")[0].decode()
