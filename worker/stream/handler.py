@@ -15,7 +15,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, urlsplit
 
-from worker.stream import debug_page
+from worker.stream import debug_page, page_files
 from worker.stream.refusal import BAD_TOKEN, DISPLAY_RESTARTING, NOT_RUNNING, Refusal
 from worker.stream.rfb import PROTOCOL_VERSION, ClientFilter
 from worker.stream.tokens import Role, TokenRefused
@@ -100,7 +100,7 @@ class StreamHandler(ProxyRequestHandler):  # type: ignore[misc]  # websockify is
             found = debug_page.find(path, novnc_dir)
             if found is None:
                 raise Refusal(HTTPStatus.NOT_FOUND, "Not found")
-            self._send(HTTPStatus.OK, found.content, found.media_type, debug_page.HEADERS)
+            self._send(HTTPStatus.OK, found.content, found.media_type, page_files.HEADERS)
 
     # -- a viewer
 

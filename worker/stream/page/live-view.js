@@ -11,10 +11,9 @@
  *     });
  *     view.addEventListener("status", ({ detail }) => render(detail));
  *     view.start();
- *     // on unmount
- *     view.stop();
  *
- * `element` is positioned (`position: relative`) and has a size; the picture is scaled to fit it.
+ * `element` is in the page, positioned (`position: relative`), and has a size; the picture is scaled
+ * to fit it. When it is removed from the page the view stops by itself; `view.stop()` does it sooner.
  * After the end, or while a connection is lost, the last picture stays.
  *
  * Events
@@ -123,6 +122,8 @@ export class LiveView extends EventTarget {
   #everConnected = false;
   #failures = 0;
   #controlFailures = 0;
+  /** A removed element that went on streaming would be a leak that nobody sees. */
+  #removal = new MutationObserver(() => this.#element.isConnected || this.stop());
   /** Holds the last canvas of a closed connection, under the live one. */
   #still = layer("still");
 
@@ -153,14 +154,27 @@ export class LiveView extends EventTarget {
     this.#everConnected = false;
     this.#failures = 0;
     this.#set({ state: "loading", outcome: null, code: null, reason: "" });
+    this.#watchRemoval();
     this.#connect();
   }
 
   /** Disconnect for good and take the picture away. */
   stop() {
+    this.#removal.disconnect();
     this.#halt();
     this.#still.replaceChildren();
     this.#set({ state: "loading", outcome: null, code: null, reason: "" });
+  }
+
+  /**
+   * Say that the task ended, where that is known from elsewhere: no server is left to say it once the
+   * worker is gone. The last picture stays.
+   *
+   * @param {"success"|"failed"|"cancelled"|null} outcome
+   */
+  end(outcome) {
+    if (this.#status.state === "ended") return;
+    this.#stopWith({ state: "ended", outcome, code: null, reason: "" });
   }
 
   /** Try at once instead of at the end of the pause. Does nothing unless a pause is running. */
@@ -207,6 +221,15 @@ export class LiveView extends EventTarget {
    */
   paste(text) {
     this.#live?.paste(text);
+  }
+
+  /** An observer does not see into shadow trees, so each tree around the element is observed. */
+  #watchRemoval() {
+    this.#removal.disconnect();
+    if (!this.#element.isConnected) return;
+    for (let root = this.#element.getRootNode(); root; root = root.host?.getRootNode()) {
+      this.#removal.observe(root, { childList: true, subtree: true });
+    }
   }
 
   #connect() {

@@ -22,20 +22,18 @@
  */
 
 import { LiveView, fetchStreamUrl } from "./live-view.js";
+import {
+  $, clock, describe, leaveWithDoubleEscape, markState, notify, setText, setTextOrHide, showControl,
+  showWords, toggleControl,
+} from "./view-panel.js";
 
 const STATE_POLL_MS = 2000;
 const NEXT_TASK_POLL_MS = 3000;
 const AFTER_CHANGE_POLL_MS = 250;
 const ELAPSED_TICK_MS = 500;
-const NOTICE_MS = 6000;
-const DOUBLE_ESCAPE_MS = 500;
 const JPEG_QUALITY = 8;
 
-const CLOSE = { displayLost: 1011, restarting: 1012 };
-const TOO_SLOW = "viewer too slow";
-
 const root = document.documentElement;
-const $ = (id) => document.getElementById(id);
 
 let view = null;
 /** The last answer of debug/state; `answers` says whether the latest question had one. */
@@ -152,71 +150,25 @@ function onAnswer(answer) {
 // Drawing
 
 function render(status) {
-  const words = describe(status);
-  root.dataset.state = status.state;
-  root.dataset.role = status.role ?? "none";
-  if (status.outcome) root.dataset.outcome = status.outcome;
-  else delete root.dataset.outcome;
-
+  const words = describe(status, {
+    wasConnected,
+    answers,
+    whyWaiting: whyWaiting(),
+    next: "The next task on this address shows up here by itself.",
+  });
+  markState(root, status);
   setText("state", words.state);
-  setText("status-title", words.title);
-  setText("status-text", words.text ?? "");
-  setTextOrHide("status-raw", words.raw);
-  setTextOrHide("status-next", words.next);
-  setTextOrHide("retry", words.retry);
+  showWords(words);
   renderTask(status);
-  renderControl(status);
+  showControl(status, task?.controller);
+  $("clipboard-toggle").hidden = status.role !== "control";
   document.title = [words.state, task?.target?.split("/").at(-1), "worker"].filter(Boolean).join(" · ");
-}
-
-function describe({ state, outcome, code, reason }) {
-  const raw = code ? `${code} ${reason || "no reason given"}` : reason;
-  switch (state) {
-    case "waiting":
-      return { state: "Waiting", title: "Waiting for the task", text: whyWaiting() };
-    case "connecting":
-      return { state: "Connecting", title: "Connecting" };
-    case "connected":
-      return { state: "Live", title: "Live" };
-    case "reconnecting":
-      return {
-        state: "Reconnecting",
-        title: wasConnected ? "Connection lost, reconnecting" : "No connection yet, trying again",
-        text: whyReconnecting(code, reason),
-        raw,
-        retry: "Reconnect now",
-      };
-    case "ended":
-      return {
-        state: "Ended",
-        title: "Stream ended",
-        text: { success: "Task succeeded", failed: "Task failed", cancelled: "Task was cancelled" }[outcome],
-        raw,
-        next: "The next task on this address shows up here by itself.",
-      };
-    case "error":
-      if (code === CLOSE.displayLost) {
-        return { state: "Error", title: "Display lost", raw, retry: "Try again",
-          text: "The task's display is gone, and the session with it." };
-      }
-      return { state: "Error", title: "No live picture", raw, retry: "Try again",
-        text: code ? "The server dropped this viewer." : "The stream cannot be shown." };
-    default:
-      return { state: "Loading", title: "Loading" };
-  }
 }
 
 function whyWaiting() {
   if (!answers) return "The worker does not answer.";
   if (task?.state === "ending") return "The one before is ending.";
   return "It is starting. The picture comes by itself.";
-}
-
-function whyReconnecting(code, reason) {
-  if (code === CLOSE.restarting) return "The display server is restarting. The task goes on.";
-  if (reason === TOO_SLOW) return "This viewer was too slow for the stream. It comes back in a moment.";
-  if (!answers) return "The worker does not answer. It may have ended.";
-  return wasConnected ? "The connection to the worker broke off." : "";
 }
 
 function renderTask(status) {
@@ -234,45 +186,6 @@ function renderElapsed() {
   const startedAt = Date.parse(task?.started_at ?? "");
   const elapsedS = Math.max(0, Math.floor(((endedAt ?? Date.now()) - startedAt) / 1000));
   setText("elapsed", Number.isNaN(startedAt) ? "" : clock(elapsedS));
-}
-
-function clock(totalS) {
-  const two = (number) => String(number).padStart(2, "0");
-  const [hours, minutes, seconds] = [Math.floor(totalS / 3600), Math.floor(totalS / 60) % 60, totalS % 60];
-  return hours > 0 ? `${hours}:${two(minutes)}:${two(seconds)}` : `${minutes}:${two(seconds)}`;
-}
-
-function renderControl({ state, role, takingControl = false }) {
-  const control = $("control");
-  control.disabled = state !== "connected";
-  control.setAttribute("aria-checked", String(role === "control"));
-  control.setAttribute("aria-busy", String(takingControl));
-  $("clipboard-toggle").hidden = role !== "control";
-  let holder = "nobody has control";
-  if (state !== "connected") holder = "";
-  else if (role === "control") holder = "you have control";
-  else if (takingControl) holder = "asking for control";
-  else if (task?.controller) holder = "someone else has control";
-  setText("control-holder", holder);
-}
-
-/** Only when it changes: a live region reads out whatever is set. */
-function setText(id, text) {
-  const element = $(id);
-  if (element.textContent !== (text ?? "")) element.textContent = text ?? "";
-}
-
-function setTextOrHide(id, text) {
-  setText(id, text);
-  $(id).hidden = !text;
-}
-
-let noticeTimer = null;
-
-function notify(text) {
-  clearTimeout(noticeTimer);
-  setText("notice", text);
-  noticeTimer = setTimeout(() => setText("notice", ""), NOTICE_MS);
 }
 
 // The clipboard
@@ -301,11 +214,7 @@ async function copy(text, what) {
 
 function listen() {
   $("retry").addEventListener("click", retry);
-  $("control").addEventListener("click", () => {
-    const { role, takingControl } = view.status;
-    if (role === "control" || takingControl) view.releaseControl();
-    else view.takeControl();
-  });
+  $("control").addEventListener("click", () => toggleControl(view));
   $("task-id").addEventListener("click", () => copy($("task-id").dataset.taskId, "Task id"));
 
   $("clipboard-toggle").addEventListener("click", () => {
@@ -334,7 +243,7 @@ function listen() {
   $("fullscreen").hidden = !document.fullscreenEnabled;
   $("fullscreen").addEventListener("click", () => $("viewer").requestFullscreen());
 
-  leaveWithDoubleEscape();
+  leaveWithDoubleEscape(() => view);
 
   setInterval(renderElapsed, ELAPSED_TICK_MS);
   window.addEventListener("online", () => view?.retryNow());
@@ -351,20 +260,6 @@ function retry() {
   if (!view) window.location.reload();
   else if (view.status.state === "reconnecting") view.retryNow();
   else view.start();
-}
-
-/** In control the picture takes every key, Tab too, so there has to be a way out of it. */
-function leaveWithDoubleEscape() {
-  let lastEscapeAt = -Infinity;
-  window.addEventListener("keydown", (event) => {
-    if (event.key !== "Escape" || event.repeat || !$("stage").contains(event.target)) return;
-    const isDouble = event.timeStamp - lastEscapeAt < DOUBLE_ESCAPE_MS;
-    lastEscapeAt = event.timeStamp;
-    if (!isDouble) return;
-    event.stopImmediatePropagation();
-    view.releaseKeys();
-    $("control").focus();
-  }, { capture: true });
 }
 
 await begin();

@@ -1,0 +1,63 @@
+"""The files of a page: the one behind a URL path, and the headers that it goes out with."""
+
+from __future__ import annotations
+
+import mimetypes
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+LIVE_VIEW_DIR: Final = Path(__file__).parent / "page"
+"""The live view, and what the debug page and the dashboard share of their looks."""
+
+HEADERS: Final = {
+    "Cache-Control": "no-cache",
+    # noVNC draws JPEG rectangles and the pointer from `data:` URLs.
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+        "connect-src 'self' ws: wss:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+_INDEX: Final = "index.html"
+_MEDIA_TYPES: Final = {".js": "text/javascript; charset=utf-8", ".html": "text/html; charset=utf-8"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """A file of a page."""
+
+    content: bytes
+    media_type: str
+
+
+def find(path: str, roots: Mapping[str, Path]) -> File | None:
+    """The file behind a URL path; None when there is none.
+
+    Args:
+        path: `/`, or `/<root>/<file>`, percent-encoded or not.
+        roots: the folders by their first part of the path; `page` holds the page's `index.html`.
+    """
+    if path == "/":
+        return _read(roots["page"], _INDEX)
+    _, top, *rest = unquote(path).split("/", 2)
+    if top not in roots or not rest:
+        return None
+    return _read(roots[top], rest[0])
+
+
+def _read(root: Path, name: str) -> File | None:
+    try:
+        file = (root / name).resolve(strict=True)
+        if not file.is_relative_to(root.resolve()) or not file.is_file():
+            return None
+        content = file.read_bytes()
+    except (OSError, ValueError):
+        return None
+    guessed = _MEDIA_TYPES.get(file.suffix) or mimetypes.guess_type(file.name)[0]
+    return File(content=content, media_type=guessed or "application/octet-stream")
