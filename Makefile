@@ -19,10 +19,13 @@ lint: setup-dev ## Check style, types and layers
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
+bench: setup-dev ## Measure speed and cost against the peers; takes about 15 minutes
+	scripts/bench
+
 clean: ## Remove what was made
 	rm -rf .venv artifacts build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 setup-dev:
 	@scripts/bootstrap dev
 
-.PHONY: help setup run test lint clean setup-dev
+.PHONY: help setup run test lint bench clean setup-dev

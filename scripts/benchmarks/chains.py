@@ -1,0 +1,222 @@
+"""The chains that are compared: each is a display, a browser with a page, and a stream of it."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from benchmarks import processes
+from worker.stream import tokens
+
+if TYPE_CHECKING:
+    from benchmarks.stage import Puppet, Stage
+
+HERE = Path(__file__).parent
+TASK = f"{HERE / 'tasks.py'}:puppet"
+EXIT_S = 30.0
+
+
+def chromium() -> str:
+    """The browser that all use."""
+    found = shutil.which("chromium") or shutil.which("google-chrome")
+    if found is None:
+        raise SystemExit("bench: Chromium is not installed: run `make setup`")
+    return found
+
+
+class Worker:
+    """`worker run`, as a user starts it; viewers' URLs are signed with its key."""
+
+    name = "worker"
+    missing: ClassVar[str] = ""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._folder = Path(stage.folder.name) / uuid.uuid4().hex
+        self._task_id = uuid.uuid4().hex
+        self._key = secrets.token_bytes(tokens.KEY_BYTES)
+        self.events: dict[str, dict[str, Any]] = {}
+        self.exec_s = time.monotonic()
+        self.process = processes.start(
+            [
+                *(str(Path(sys.executable).parent / "worker"), "run"),
+                *("--host", "127.0.0.1", "--port", "0", "--artifacts-dir", str(self._folder)),
+                *(TASK, "--input", f"socket={stage.path}"),
+            ],
+            {
+                "WORKER_TASK_ID": self._task_id,
+                "WORKER_STREAM_KEY": self._key.hex(),
+                "WORKER_CHROMIUM": chromium(),
+            },
+            output=subprocess.PIPE,
+        )
+        self._puppet: Puppet | None = None
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it, whatever it is doing."""
+        processes.stop(self.process)
+
+    @property
+    def puppet(self) -> Puppet:
+        """The task, from its first line on."""
+        if self._puppet is None:
+            self._puppet = self._stage.puppet()
+        return self._puppet
+
+    def event(self, name: str) -> dict[str, Any]:
+        """Wait for an event."""
+        assert self.process.stdout is not None  # noqa: S101 - for mypy: it is a pipe
+        while name not in self.events:
+            line = self.process.stdout.readline()
+            if not line:
+                raise RuntimeError(f"the worker ended without {name}: {list(self.events)}")
+            said = json.loads(line)
+            self.events.setdefault(said["event"], said)
+        return self.events[name]
+
+    def url(self) -> str:
+        """A URL for one viewer."""
+        ready = self.event("stream.ready")
+        token = tokens.mint(self._key, self._task_id)
+        return tokens.stream_url(f"ws://{ready['host']}:{ready['port']}", self._task_id, token)
+
+    def display(self) -> tuple[str, str | None]:
+        """The display's name, and the file with its cookie."""
+        folder = self.event("worker.started")["folder"]
+        return self.event("xvfb.started")["display"], f"{folder}/Xauthority"
+
+    def own_processes(self) -> list[int]:
+        """All but Chromium, Playwright's driver and the task."""
+        return processes.tree(self.process.pid, without=[self.puppet.pid])
+
+    def wait(self) -> float:
+        """Wait for its end; the moment of it."""
+        self.process.wait(EXIT_S)
+        return time.monotonic()
+
+
+class Assembled:
+    """The same made by hand from a display, a VNC server and the `websockify` command."""
+
+    name = "assembled"
+    programs: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._running: list[subprocess.Popen[bytes]] = []
+        self._vnc_port = processes.free_port()
+        try:
+            self._display = self._start_display()
+            self._start(["matchbox-window-manager", "-use_titlebar", "no"])
+            task = self._start(
+                processes.python(str(HERE / "bare.py"), stage.path, self._display),
+                BENCH_CHROMIUM=chromium(),
+                PYTHONPATH=str(HERE),
+            )
+            self.puppet = stage.puppet()
+            self._task_pid = task.pid
+            self._start_vnc()
+            self._web_port = processes.free_port()
+            websockify = str(Path(sys.executable).parent / "websockify")
+            self._start([websockify, f"127.0.0.1:{self._web_port}", f"127.0.0.1:{self._vnc_port}"])
+            processes.wait_for_port(self._web_port)
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop all of it, the last one first."""
+        for process in reversed(self._running):
+            processes.stop(process)
+
+    def _start(self, argv: list[str], **extra: str) -> subprocess.Popen[bytes]:
+        process = processes.start(argv, {"DISPLAY": self._display, **extra})
+        self._running.append(process)
+        return process
+
+    def _start_server(self, argv: list[str]) -> str:
+        """Start an X server; the name of the display that it picks."""
+        process = processes.start(argv, output=subprocess.PIPE)
+        self._running.append(process)
+        assert process.stdout is not None  # noqa: S101 - for mypy: it is a pipe
+        return f":{int(process.stdout.readline())}"
+
+    def _start_display(self) -> str:
+        raise NotImplementedError
+
+    def _start_vnc(self) -> None:
+        raise NotImplementedError
+
+    def url(self) -> str:
+        """A URL for one viewer."""
+        return f"ws://127.0.0.1:{self._web_port}/websockify"
+
+    def display(self) -> tuple[str, str | None]:
+        """The display's name; there is no cookie."""
+        return self._display, None
+
+    def own_processes(self) -> list[int]:
+        """All but Chromium, Playwright's driver and the task."""
+        pids = [process.pid for process in self._running if process.pid != self._task_pid]
+        return [each for pid in pids for each in processes.tree(pid)]
+
+
+class Stock(Assembled):
+    """Xvfb, x11vnc with its defaults, and websockify."""
+
+    name = "stock"
+    programs = ("Xvfb", "x11vnc", "matchbox-window-manager")
+
+    def _start_display(self) -> str:
+        return self._start_server(
+            ["Xvfb", "-displayfd", "1", "-screen", "0", "1920x1080x24", "-nolisten", "tcp"]
+        )
+
+    def _start_vnc(self) -> None:
+        port = str(self._vnc_port)
+        self._start(["x11vnc", "-forever", "-shared", "-nopw", "-localhost", "-rfbport", port])
+        processes.wait_for_port(self._vnc_port)
+
+
+class Xvnc(Assembled):
+    """TigerVNC's Xvnc, an X server that speaks RFB itself, and websockify."""
+
+    name = "Xvnc"
+    programs = ("Xvnc", "matchbox-window-manager")
+
+    def _start_display(self) -> str:
+        display = self._start_server(
+            [
+                *("Xvnc", "-displayfd", "1", "-geometry", "1920x1080", "-depth", "24"),
+                *("-SecurityTypes", "None", "-localhost", "-AlwaysShared"),
+                *("-rfbport", str(self._vnc_port)),
+            ]
+        )
+        processes.wait_for_port(self._vnc_port)
+        return display
+
+    def _start_vnc(self) -> None:
+        """It is part of the display."""
+
+
+Chain = Worker | Stock | Xvnc
+
+
+def missing(kind: type[Assembled]) -> str:
+    """What of a peer is not installed; empty when all of it is."""
+    return ", ".join(name for name in kind.programs if shutil.which(name) is None)

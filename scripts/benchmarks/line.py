@@ -1,0 +1,92 @@
+"""A line of the table: what was measured, against what, and what was aimed at."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """The middle one of several measurements, and the two ends."""
+
+    median: float
+    low: float
+    high: float
+    count: int
+
+    def text(self, unit: str, *, ends: bool = True) -> str:
+        """For the table."""
+        ends_text = f" ({_short(self.low)}–{_short(self.high)})" if ends else ""
+        return f"{_short(self.median)}{ends_text}{unit}"
+
+
+def spread(values: list[float]) -> Spread:
+    """The spread of some measurements."""
+    return Spread(
+        median=statistics.median(values), low=min(values), high=max(values), count=len(values)
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One comparison: pairs of measurements that were taken in turns.
+
+    Attributes:
+        key: the letter of the table's row.
+        compare: `ratio`, `difference`, or `value`, which has no baseline.
+        limit: what the comparison's median may be at most, or `at_least`.
+    """
+
+    key: str
+    what: str
+    against: str
+    unit: str
+    ours: list[float]
+    base: list[float] = field(default_factory=list)
+    compare: str = "ratio"
+    limit: float
+    at_least: bool = False
+    note: str = ""
+
+    @property
+    def compared(self) -> Spread:
+        """The pairs' ratios or differences, or the values themselves."""
+        pairs = zip(self.ours, self.base, strict=True)
+        if self.compare == "ratio":
+            return spread([ours / base for ours, base in pairs])
+        if self.compare == "difference":
+            return spread([ours - base for ours, base in pairs])
+        return spread(self.ours)
+
+    @property
+    def met(self) -> bool:
+        """Whether the median is where it should be."""
+        found = self.compared.median
+        return found >= self.limit if self.at_least else found <= self.limit
+
+    def row(self) -> str:
+        """The table's row, in Markdown."""
+        sign = "≥" if self.at_least else "≤"
+        unit = {"ratio": " ×", "difference": f" {self.unit}"}.get(self.compare, f" {self.unit}")
+        aim = f"{sign} {_short(self.limit)}{unit}".replace("≤ 0.25 s", "≤ + 0.25 s")
+        base = spread(self.base).text(f" {self.unit}") if self.base else ""
+        against = f"{self.against}: {base}" if base else self.against or "–"
+        compared = self.compared.text(unit) if self.compare != "value" else ""
+        ours = spread(self.ours).text(f" {self.unit}")
+        what = f"{self.what} {self.note}".strip()
+        met = "met" if self.met else "**missed**"
+        return f"| {self.key} | {what} | {ours} | {against} | {compared} | {aim} | {met} |"
+
+    def json(self) -> dict[str, Any]:
+        """All of it."""
+        return {**asdict(self), "compared": asdict(self.compared), "met": self.met}
+
+
+def _short(value: float) -> str:
+    if abs(value) >= 100:  # noqa: PLR2004
+        return f"{value:.0f}"
+    if abs(value) >= 10:  # noqa: PLR2004
+        return f"{value:.1f}"
+    return f"{value:.2f}"
