@@ -5,7 +5,7 @@ help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what is needed, and leave .venv/bin/worker
-	@scripts/bootstrap
+	@scripts/bootstrap api
 
 run: setup ## Run the example task with a live view on http://127.0.0.1:6080/
 	.venv/bin/worker run worker/examples/tour.py

@@ -25,7 +25,7 @@ PORT_MAX: Final = 65535
 
 
 class Settings(BaseSettings):
-    """What `worker run` and `worker stream-url` need to know; read once, never changed."""
+    """What the commands need to know; read once, never changed."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -71,7 +71,8 @@ class Settings(BaseSettings):
     )
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
-        description="Origins whose pages may open the stream, comma-separated. Default: any.",
+        description="Origins whose pages may open the stream and call the API, comma-separated. "
+        "Default: any for the stream, none for the API.",
     )
     stream_base_url: str | None = Field(
         default=None,
@@ -86,7 +87,35 @@ class Settings(BaseSettings):
         description="Chromium's own sandbox; `auto` turns it off where the kernel refuses it.",
     )
     novnc_dir: Path = Field(
-        default=Path("/usr/share/novnc"), description="Where noVNC is, for the debug page."
+        default=Path("/usr/share/novnc"), description="Where noVNC is, for the pages."
+    )
+    runner: Literal["local", "docker", "kubernetes"] = Field(
+        default="local", description="What `worker serve` starts tasks with."
+    )
+    api_host: str = Field(default="127.0.0.1", description="The address that the API listens on.")
+    api_port: int = Field(
+        default=8000, ge=0, le=PORT_MAX, description="The API's port; 0 picks a free one."
+    )
+    api_keys_file: Path | None = Field(
+        default=None, description="The API's keys, hashed. Default: `api-keys.json` in the state."
+    )
+    state_dir: Path = Field(
+        default=Path("~/.local/state/worker"),
+        description="What the API keeps: its tasks, their artifacts, its own secret.",
+    )
+    endpoints_dir: Path | None = Field(
+        default=None,
+        description="Task files, each an endpoint of its stem's name. Default: the examples.",
+    )
+    max_running: int = Field(
+        default=4, ge=1, description="The local runner's tasks at a time; the others are queued."
+    )
+    queue_max: int = Field(
+        default=1000, ge=0, description="More queued tasks than this are refused with 429."
+    )
+    callback_private: bool = Field(
+        default=False,
+        description="Let callbacks go to loopback, private and link-local addresses.",
     )
 
     @field_validator("allowed_origins", mode="before")

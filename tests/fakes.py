@@ -1,0 +1,134 @@
+"""Fakes: hand-written stand-ins for what a unit test cannot have."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
+
+from worker.api.runners import Artifact, Cursor, Order, QueueFull, TaskRecord, TaskStatus
+
+
+class FakeRunner:
+    """A runner whose tasks do what the test says, and nothing by themselves."""
+
+    def __init__(self, queue_max: int = 100) -> None:
+        self.queue_max = queue_max
+        self.orders: list[Order] = []
+        self.records: dict[str, TaskRecord] = {}
+        self.files: dict[str, dict[str, bytes]] = {}
+        self.addresses: dict[str, str] = {}
+        self.cancelled: list[str] = []
+        self.settled: list[str] = []
+        self.unavailable: Exception | None = None
+        self.is_open = False
+
+    # -- what the test says
+
+    def set(self, task_id: str, status: TaskStatus, **fields: object) -> TaskRecord:
+        """Put a task into a status; a running one can be watched."""
+        record = dataclasses.replace(self.records[task_id], status=status, **fields)
+        if status is TaskStatus.RUNNING:
+            self.addresses.setdefault(task_id, "ws://127.0.0.1:6080")
+        else:
+            self.addresses.pop(task_id, None)
+        self.records[task_id] = record
+        return record
+
+    # -- the protocol
+
+    async def open(self) -> None:
+        self.is_open = True
+
+    async def close(self) -> None:
+        self.is_open = False
+
+    async def ready(self) -> bool:
+        return self.unavailable is None
+
+    async def start(self, order: Order) -> TaskRecord:
+        self._answer()
+        if order.task_id not in self.records:
+            waiting = [each for each in self.records.values() if each.status is TaskStatus.QUEUED]
+            if len(waiting) >= self.queue_max:
+                raise QueueFull(retry_after_s=7)
+            self.orders.append(order)
+            self.records[order.task_id] = TaskRecord(
+                task_id=order.task_id,
+                account=order.account,
+                endpoint_name=order.endpoint_name,
+                status=TaskStatus.QUEUED,
+                created_at=order.created_at,
+                digest=order.digest,
+                inputs=order.inputs,
+                timeout_s=order.timeout_s,
+                callback_url=order.callback_url,
+            )
+        return self.records[order.task_id]
+
+    async def cancel(self, task_id: str) -> None:
+        self._answer()
+        self.cancelled.append(task_id)
+        record = self.records.get(task_id)
+        if record is not None and not record.status.ended:
+            self.set(task_id, TaskStatus.CANCELLED, finished_at=datetime.now(UTC))
+
+    async def find(self, account: str, task_id: str) -> TaskRecord | None:
+        self._answer()
+        record = self.records.get(task_id)
+        return record if record is not None and record.account == account else None
+
+    async def list(
+        self, account: str, *, status: TaskStatus | None, before: Cursor | None, limit: int
+    ) -> Sequence[TaskRecord]:
+        self._answer()
+        found = [
+            record
+            for record in self.records.values()
+            if record.account == account
+            and status in (None, record.status)
+            and (before is None or _place(record) < before)
+        ]
+        return sorted(found, key=_place, reverse=True)[:limit]
+
+    async def counts(self) -> dict[TaskStatus, int]:
+        counts: dict[TaskStatus, int] = {}
+        for record in self.records.values():
+            counts[record.status] = counts.get(record.status, 0) + 1
+        return counts
+
+    async def stream_address(self, task_id: str) -> str | None:
+        self._answer()
+        return self.addresses.get(task_id)
+
+    async def artifacts(self, task_id: str) -> Sequence[Artifact]:
+        self._answer()
+        files = self.files.get(task_id, {})
+        return [Artifact(name=name, size_bytes=len(files[name])) for name in sorted(files)]
+
+    async def open_artifact(self, task_id: str, name: str) -> AsyncIterator[bytes] | None:
+        self._answer()
+        content = self.files.get(task_id, {}).get(name)
+        return None if content is None else _pieces(content)
+
+    async def callbacks_due(self) -> Sequence[TaskRecord]:
+        return [
+            record
+            for record in self.records.values()
+            if record.status.ended and record.callback_url and record.task_id not in self.settled
+        ]
+
+    async def callback_settled(self, task_id: str) -> None:
+        self.settled.append(task_id)
+
+    def _answer(self) -> None:
+        if self.unavailable is not None:
+            raise self.unavailable
+
+
+def _place(record: TaskRecord) -> Cursor:
+    return Cursor(created_at=record.created_at, task_id=record.task_id)
+
+
+async def _pieces(content: bytes) -> AsyncIterator[bytes]:
+    yield content

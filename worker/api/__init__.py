@@ -1,0 +1,1 @@
+"""The API: from a task id to a live view."""

@@ -1,0 +1,206 @@
+"""Accounts: who a key belongs to, and what it allows; only hashes of keys are kept."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import hmac
+import json
+import os
+import re
+import secrets
+import tempfile
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from worker.errors import SettingError
+from worker.events import rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+KEY_PREFIX: Final = "wk_"
+ACCOUNT_PATTERN: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+_KEY_BYTES: Final = 32
+_SHOWN_CHARS: Final = 11
+_KEY_MAX_BYTES: Final = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """Who calls, and whether they may take over a task's browser."""
+
+    name: str
+    control: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """One key as the file holds it; `prefix` is its first characters, to tell keys apart."""
+
+    account: str
+    prefix: str
+    sha256: str
+    control: bool
+    created_at: str
+
+
+class Accounts:
+    """The keys of a file, read again whenever it changes."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._seen: tuple[int, ...] | None = None
+        self._keys: tuple[tuple[bytes, Account], ...] = ()
+
+    def check(self) -> None:
+        """Read the file now.
+
+        Raises:
+            SettingError: it is there and cannot be read.
+        """
+        self._refresh()
+
+    def authenticate(self, key: str) -> Account | None:
+        """Whose key this is; every known key is compared, each in constant time."""
+        text = key.encode("utf-8", "surrogateescape")
+        if len(text) > _KEY_MAX_BYTES:
+            return None
+        try:
+            self._refresh()
+        except SettingError:
+            return None  # a broken file opens nothing; `worker api-key --list` says why
+        digest = hashlib.sha256(text).digest()
+        found = None
+        for known, account in self._keys:
+            if hmac.compare_digest(known, digest):
+                found = account
+        return found
+
+    def _refresh(self) -> None:
+        try:
+            status = self._file.stat()
+        except FileNotFoundError:
+            self._seen, self._keys = None, ()
+            return
+        seen = (status.st_mtime_ns, status.st_size, status.st_ino)
+        if seen == self._seen:
+            return
+        self._seen, self._keys = None, ()
+        self._keys = tuple(
+            (bytes.fromhex(key.sha256), Account(name=key.account, control=key.control))
+            for key in _read(self._file)
+        )
+        self._seen = seen
+
+
+def create(file: Path, account: str, *, control: bool) -> str:
+    """Make a key and keep its hash; the key itself is known to the caller alone.
+
+    Args:
+        file: the file of keys; it is made when there is none.
+        account: whom it belongs to.
+        control: whether it opens streams that take the browser over.
+
+    Raises:
+        SettingError: the name is no account's, or the file cannot be read or written.
+    """
+    _check_name(account)
+    text = KEY_PREFIX + secrets.token_urlsafe(_KEY_BYTES)
+    key = Key(
+        account=account,
+        prefix=text[:_SHOWN_CHARS],
+        sha256=hashlib.sha256(text.encode()).hexdigest(),
+        control=control,
+        created_at=rfc3339(datetime.now(UTC)),
+    )
+    with _changing(file) as keys:
+        keys.append(key)
+    return text
+
+
+def revoke(file: Path, account: str, prefix: str | None = None) -> int:
+    """Forget an account's keys, or the one that begins so; returns how many there were.
+
+    Raises:
+        SettingError: the file cannot be read or written.
+    """
+    with _changing(file) as keys:
+        kept = [
+            key
+            for key in keys
+            if key.account != account or (prefix and not _begins(key.prefix, prefix))
+        ]
+        gone = len(keys) - len(kept)
+        keys[:] = kept
+    return gone
+
+
+def listed(file: Path) -> list[Key]:
+    """All keys, as the file holds them.
+
+    Raises:
+        SettingError: it cannot be read.
+    """
+    try:
+        return _read(file)
+    except FileNotFoundError:
+        return []
+
+
+def _begins(known: str, given: str) -> bool:
+    """Whether this may be the key; `given` may be a whole key, of which only the start is known."""
+    return given[:_SHOWN_CHARS] == known
+
+
+def _check_name(account: str) -> None:
+    if not ACCOUNT_PATTERN.fullmatch(account):
+        raise SettingError(
+            f"{account!r} cannot name an account: letters, digits, `.`, `_` and `-`, at most 63"
+        )
+
+
+def _read(file: Path) -> list[Key]:
+    try:
+        keys = [Key(**key) for key in json.loads(file.read_bytes())["keys"]]
+        for key in keys:
+            bytes.fromhex(key.sha256)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise SettingError(f"cannot read the API keys in {file}: {error.strerror}") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise SettingError(
+            f"{file} is no file of API keys: {error}; move it away and make new keys"
+        ) from error
+    return keys
+
+
+@contextlib.contextmanager
+def _changing(file: Path) -> Iterator[list[Key]]:
+    """The file's keys, to change; written back in one step, by one process at a time."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with file.with_name(file.name + ".lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            keys = listed(file)
+            yield keys
+            _write(file, keys)
+    except OSError as error:
+        raise SettingError(f"cannot write the API keys to {file}: {error.strerror}") from error
+
+
+def _write(file: Path, keys: list[Key]) -> None:
+    descriptor, draft = tempfile.mkstemp(dir=file.parent, prefix=".api-keys-")  # 0600
+    try:
+        with os.fdopen(descriptor, "w") as stream:
+            json.dump({"keys": [asdict(key) for key in keys]}, stream, indent=2)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(draft, file)  # noqa: PTH105 - the draft is a string
+    except BaseException:
+        os.unlink(draft)  # noqa: PTH108 - the same
+        raise

@@ -1,0 +1,95 @@
+"""The app: routes, middleware and descriptions, put together."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+from fastapi import Depends, FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.security import APIKeyHeader
+from starlette.exceptions import HTTPException
+
+from worker.api import artifacts, docs, probes, refusals, streams, tasks
+from worker.api.gate import Gate
+from worker.api.refusals import Refusal, described
+from worker.api.runners import QueueFull, RunnerUnavailable
+
+if TYPE_CHECKING:
+    from fastapi import Request
+    from fastapi.responses import JSONResponse
+
+    from worker.api.context import Services
+
+_UNAVAILABLE_RETRY_S: Final = 5
+_CORS_MAX_AGE_S: Final = 600
+_DESCRIPTION: Final = """\
+Starts browser tasks and shows them live. Every request to `/api/` carries a key, made by
+`worker api-key ACCOUNT`, in the header `x-api-key`. Every refusal is `{"detail": "…"}`.
+"""
+
+
+def make(services: Services) -> FastAPI:
+    """The API over these parts; whoever serves it opens and closes them."""
+    app = FastAPI(
+        title="worker",
+        version="1",
+        description=_DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        separate_input_output_schemas=False,
+    )
+    app.state.services = services
+    key = APIKeyHeader(
+        name="x-api-key", auto_error=False, description="Made by `worker api-key ACCOUNT`."
+    )
+    always: dict[str, Any] = {
+        "dependencies": [Depends(key)],
+        "responses": described(HTTPStatus.UNAUTHORIZED, HTTPStatus.SERVICE_UNAVAILABLE),
+    }
+    for routes in (tasks, streams, artifacts):
+        app.include_router(routes.router, **always)
+    app.include_router(probes.router)
+    docs.add(app)
+    _add_middleware(app, services)
+    _add_refusals(app)
+    return app
+
+
+def _add_middleware(app: FastAPI, services: Services) -> None:
+    """The last one added is the outermost."""
+    app.add_middleware(Gate, accounts=services.accounts)
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=services.allowed_origins,
+        allow_methods=["GET", "POST"],
+        allow_headers=["x-api-key", "content-type", "idempotency-key"],
+        expose_headers=["retry-after"],
+        max_age=_CORS_MAX_AGE_S,
+    )
+    app.add_middleware(probes.Measured, metrics=probes.Metrics.of(app))
+
+
+def _add_refusals(app: FastAPI) -> None:
+    async def refused(_request: Request, error: HTTPException) -> JSONResponse:
+        return refusals.answer(error)
+
+    async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
+        detail = refusals.sentence(error.errors())
+        return refusals.answer(Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, detail))
+
+    async def full(_request: Request, error: QueueFull) -> JSONResponse:
+        return refusals.answer(refusals.queue_full(error.retry_after_s))
+
+    async def unavailable(_request: Request, error: RunnerUnavailable) -> JSONResponse:
+        return refusals.answer(refusals.unavailable(str(error), _UNAVAILABLE_RETRY_S))
+
+    async def broken(_request: Request, _error: Exception) -> JSONResponse:
+        return refusals.answer(Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal server error"))
+
+    app.add_exception_handler(HTTPException, refused)  # type: ignore[arg-type]
+    app.add_exception_handler(RequestValidationError, invalid)  # type: ignore[arg-type]
+    app.add_exception_handler(QueueFull, full)  # type: ignore[arg-type]
+    app.add_exception_handler(RunnerUnavailable, unavailable)  # type: ignore[arg-type]
+    app.add_exception_handler(Exception, broken)

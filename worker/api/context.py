@@ -1,0 +1,56 @@
+"""What a route's handler is given: the API's parts, the caller, and the caller's own task."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+from fastapi import Depends, Request
+
+from worker.api import refusals
+from worker.api.accounts import Account, Accounts
+from worker.api.endpoints import Endpoints
+from worker.api.runners import Runner, TaskRecord
+
+_TASK_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """The API's parts; `allow_callback` says why a callback URL is refused, or None."""
+
+    runner: Runner
+    accounts: Accounts
+    endpoints: Endpoints
+    stream_key: Callable[[str], bytes]
+    stream_base_url: str | None = None
+    default_timeout_s: float = 3600.0
+    allowed_origins: tuple[str, ...] = ()
+
+
+async def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+async def _caller(request: Request) -> Account:
+    account: Account = request.scope["worker.account"]  # the gate put it there
+    return account
+
+
+Parts = Annotated[Services, Depends(_services)]
+Caller = Annotated[Account, Depends(_caller)]
+
+
+async def _own_task(task_id: str, parts: Parts, caller: Caller) -> TaskRecord:
+    found = None
+    if _TASK_ID.fullmatch(task_id):
+        found = await parts.runner.find(caller.name, task_id.lower())
+    if found is None:
+        raise refusals.task_not_found(task_id)
+    return found
+
+
+OwnTask = Annotated[TaskRecord, Depends(_own_task)]

@@ -1,0 +1,30 @@
+"""`/docs`: the OpenAPI page, with assets of our own origin instead of a CDN's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import fastapi_offline
+from fastapi import FastAPI
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse
+from fastapi.staticfiles import StaticFiles
+
+_ASSETS: Final = Path(fastapi_offline.__file__).parent / "static"
+_ASSETS_URL: Final = "/docs-assets"
+
+
+def add(app: FastAPI) -> None:
+    """Serve `/docs` and what it needs."""
+    app.mount(_ASSETS_URL, StaticFiles(directory=_ASSETS))
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return get_swagger_ui_html(
+            openapi_url=str(app.openapi_url),
+            title="worker: the API",
+            swagger_js_url=f"{_ASSETS_URL}/swagger-ui-bundle.js",
+            swagger_css_url=f"{_ASSETS_URL}/swagger-ui.css",
+            swagger_favicon_url=f"{_ASSETS_URL}/favicon.png",
+        )

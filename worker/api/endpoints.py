@@ -1,0 +1,63 @@
+"""Endpoints: the task files of a folder, each known by its stem, checked without running them."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from worker.errors import SettingError, TargetError
+from worker.task import target
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NAME_PATTERN: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
+
+
+class Endpoints:
+    """The task files of one folder; a file that changes is checked again."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises SettingError when there is no such folder."""
+        if not folder.is_dir():
+            raise SettingError(
+                f"WORKER_ENDPOINTS_DIR: there is no folder {folder}; put task files there"
+            )
+        self._folder = folder.resolve()
+        self._checked: dict[Path, int] = {}
+
+    def names(self) -> list[str]:
+        """What `find` knows, sorted."""
+        return sorted(file.stem for file in self._folder.glob("*.py") if self._is_one(file))
+
+    def find(self, name: str) -> Path | None:
+        """The file of an endpoint; None when there is none.
+
+        Raises:
+            TargetError: its file cannot be run.
+        """
+        if not NAME_PATTERN.fullmatch(name):
+            return None
+        file = self._folder / f"{name}.py"
+        try:
+            changed_at = file.stat().st_mtime_ns
+        except OSError:
+            return None
+        if self._checked.get(file) != changed_at:
+            self._checked.pop(file, None)
+            _check(file, name)
+            self._checked[file] = changed_at
+        return file
+
+    @staticmethod
+    def _is_one(file: Path) -> bool:
+        return NAME_PATTERN.fullmatch(file.stem) is not None and file.is_file()
+
+
+def _check(file: Path, name: str) -> None:
+    try:
+        target.function(str(file))
+    except TargetError as error:
+        # The message names the server's own paths, which are nobody else's business.
+        said = str(error).replace(str(file), file.name)
+        raise TargetError(f"endpoint {name} cannot be run: {said}") from error

@@ -1,0 +1,148 @@
+"""The bodies of requests and answers, as OpenAPI describes them."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from worker.api.runners import TaskRecord, TaskStatus
+
+INPUTS_MAX_CHARS: Final = 100_000
+"""Inputs reach the worker in one environment variable, which execve(2) limits to 128 KiB."""
+INPUT_NAME_MAX_CHARS: Final = 100
+TIMEOUT_MAX_S: Final = 24 * 3600.0
+URL_MAX_CHARS: Final = 2000
+
+Scalar = str | int | Annotated[float, Field(allow_inf_nan=False)] | bool | None
+InputName = Annotated[str, Field(min_length=1, max_length=INPUT_NAME_MAX_CHARS)]
+
+
+class Problem(BaseModel):
+    """Every refusal."""
+
+    detail: str
+
+
+class InferenceRequest(BaseModel):
+    """A task that is wanted."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    endpoint_name: str = Field(examples=["tour"])
+    input_parameters: dict[InputName, Scalar | list[Scalar]] = Field(
+        default_factory=dict, examples=[{"url": "https://example.com", "sizes": [1, 2]}]
+    )
+    timeout_s: float | None = Field(default=None, gt=0, le=TIMEOUT_MAX_S, allow_inf_nan=False)
+    callback_url: str | None = Field(
+        default=None,
+        max_length=URL_MAX_CHARS,
+        pattern=r"^https?://",
+        description="Gets the task as `GET /api/v1/tasks/{task_id}` shows it, once it has ended.",
+    )
+
+    @field_validator("input_parameters")
+    @classmethod
+    def _fits(cls, value: dict[str, Any]) -> dict[str, Any]:
+        text = json.dumps(value, ensure_ascii=False)
+        if len(json.dumps(value)) > INPUTS_MAX_CHARS:
+            raise ValueError(f"must be at most {INPUTS_MAX_CHARS} characters of JSON")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError("holds half of a surrogate pair") from None
+        return value
+
+
+class InferenceAnswer(BaseModel):
+    """The task was taken."""
+
+    success: Literal[True] = True
+    message: str
+    task_id: str
+
+
+class StreamAnswer(BaseModel):
+    """Where the live view is, for one connection, soon."""
+
+    stream_url: str
+
+
+class TaskFailure(BaseModel):
+    """Why a task failed."""
+
+    type: str
+    message: str
+    traceback: str | None = None
+
+
+class TaskSummary(BaseModel):
+    """A task in a list."""
+
+    task_id: str
+    endpoint_name: str
+    status: TaskStatus
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    exit_code: int | None
+
+    @classmethod
+    def of(cls, record: TaskRecord) -> TaskSummary:
+        """From a runner's record."""
+        return cls.model_validate(record, from_attributes=True)
+
+
+class Task(TaskSummary):
+    """A task with all that is known of it."""
+
+    input_parameters: dict[str, Any]
+    output: Any
+    error: TaskFailure | None
+
+    @classmethod
+    def of(cls, record: TaskRecord) -> Task:
+        """From a runner's record."""
+        fields = {name: getattr(record, name) for name in TaskSummary.model_fields}
+        return cls.model_validate(
+            {
+                **fields,
+                "input_parameters": record.inputs,
+                "output": record.output,
+                "error": record.error,
+            }
+        )
+
+
+class TaskPage(BaseModel):
+    """One page of the list; `next_cursor` asks for the page behind it."""
+
+    tasks: list[TaskSummary]
+    next_cursor: str | None
+
+
+class ArtifactFile(BaseModel):
+    """A file that a task left."""
+
+    name: str
+    size_bytes: int
+
+
+class ArtifactList(BaseModel):
+    """The files that a task has left so far."""
+
+    artifacts: list[ArtifactFile]
+
+
+class EndpointList(BaseModel):
+    """The names that `POST /api/v1/inference` knows."""
+
+    endpoints: list[str]
+
+
+class Health(BaseModel):
+    """How the API is."""
+
+    status: Literal["ok"] = "ok"
