@@ -11,7 +11,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.security import APIKeyHeader
 from starlette.exceptions import HTTPException
 
-from worker.api import artifacts, docs, probes, refusals, streams, tasks
+from worker.api import artifacts, dashboard, docs, probes, refusals, streams, tasks
 from worker.api.gate import Gate
 from worker.api.refusals import Refusal, described
 from worker.api.runners import QueueFull, RunnerUnavailable
@@ -52,6 +52,7 @@ def make(services: Services) -> FastAPI:
         app.include_router(routes.router, **always)
     app.include_router(probes.router)
     docs.add(app)
+    dashboard.add(app, services.novnc_dir)
     _add_middleware(app, services)
     _add_refusals(app)
     return app

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Final
 
 from fastapi import Depends, Request
@@ -28,6 +29,7 @@ class Services:
     stream_base_url: str | None = None
     default_timeout_s: float = 3600.0
     allowed_origins: tuple[str, ...] = ()
+    novnc_dir: Path = Path("/usr/share/novnc")
 
 
 async def _services(request: Request) -> Services:

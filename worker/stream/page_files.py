@@ -19,7 +19,9 @@ HEADERS: Final = {
     # noVNC draws JPEG rectangles and the pointer from `data:` URLs.
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
-        "connect-src 'self' ws: wss:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+        "connect-src 'self' ws: wss:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'; "
+        # Text can become markup nowhere, not even by mistake.
+        "require-trusted-types-for 'script'"
     ),
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
