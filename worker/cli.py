@@ -7,7 +7,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from worker.errors import InputError, SettingError, UsageError, WorkerError
+from worker.errors import ExtraMissing, InputError, SettingError, UsageError, WorkerError
 from worker.outcome import EXIT_SUCCESS, EXIT_USAGE
 
 if TYPE_CHECKING:
@@ -63,6 +63,10 @@ def _dispatch(argv: list[str], signals: _EarlySignals) -> int:
         raise SettingError("only `worker run` takes a command behind `--`")
     if arguments.command == "run":
         return _run(arguments, command, signals)
+    if arguments.command == "serve":
+        return _serve(arguments, signals)
+    if arguments.command == "api-key":
+        return _api_key(arguments)
     return _stream_url(arguments)
 
 
@@ -103,7 +107,34 @@ def _parser() -> _Parser:
     url.add_argument("--ttl-s", type=float, default=60.0, metavar="S", help="default: 60")
     url.add_argument("--host", metavar="HOST", help="the stream's address")
     url.add_argument("--port", metavar="PORT", help="the stream's port")
+    _add_api_commands(commands)
     return parser
+
+
+def _add_api_commands(commands: argparse._SubParsersAction[_Parser]) -> None:
+    serve = commands.add_parser("serve", help="serve the API and its dashboard")
+    serve.add_argument("--host", metavar="HOST", help="WORKER_API_HOST (default: 127.0.0.1)")
+    serve.add_argument("--port", metavar="PORT", help="WORKER_API_PORT (default: 8000)")
+    key = commands.add_parser(
+        "api-key",
+        help="make a key for the API, list or revoke keys",
+        description="Without an option: print a new key of ACCOUNT. It is shown once; only its "
+        "hash is kept.",
+    )
+    key.add_argument("account", nargs="?", metavar="ACCOUNT", help="whom the key belongs to")
+    key.add_argument("--control", action="store_true", help="it may take over a task's browser")
+    other = key.add_mutually_exclusive_group()
+    other.add_argument(
+        "--revoke",
+        nargs="?",
+        const="",
+        metavar="KEY",
+        help="forget the account's key that begins so, or all of its keys",
+    )
+    other.add_argument("--list", action="store_true", help="list the keys there are")
+    other.add_argument(
+        "--callback-secret", action="store_true", help="print what signs the account's callbacks"
+    )
 
 
 def _options(arguments: argparse.Namespace, *names: str) -> dict[str, object]:
@@ -161,6 +192,52 @@ def _pair(text: str) -> tuple[str, str]:
     if not equals or not name:
         raise InputError(f"--input {text!r} is not NAME=VALUE")
     return name, value
+
+
+# -- the API
+
+
+def _serve(arguments: argparse.Namespace, signals: _EarlySignals) -> int:
+    import asyncio  # noqa: PLC0415 - `worker --help` need not wait for it
+
+    from worker import settings  # noqa: PLC0415 - the same
+
+    given = {"api_host": arguments.host, "api_port": arguments.port}
+    chosen = settings.load({name: value for name, value in given.items() if value is not None})
+    try:
+        from worker.api import serve  # noqa: PLC0415 - the extra may be absent
+    except ModuleNotFoundError as error:
+        raise ExtraMissing("api", str(error.name)) from error
+    if signals.first is None:
+        asyncio.run(serve.serve(chosen))
+    return EXIT_SUCCESS
+
+
+def _api_key(arguments: argparse.Namespace) -> int:
+    from worker import settings  # noqa: PLC0415 - `worker --help` need not wait for it
+    from worker.api import accounts, master  # noqa: PLC0415 - the same
+
+    chosen = settings.load({})
+    file = accounts.keys_file(chosen)
+    if arguments.list:
+        for key in accounts.listed(file):
+            if arguments.account in (None, key.account):
+                role = "control" if key.control else "view"
+                print(f"{key.account}\t{key.prefix}…\t{role}\t{key.created_at}")
+        return EXIT_SUCCESS
+    if arguments.account is None:
+        raise SettingError("which ACCOUNT? see `worker api-key --help`")
+    if arguments.revoke is not None:
+        gone = accounts.revoke(file, arguments.account, arguments.revoke)
+        if not gone:
+            raise SettingError(f"{arguments.account} has no such key; see `worker api-key --list`")
+        print(f"revoked {gone} of {arguments.account}", file=sys.stderr)
+    elif arguments.callback_secret:
+        print(master.callback_secret(master.read(chosen), arguments.account))
+    else:
+        print(accounts.create(file, arguments.account, control=arguments.control))
+        print("This key is shown once; only its hash is kept.", file=sys.stderr)
+    return EXIT_SUCCESS
 
 
 # -- stream-url

@@ -6,7 +6,8 @@
      │    ├── TargetError         TARGET does not name something that can be run
      │    ├── InputError          the task's inputs are not what they must be
      │    ├── PortInUse           somebody else listens there
-     │    └── ProgramMissing      a program is not installed
+     │    ├── ProgramMissing      a program is not installed
+     │    └── ExtraMissing        an extra of this package is not installed
      └── SessionError        70  the display, the stream or the browser broke
           ├── StartFailed         a program did not become ready
           └── SessionLost         a program that cannot be replaced died
@@ -78,6 +79,20 @@ class ProgramMissing(UsageError):
         where = f" ({self.looked_for})" if self.looked_for else ""
         package = DEBIAN_PACKAGES[self.program]
         return f"{self.program} is not installed{where}: run `apt-get install {package}`"
+
+
+class ExtraMissing(UsageError):
+    """A command needs Python packages that only an extra brings."""
+
+    def __init__(self, extra: str, module: str) -> None:
+        super().__init__(extra, module)
+        self.extra, self.module = extra, module
+
+    def __str__(self) -> str:
+        return (
+            f"there is no module {self.module}: run `pip install 'worker[{self.extra}]'`, or "
+            "`make setup` in a checkout"
+        )
 
 
 class SessionError(WorkerError):

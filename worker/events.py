@@ -14,12 +14,12 @@ _NAME_WIDTH: Final = 22
 
 
 class Events:
-    """The event log of one task.
+    """The event log of one task, or (without a task id) of the API.
 
     A reader that went away (a closed pipe) never disturbs the task: its events are dropped.
     """
 
-    def __init__(self, task_id: str, stream: TextIO | None = None) -> None:
+    def __init__(self, task_id: str | None, stream: TextIO | None = None) -> None:
         self._task_id = task_id
         self._stream = sys.stdout if stream is None else stream
         self._for_people = self._stream.isatty()
@@ -34,7 +34,8 @@ class Events:
         now = datetime.now(UTC)
         line = self._for_person(now, event, fields) if self._for_people else ""
         if not line:
-            record = {"time": rfc3339(now), "event": event, "task_id": self._task_id, **fields}
+            whose = {} if self._task_id is None else {"task_id": self._task_id}
+            record = {"time": rfc3339(now), "event": event, **whose, **fields}
             line = json.dumps(record, ensure_ascii=False, default=str)
         try:
             self._stream.write(line + "\n")

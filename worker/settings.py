@@ -19,6 +19,20 @@ if TYPE_CHECKING:
 PREFIX: Final = "WORKER_"
 SECRET_MIN_BYTES: Final = 32
 SECRET_NAMES: Final = ("stream_secret", "stream_key")
+API_NAMES: Final = frozenset(
+    {
+        "runner",
+        "api_host",
+        "api_port",
+        "api_keys_file",
+        "state_dir",
+        "endpoints_dir",
+        "max_running",
+        "queue_max",
+        "callback_private",
+    }
+)
+"""What only `worker serve` reads: no worker is told."""
 LOOPBACK_HOSTS: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 HOUR_S: Final = 3600.0
 PORT_MAX: Final = 65535

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from worker.settings import Settings
+
 KEY_PREFIX: Final = "wk_"
 ACCOUNT_PATTERN: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _KEY_BYTES: Final = 32
@@ -95,6 +97,12 @@ class Accounts:
             for key in _read(self._file)
         )
         self._seen = seen
+
+
+def keys_file(settings: Settings) -> Path:
+    """Where the API's keys are."""
+    chosen = settings.api_keys_file or settings.state_dir / "api-keys.json"
+    return chosen.expanduser().absolute()
 
 
 def create(file: Path, account: str, *, control: bool) -> str:

@@ -20,7 +20,7 @@ _TASK_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """The API's parts; `allow_callback` says why a callback URL is refused, or None."""
+    """The API's parts, and what of the settings its routes need."""
 
     runner: Runner
     accounts: Accounts
@@ -28,6 +28,7 @@ class Services:
     stream_key: Callable[[str], bytes]
     stream_base_url: str | None = None
     default_timeout_s: float = 3600.0
+    private_callbacks: bool = False
     allowed_origins: tuple[str, ...] = ()
     novnc_dir: Path = Path("/usr/share/novnc")
 

@@ -10,9 +10,11 @@ import uuid
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Final
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Header, Query
 
+from worker.api.addresses import is_public, literal
 from worker.api.context import Caller, OwnTask, Parts
 from worker.api.models import (
     EndpointList,
@@ -66,6 +68,8 @@ async def inference(
     ] = None,
 ) -> InferenceAnswer:
     """Start a task; it is queued until there is room for it."""
+    if wanted.callback_url is not None:
+        _check_callback(wanted.callback_url, private=parts.private_callbacks)
     try:
         file = parts.endpoints.find(wanted.endpoint_name)
     except TargetError as error:
@@ -130,6 +134,23 @@ async def cancel(found: OwnTask, parts: Parts, caller: Caller) -> Task:
     await parts.runner.cancel(found.task_id)
     now = await parts.runner.find(caller.name, found.task_id)
     return Task.of(now or found)
+
+
+def _check_callback(url: str, *, private: bool) -> None:
+    """Refuse at once what can be seen to be wrong; names are looked up when it is sent."""
+    why = None
+    try:
+        split = urlsplit(url)
+        host = split.hostname
+        _ = split.port
+    except ValueError as error:
+        host, why = "", str(error)
+    if not host or not url.isascii():
+        why = why or "it has no host, or other characters than ASCII"
+    elif (address := literal(host)) is not None and not private and not is_public(address):
+        why = f"{host} is not a public address"
+    if why is not None:
+        raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, f"callback_url: {why}")
 
 
 def _task_id(account: str, idempotency_key: str | None) -> str:

@@ -1,0 +1,66 @@
+"""The master secret: what stream keys and callback signatures are derived from."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from worker.errors import SettingError
+from worker.settings import SECRET_MIN_BYTES
+
+if TYPE_CHECKING:
+    from worker.settings import Settings
+
+_FILE: Final = "stream-secret"
+
+
+def read(settings: Settings) -> bytes:
+    """The one that was set, or one that is made once and kept in the state folder.
+
+    Raises:
+        SettingError: it must be set, or the state folder cannot be used.
+    """
+    if settings.stream_secret is not None:
+        return settings.stream_secret.get_secret_value().encode()
+    if settings.runner == "kubernetes":
+        raise SettingError(
+            "WORKER_STREAM_SECRET: set it to the same in every replica; make one with "
+            "`openssl rand -hex 32`"
+        )
+    folder = settings.state_dir.expanduser().absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return _kept(folder)
+    except OSError as error:
+        raise SettingError(f"WORKER_STATE_DIR: cannot use {folder}: {error.strerror}") from error
+
+
+def _kept(folder: Path) -> bytes:
+    """The folder's secret; of several processes that make one at once, one wins (link(2))."""
+    file = folder / _FILE
+    if not file.exists():
+        descriptor, draft = tempfile.mkstemp(dir=folder, prefix=".secret-")  # 0600
+        with os.fdopen(descriptor, "w") as stream:
+            stream.write(secrets.token_hex(SECRET_MIN_BYTES))
+            stream.flush()
+            os.fsync(stream.fileno())
+        try:
+            file.hardlink_to(draft)
+        except FileExistsError:
+            pass
+        finally:
+            Path(draft).unlink()
+    kept = file.read_bytes()
+    if len(kept) < SECRET_MIN_BYTES:
+        raise SettingError(f"{file} holds no secret; remove it to have a new one made")
+    return kept
+
+
+def callback_secret(master: bytes, account: str) -> str:
+    """What signs an account's callbacks: text that the account may know, and no other."""
+    return hmac.digest(master, f"callback:{account}".encode(), hashlib.sha256).hex()
