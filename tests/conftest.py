@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from worker_run import WorkerRun
+from worker_serve import WorkerServe
 
 NEEDED = ("Xvfb", "x11vnc", "matchbox-window-manager", "chromium")
 
@@ -41,5 +42,26 @@ def run(display_programs: None) -> Iterator[Callable[..., WorkerRun]]:
         for each in runs:
             each.end()
     left = [line for each in runs for line in each.left_behind()]
+    shutil.rmtree(folder)
+    assert not left
+
+
+@pytest.fixture
+def serve(display_programs: None) -> Iterator[Callable[..., WorkerServe]]:
+    """Start `worker serve`s; after the test nothing may be left of them or their workers."""
+    folder = Path(tempfile.mkdtemp(prefix="t-", dir="/tmp"))  # short: sockets live below it
+    apis: list[WorkerServe] = []
+
+    def start(env: dict[str, str] | None = None) -> WorkerServe:
+        api = WorkerServe(folder / str(len(apis)), env)
+        apis.append(api)
+        return api.start()
+
+    try:
+        yield start
+    finally:
+        for each in apis:
+            each.end()
+    left = [line for each in apis for line in each.left_behind()]
     shutil.rmtree(folder)
     assert not left

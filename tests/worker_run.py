@@ -122,19 +122,7 @@ class WorkerRun:
 
     def processes(self, name: str = "") -> list[int]:
         """Its processes whose command line contains `name`, by the environment's mark."""
-        mark = f"{MARK}={self.mark}".encode()
-        found = []
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit():
-                continue
-            try:
-                if mark not in (entry / "environ").read_bytes():
-                    continue
-                if name.encode() in (entry / "cmdline").read_bytes().replace(b"\0", b" "):
-                    found.append(int(entry.name))
-            except OSError:
-                continue
-        return found
+        return marked(self.mark, name)
 
     def pid(self, name: str) -> int:
         """The oldest process whose command line contains `name`."""
@@ -168,6 +156,23 @@ class WorkerRun:
                 self.process.wait()
         self._reader.join(5)
         self._stderr.close()
+
+
+def marked(mark: str, name: str = "") -> list[int]:
+    """Processes with this mark in their environment and `name` in their command line."""
+    wanted = f"{MARK}={mark}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            if wanted not in (entry / "environ").read_bytes():
+                continue
+            if name.encode() in (entry / "cmdline").read_bytes().replace(b"\0", b" "):
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
 
 
 def _command_line(pid: int) -> str:

@@ -1,0 +1,99 @@
+"""The API is killed: nothing is lost, and nothing is done twice."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections import Counter
+
+from worker_run import eventually, marked
+
+
+def told(api, tasks):
+    return [api.task(task)["status"] for task in tasks]
+
+
+def assert_sound(api):
+    with sqlite3.connect(api.state / "tasks.sqlite3") as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    connection.close()
+
+
+def test_seven_tasks_outlive_the_api(serve, tmp_path):
+    """Five wait and two run when it is killed: all seven end, each once, with its result."""
+    api = serve({"WORKER_MAX_RUNNING": "2"})
+    api.sign_in()
+    gate, ran = tmp_path / "gate", tmp_path / "ran"
+    inputs = {"gate": str(gate), "ran": str(ran)}
+    tasks = [api.begin("gated", input_parameters=inputs) for _ in range(7)]
+    for task in tasks[:2]:
+        api.until(task, "running")
+    assert told(api, tasks[2:]) == ["queued"] * 5
+    workers = set(marked(api.mark, "worker.cli run"))
+    api.kill()
+    assert set(marked(api.mark, "worker.cli run")) == workers
+    api.start()
+    eventually(lambda: told(api, tasks[:2]) == ["running"] * 2, what="both found again")
+    assert api.get(f"/tasks/{tasks[0]}/stream").status_code == 200
+    gate.write_text("go")
+    ended = [api.until(task, "success", "failed", "cancelled") for task in tasks]
+    assert [end["status"] for end in ended] == ["success"] * 7
+    assert [end["output"] for end in ended] == [{"said": "go"}] * 7
+    assert Counter(ran.read_text().split()) == Counter(tasks)
+    assert api.stop() == 0
+    assert_sound(api)
+
+
+def test_an_end_while_there_is_no_api_is_seen_by_the_next(serve, tmp_path):
+    api = serve()
+    api.sign_in()
+    gate = tmp_path / "gate"
+    inputs = {"gate": str(gate), "ran": str(tmp_path / "ran")}
+    task = api.begin("gated", input_parameters=inputs)
+    api.until(task, "running")
+    api.kill()
+    gate.write_text("fail")
+    eventually(lambda: not marked(api.mark, "worker.cli run"), timeout_s=20)
+    api.start()
+    end = api.until(task, "failed")
+    assert (end["exit_code"], end["error"]["message"]) == (1, "told to fail")
+
+
+def test_killed_again_and_again_at_any_moment(serve, tmp_path):
+    """Whatever it was just doing (noting, spawning, reading), each task runs once."""
+    api = serve({"WORKER_MAX_RUNNING": "2"})
+    api.sign_in()
+    gate, ran = tmp_path / "gate", tmp_path / "ran"
+    gate.write_text("go")
+    inputs = {"gate": str(gate), "ran": str(ran)}
+    tasks = [api.begin("gated", input_parameters=inputs) for _ in range(6)]
+    for moment_s in (0, 0.01, 0.03, 0.1, 0.3):
+        time.sleep(moment_s)  # not to synchronise: the moment is what is varied
+        api.kill()
+        api.start()
+    ended = [api.until(task, "success", "failed", "cancelled") for task in tasks]
+    assert [end["status"] for end in ended] == ["success"] * 6
+    assert Counter(ran.read_text().split()) == Counter(tasks)
+    assert api.stop() == 0
+    assert_sound(api)
+
+
+def test_a_graceful_stop_leaves_workers_running(serve, tmp_path):
+    api = serve()
+    api.sign_in()
+    gate = tmp_path / "gate"
+    task = api.begin("gated", input_parameters={"gate": str(gate), "ran": str(tmp_path / "ran")})
+    api.until(task, "running")
+    assert api.stop() == 0
+    assert marked(api.mark, "worker.cli run")
+    api.start()
+    gate.write_text("go")
+    assert api.until(task, "success")["output"] == {"said": "go"}
+
+
+def test_a_second_api_on_one_state_folder_is_refused(serve):
+    api = serve()
+    second = api.start_refused()
+    assert second.returncode == 64
+    assert second.stderr.count("\n") == 1
+    assert "another `worker serve` uses" in second.stderr

@@ -1,0 +1,16 @@
+"""Notes that it ran, then waits for a file and returns what the file says."""
+
+import os
+import time
+from pathlib import Path
+
+
+def run(inputs):
+    with Path(inputs["ran"]).open("a") as file:
+        file.write(f"{os.environ['WORKER_TASK_ID']}\n")
+    gate = Path(inputs["gate"])
+    while not (gate.exists() and (said := gate.read_text())):
+        time.sleep(0.01)
+    if said == "fail":
+        raise RuntimeError("told to fail")
+    return {"said": said}

@@ -1,0 +1,192 @@
+"""`worker serve` as users start it: a process over a state folder, killed and started again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+from worker_run import MARK, PROGRAMS, eventually, marked
+
+ENDPOINTS = PROGRAMS / "endpoints"
+PATIENCE_S = 60.0
+_TIMEOUT_S = 20.0
+
+
+class WorkerServe:
+    """One state folder and the API on it; `start` begins it, `kill` and `stop` end it."""
+
+    def __init__(self, folder: Path, env: dict[str, str] | None = None) -> None:
+        self.folder = folder
+        self.state = folder / "state"
+        self.tmpdir = folder / "tmp"
+        self.tmpdir.mkdir(parents=True)
+        self.mark = uuid.uuid4().hex
+        self.events: list[dict[str, Any]] = []
+        self._changed = threading.Condition()
+        self._processes: list[subprocess.Popen[str]] = []
+        self._readers: list[threading.Thread] = []
+        self.environ = {k: v for k, v in os.environ.items() if not k.startswith("WORKER_")}
+        self.environ |= {"TMPDIR": str(self.tmpdir), MARK: self.mark}
+        self.environ |= {"WORKER_STATE_DIR": str(self.state), "WORKER_API_PORT": "0"}
+        self.environ |= {"WORKER_ENDPOINTS_DIR": str(ENDPOINTS)} | (env or {})
+        self.client = httpx.Client(timeout=_TIMEOUT_S)
+        self.url = ""
+
+    # -- its life
+
+    def start(self) -> WorkerServe:
+        """Begin, and wait until it answers."""
+        with (self.folder / "stderr").open("ab") as stderr:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "worker.cli", "serve"],
+                env=self.environ,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+            )
+        seen = len(self.events)
+        self._processes.append(process)
+        reader = threading.Thread(target=self._read, args=(process,), daemon=True)
+        self._readers.append(reader)
+        reader.start()
+        begun = self.event("api.started", since=seen)
+        self.url = f"http://127.0.0.1:{begun['port']}"
+        return self
+
+    def start_refused(self) -> subprocess.CompletedProcess[str]:
+        """Begin another on the same state folder, and wait for its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "worker.cli", "serve"],
+            env=self.environ,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+
+    def _read(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        with process.stdout:
+            for line in process.stdout:
+                with self._changed:
+                    self.events.append(json.loads(line))
+                    self._changed.notify_all()
+
+    @property
+    def process(self) -> subprocess.Popen[str]:
+        """The latest one."""
+        return self._processes[-1]
+
+    def kill(self) -> None:
+        """As if by the kernel: no goodbye."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """As an operator would; its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(15)
+
+    def end(self) -> None:
+        """End it and every worker, however the test went."""
+        self.client.close()
+        for process in self._processes:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        for reader in self._readers:
+            reader.join(5)
+        for pid in marked(self.mark, "worker.cli"):
+            os.kill(pid, signal.SIGTERM)
+        eventually(lambda: not marked(self.mark), timeout_s=20, what="the workers' end")
+
+    def left_behind(self) -> list[str]:
+        """Temporary files of workers that ended."""
+        return [str(path) for path in self.tmpdir.iterdir()]
+
+    # -- what it says
+
+    def event(
+        self,
+        name: str,
+        since: int = 0,
+        wanted: Callable[[dict[str, Any]], bool] = lambda _: True,
+    ) -> dict[str, Any]:
+        """Wait for an event."""
+
+        def found() -> dict[str, Any] | None:
+            for event in self.events[since:]:
+                if event["event"] == name and wanted(event):
+                    return event
+            if self.process.poll() is not None and not self._readers[-1].is_alive():
+                raise AssertionError(f"it ended; {self.events}; {self.stderr}")
+            return None
+
+        event: dict[str, Any] = eventually(found, timeout_s=PATIENCE_S, what=f"event {name}")
+        return event
+
+    @property
+    def stderr(self) -> str:
+        """What it complained about."""
+        return (self.folder / "stderr").read_text(errors="replace")
+
+    # -- what it is asked
+
+    def key(self, account: str = "alice", *options: str) -> str:
+        """A new key."""
+        made = subprocess.run(
+            [sys.executable, "-m", "worker.cli", "api-key", account, *options],
+            env=self.environ,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return made.stdout.strip()
+
+    def sign_in(self, account: str = "alice", *options: str) -> str:
+        """Make a key, and use it from now on."""
+        key = self.key(account, *options)
+        self.client.headers["x-api-key"] = key
+        return key
+
+    def get(self, path: str, **more: Any) -> httpx.Response:
+        """GET below /api/v1."""
+        return self.client.get(f"{self.url}/api/v1{path}", **more)
+
+    def post(self, path: str, body: Any = None, **more: Any) -> httpx.Response:
+        """POST below /api/v1."""
+        return self.client.post(f"{self.url}/api/v1{path}", json=body, **more)
+
+    def begin(self, endpoint_name: str, **more: Any) -> str:
+        """Start a task; its id."""
+        answer = self.post("/inference", {"endpoint_name": endpoint_name, **more})
+        assert answer.status_code == 202, answer.text
+        task_id: str = answer.json()["task_id"]
+        return task_id
+
+    def task(self, task_id: str) -> dict[str, Any]:
+        """What it says of a task."""
+        answer = self.get(f"/tasks/{task_id}")
+        assert answer.status_code == 200, answer.text
+        told: dict[str, Any] = answer.json()
+        return told
+
+    def until(self, task_id: str, *statuses: str) -> dict[str, Any]:
+        """Wait for a task to be in one of these; what it says then."""
+
+        def there() -> dict[str, Any] | None:
+            told = self.task(task_id)
+            return told if told["status"] in statuses else None
+
+        told: dict[str, Any] = eventually(there, timeout_s=PATIENCE_S, what=f"{statuses}")
+        return told
