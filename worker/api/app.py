@@ -74,6 +74,9 @@ def _add_middleware(app: FastAPI, services: Services) -> None:
 
 def _add_refusals(app: FastAPI) -> None:
     async def refused(_request: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == HTTPStatus.BAD_REQUEST:
+            # FastAPI's own, for a body that breaks its JSON parser rather than JSON's rules.
+            error = Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, "body: it is not JSON")
         return refusals.answer(error)
 
     async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import fastapi_offline
 from fastapi import FastAPI
@@ -13,10 +13,19 @@ from fastapi.staticfiles import StaticFiles
 
 _ASSETS: Final = Path(fastapi_offline.__file__).parent / "static"
 _ASSETS_URL: Final = "/docs-assets"
+_AUTOMATIC: Final = "HTTPValidationError"
 
 
 def add(app: FastAPI) -> None:
     """Serve `/docs` and what it needs."""
+    generate = app.openapi
+
+    def exact() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            _drop_automatic_refusals(generate())
+        return generate()
+
+    app.openapi = exact  # type: ignore[method-assign]  # FastAPI's documented way
     app.mount(_ASSETS_URL, StaticFiles(directory=_ASSETS))
 
     @app.get("/docs", include_in_schema=False)
@@ -28,3 +37,14 @@ def add(app: FastAPI) -> None:
             swagger_css_url=f"{_ASSETS_URL}/swagger-ui.css",
             swagger_favicon_url=f"{_ASSETS_URL}/favicon.png",
         )
+
+
+def _drop_automatic_refusals(schema: dict[str, Any]) -> None:
+    """FastAPI describes a 422 of its own shape for every parameter; ours are described by hand."""
+    for methods in schema["paths"].values():
+        for described in methods.values():
+            refused = described["responses"].get("422", {})
+            if _AUTOMATIC in str(refused):
+                del described["responses"]["422"]
+    for name in (_AUTOMATIC, "ValidationError"):
+        schema["components"]["schemas"].pop(name, None)

@@ -73,7 +73,7 @@ def _open(folder: Path, name: str) -> int | None:
             at = _step(at, part, flags)
         # O_NONBLOCK: opening a FIFO would wait for its other end.
         descriptor = _step(at, last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
+    except (OSError, UnicodeEncodeError):
         return None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
