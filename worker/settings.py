@@ -30,6 +30,14 @@ API_NAMES: Final = frozenset(
         "max_running",
         "queue_max",
         "callback_private",
+        "retention_s",
+        "image",
+        "network",
+        "memory_bytes",
+        "docker_endpoints",
+        "seccomp_file",
+        "job_template",
+        "kubernetes_namespace",
     }
 )
 """What only `worker serve` reads: no worker is told."""
@@ -126,6 +134,27 @@ class Settings(BaseSettings):
     )
     queue_max: int = Field(
         default=1000, ge=0, description="More queued tasks than this are refused with 429."
+    )
+    retention_s: float = Field(
+        default=86400.0, gt=0, description="The docker runner keeps an ended task for so long."
+    )
+    image: str | None = Field(
+        default=None,
+        description="The workers' image. Default: `worker`, or what the Job's template says.",
+    )
+    network: str = Field(
+        default="workers", description="The Docker network of the workers and their gateway."
+    )
+    memory_bytes: int = Field(
+        default=3 << 30, ge=256 << 20, description="A container's memory, in the docker runner."
+    )
+    docker_endpoints: str | None = Field(
+        default=None,
+        description="The endpoints as the Docker engine finds them: a folder of its machine, or a "
+        "volume. Default: `WORKER_ENDPOINTS_DIR`.",
+    )
+    seccomp_file: Path | None = Field(
+        default=None, description="The containers' seccomp profile. Default: `docker/seccomp.json`."
     )
     callback_private: bool = Field(
         default=False,

@@ -1,0 +1,82 @@
+"""Files out of a container: only what is a file, under names that lead nowhere else."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tarfile
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.api.runners.archive import Archive, is_name
+
+
+def chunks(content: bytes, size: int) -> Iterator[bytes]:
+    for start in range(0, len(content), size):
+        yield content[start : start + size]
+
+
+def tar(*members: tuple[str, bytes | str | None]) -> bytes:
+    """Bytes make a file, text a link to it, None a folder."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as made:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            if content is None:
+                info.type = tarfile.DIRTYPE
+            elif isinstance(content, str):
+                info.type, info.linkname = tarfile.SYMTYPE, content
+            else:
+                info.size = len(content)
+            made.addfile(info, io.BytesIO(content) if isinstance(content, bytes) else None)
+    return buffer.getvalue()
+
+
+def test_files():
+    """Files are listed by their names below the folder; links, folders and drafts are not."""
+    content = tar(
+        ("artifacts/", None),
+        ("artifacts/sub/", None),
+        ("artifacts/sub/b.txt", b"12"),
+        ("artifacts/a.txt", b"1"),
+        ("artifacts/link", "/etc/passwd"),
+        ("artifacts/.draft", b""),
+        ("artifacts/../../etc/passwd", b"x"),
+    )
+    with contextlib.closing(Archive(chunks(content, 100))) as archive:
+        assert [(each.name, each.size_bytes) for each in archive.files()] == [
+            ("a.txt", 1),
+            ("sub/b.txt", 2),
+        ]
+
+
+@given(st.binary(max_size=5000), st.integers(1, 3000))
+def test_only_file(content, size):
+    """A file's bytes come out as they went in, however the stream is cut."""
+    with contextlib.closing(Archive(chunks(tar(("x", content)), size))) as archive:
+        file = archive.only_file()
+        assert file is not None
+        assert file.read() == content
+
+
+def test_only_link():
+    """A link where a file was expected is not followed."""
+    with contextlib.closing(Archive(chunks(tar(("x", "/etc/passwd")), 512))) as archive:
+        assert archive.only_file() is None
+
+
+@pytest.mark.parametrize("name", ["a", "a.txt", "sub/a.txt", "ü/日本", "a b"])
+def test_names(name):
+    """A plain name is one."""
+    assert is_name(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "/", "/a", "a/", "..", "../a", "a/../b", "a//b", ".", ".a", "a/.b", "a\0b", "a\nb"]
+)
+def test_no_names(name):
+    """No name leads out of the folder, is hidden, or holds what is not text."""
+    assert not is_name(name)

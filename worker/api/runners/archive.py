@@ -1,0 +1,67 @@
+"""Files out of a container: the engine's tar stream, read without storing it."""
+
+from __future__ import annotations
+
+import tarfile
+from typing import IO, TYPE_CHECKING, Any, Final, cast
+
+from worker.api.runners import Artifact
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_HIDDEN: Final = "."
+_SEPARATOR: Final = "/"
+
+
+class Archive:
+    """A tar stream that is under way. It blocks: read it in a thread, and close it."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        # An archive of the engine holds what the task wrote: names and kinds are not to be trusted.
+        self._tar = tarfile.open(fileobj=cast("IO[bytes]", _Pipe(chunks)), mode="r|")  # noqa: SIM115
+
+    def files(self) -> list[Artifact]:
+        """The regular files below the folder that was asked for, sorted by name."""
+        found = []
+        for member in self._tar:
+            _, _, name = member.name.partition(_SEPARATOR)
+            if member.isreg() and is_name(name):
+                found.append(Artifact(name=name, size_bytes=member.size))
+        return sorted(found, key=lambda artifact: artifact.name)
+
+    def only_file(self) -> IO[bytes] | None:
+        """The content of the one file that was asked for; None when it is no regular file."""
+        member = self._tar.next()
+        return self._tar.extractfile(member) if member is not None and member.isreg() else None
+
+    def close(self) -> None:
+        """Stop, wherever it is."""
+        self._tar.close()
+        cast("Any", self._chunks).close()
+
+
+class _Pipe:
+    """Chunks as a file that can be read once."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = b""
+
+    def read(self, size: int) -> bytes:
+        parts = [self._rest]
+        got = len(self._rest)
+        while got < size and (chunk := next(self._chunks, b"")):
+            parts.append(chunk)
+            got += len(chunk)
+        whole = b"".join(parts)
+        self._rest = whole[size:]
+        return whole[:size]
+
+
+def is_name(name: str) -> bool:
+    """Whether an artifact may be called so: no way out of the folder, no draft, real text."""
+    if any(not part or part.startswith(_HIDDEN) for part in name.split(_SEPARATOR)):
+        return False
+    return "\0" not in name and name.isprintable()
