@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import os
 import shutil
 import signal
 import sys
@@ -236,6 +237,7 @@ class _Session:
             listener=self.plan.listener,
             parent_pid=self.stack.supervisord.process.pid,
             on_event=self.events.emit,
+            facts=self._facts,
         )
         listening = self.channel.listening.wait()
         await _all(self.stack.start_websockify(listening), self.stack.start_x11vnc())
@@ -320,6 +322,14 @@ class _Session:
             novnc_dir=str(novnc_dir) if novnc_dir else None,
             allowed_origins=self.plan.allowed_origins,
         )
+
+    def _facts(self) -> dict[str, Any]:
+        """What `/metrics` shows besides the stream server's own numbers."""
+        return {
+            "stages_ms": self.stages_ms,
+            "restarts": self.stack.restarts,
+            "pids": {"worker": os.getpid(), **self.stack.pids},
+        }
 
     def _tell_display(self, up: bool) -> None:  # noqa: FBT001 - a callback's one argument
         if self.channel is not None:

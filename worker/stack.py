@@ -44,6 +44,7 @@ class Stack:
         on_x11vnc: told whether x11vnc can be connected to, when that changes.
         lost: is set when a program that cannot be replaced dies.
         display: for example `:7`; empty until Xvfb is up.
+        restarts: how often each program that may be restarted was.
     """
 
     folder: Path
@@ -56,6 +57,7 @@ class Stack:
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
     display: str = ""
+    restarts: dict[str, int] = field(default_factory=dict)
     _supervisord: Supervisord | None = None
     _pids: dict[str, int] = field(default_factory=dict)
     _watchers: list[asyncio.Task[None]] = field(default_factory=list)
@@ -90,6 +92,13 @@ class Stack:
     def supervisord_pids(self) -> tuple[int, ...]:
         """The process id of supervisord, if it was started: what a sweep of the rest spares."""
         return (self._supervisord.process.pid,) if self._supervisord is not None else ()
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """The process id of each program that was started, and of supervisord."""
+        supervisord = self._supervisord
+        own = {} if supervisord is None else {"supervisord": supervisord.process.pid}
+        return {**own, **self._pids}
 
     # -- the start
 
@@ -173,6 +182,7 @@ class Stack:
         finally:
             waiting.cancel()
         self._watch(exited(pid), lambda: self._restart(name))
+        self.restarts[name] = 0
         self.mark(name)
         self.events.emit(f"{name}.started")
 
@@ -221,6 +231,7 @@ class Stack:
             self._tell(name, up=True)
             if name == "x11vnc":
                 self._prime_x11vnc()
+            self.restarts[name] += 1
             self.events.emit(f"{name}.restarted", restarts=len(deaths))
             await exited(self._pids[name])
 

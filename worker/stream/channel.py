@@ -27,6 +27,7 @@ class Channel:
         listener: socket.socket,
         parent_pid: int,
         on_event: Callable[..., None],
+        facts: Callable[[], dict[str, Any]],
     ) -> None:
         """Listen for stream servers.
 
@@ -36,11 +37,13 @@ class Channel:
             listener: the TCP socket that it accepts viewers on.
             parent_pid: only this process's children are let in: the key is not for the task.
             on_event: gets a name and fields.
+            facts: the fields of `metrics.Facts`, for a stream server that is asked for metrics.
         """
         self.listening = asyncio.Event()
         self.viewers_gone = asyncio.Event()
         self._config, self._listener, self._parent_pid = config, listener, parent_pid
         self._on_event = on_event
+        self._facts = facts
         self._state = State.STARTING
         self._display_up = True
         self._close: Close | None = None
@@ -121,6 +124,8 @@ class Channel:
                 self.viewers_gone.set()
             case {"kind": "token.used", "jti": str(jti), "expires_at": int(expires_at)}:
                 self._used.append((jti, expires_at))
+            case {"kind": "facts.wanted"}:
+                self._tell(control.pack("facts", **self._facts()))
             case {"kind": "event", "name": str(name), "fields": dict(fields)}:
                 self._on_event(name, **fields)
 

@@ -6,7 +6,9 @@ configuration together with the listening TCP socket (SCM_RIGHTS), so that a res
 the port nor the connections that wait on it. No secret is in a file or an environment.
 
     session → server   configure {…} + descriptor | state {state} | end {code, reason} | quit
+                       | facts {stages_ms, restarts, pids}
     server → session   listening | token.used {jti, expires_at} | viewers.gone | event {name, …}
+                       | facts.wanted
 """
 
 from __future__ import annotations

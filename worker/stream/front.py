@@ -47,7 +47,7 @@ class Front:
         self,
         listener: socket.socket,
         epoll: select.epoll,
-        hand_over: Callable[[socket.socket, tuple[str, int]], None],
+        hand_over: Callable[[socket.socket, tuple[str, int], float], None],
         refused: Callable[[tuple[str, int], int], None],
     ) -> None:
         """Start accepting.
@@ -55,7 +55,8 @@ class Front:
         Args:
             listener: the listening TCP socket.
             epoll: where the caller waits; it calls `handle` for descriptors it does not know.
-            hand_over: gets each connection whose request head is complete, blocking again.
+            hand_over: gets each connection whose request head is complete, blocking again, with
+                the peer's address and when it was accepted, by time.monotonic().
             refused: is told of each connection that is refused here, with the HTTP status.
         """
         self._listener = listener
@@ -136,7 +137,7 @@ class Front:
         elif any(end in head for end in _END_OF_HEAD):
             connection = self._forget(entry)
             connection.setblocking(True)
-            self._hand_over(connection, entry.address)
+            self._hand_over(connection, entry.address, entry.deadline - HEAD_TIMEOUT_S)
         elif len(head) >= HEAD_MAX_BYTES:
             status = "431 Request Header Fields Too Large"
             self._refuse(entry, status, f"the request's head is larger than {HEAD_MAX_BYTES} bytes")

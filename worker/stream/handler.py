@@ -50,6 +50,24 @@ class StreamHandler(ProxyRequestHandler):  # type: ignore[misc]  # websockify is
     _display: socket.socket
     command: str | None
 
+    def __init__(
+        self,
+        connection: socket.socket,
+        address: tuple[str, int],
+        server: StreamServer,
+        accepted_at: float,
+    ) -> None:
+        """Handle the request: as everywhere in socketserver, this returns when all is over.
+
+        Args:
+            connection: whose request head has arrived.
+            address: the peer's.
+            server: who may come in.
+            accepted_at: when the connection was accepted, by time.monotonic().
+        """
+        self._accepted_at = accepted_at
+        super().__init__(connection, address, server)
+
     # -- plain requests
 
     def do_GET(self) -> None:  # noqa: N802 - http.server's naming
@@ -69,6 +87,8 @@ class StreamHandler(ProxyRequestHandler):  # type: ignore[misc]  # websockify is
             ready = self.server.ready
             status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
             self._json(status, {"ready": ready, "state": str(self.server.state)})
+        elif path == "/metrics":
+            self._send(HTTPStatus.OK, *self.server.metrics(), {})
         elif self._is_stream(path):
             raise Refusal(
                 HTTPStatus.UPGRADE_REQUIRED,
@@ -159,12 +179,13 @@ class StreamHandler(ProxyRequestHandler):  # type: ignore[misc]  # websockify is
         self.connection.setblocking(False)
         client.adopt(self.rfile.peek())
         rfb = ClientFilter(control=seat.role is Role.CONTROL)
-        viewer = Viewer(client, self._display, rfb)
+        viewer = Viewer(client, self._display, rfb, self._on_first_frame)
         seat.attach(viewer)
         who = {"viewer": seat.number, "address": seat.address, "role": str(seat.role)}
         self.server.emit("viewer.connected", **who)
         started = time.monotonic()
         closed = viewer.run()
+        self.server.counts.closed(closed.code)
         self.server.emit(
             "viewer.closed",
             **who,
@@ -174,6 +195,9 @@ class StreamHandler(ProxyRequestHandler):  # type: ignore[misc]  # websockify is
             code=closed.code,
             reason=closed.reason,
         )
+
+    def _on_first_frame(self) -> None:
+        self.server.counts.first_frame(time.monotonic() - self._accepted_at)
 
     @staticmethod
     def _tune(connection: socket.socket) -> None:

@@ -19,6 +19,7 @@ from worker.stream import control
 from worker.stream.control import PACKET_MAX_BYTES, State, StreamConfig
 from worker.stream.front import Front, refusal
 from worker.stream.handler import StreamHandler
+from worker.stream.metrics import Counts, Numbers, SessionFacts
 from worker.stream.refusal import BAD_TOKEN, NOT_RUNNING, Refusal
 from worker.stream.token_plugin import StreamTokenPlugin
 from worker.stream.tokens import Grant, Role, TokenRefused, mint, stream_url
@@ -26,6 +27,7 @@ from worker.stream.tokens import Grant, Role, TokenRefused, mint, stream_url
 if TYPE_CHECKING:
     import socket
 
+    from worker.stream.exposition import Exposition
     from worker.stream.viewer import Viewer
 
 REQUEST_THREADS_MAX: Final = 128
@@ -50,6 +52,11 @@ class Seat:
             self._viewer = viewer
             if self._close is not None:
                 viewer.end(self._close)
+
+    @property
+    def sent_bytes(self) -> int:
+        """How much the viewer was sent so far."""
+        return self._viewer.sent_bytes if self._viewer is not None else 0
 
     def end(self, close: Close) -> None:
         """Tell the viewer that the stream is over."""
@@ -78,6 +85,10 @@ class StreamServer:
         self._lock = threading.Lock()
         self._seats: dict[int, Seat] = {}
         self._seats_given = 0
+        self.counts = Counts()
+        self._left_sent_bytes = 0  # to viewers that are gone
+        self._facts = SessionFacts(lambda: self._tell(control.pack("facts.wanted")))
+        self._exposition: Exposition | None = None
         self._requests: set[threading.Thread] = set()
         self._channel = channel
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -111,22 +122,47 @@ class StreamServer:
             self._seats_given += 1
             seat = Seat(self._seats_given, grant.role, address)
             self._seats[seat.number] = seat
+        self.counts.admitted(str(grant.role))
         self._tell(control.pack("token.used", jti=grant.jti, expires_at=grant.expires_at))
         return seat
 
     def leave(self, seat: Seat) -> None:
         """The viewer is gone."""
         with self._lock:
+            self._left_sent_bytes += seat.sent_bytes
             self._seats.pop(seat.number, None)
         os.eventfd_write(self._wake, 1)
 
     def refused(self, address: tuple[str, int], status: int) -> None:
         """A request was refused."""
+        self.counts.refused(status)
         self.emit("viewer.refused", address=address[0], status=status)
 
     def emit(self, name: str, **fields: Any) -> None:
         """Hand an event to the session, which writes all events."""
         self._tell(control.pack("event", name=name, fields=fields))
+
+    def metrics(self) -> tuple[bytes, str]:
+        """The numbers for Prometheus, and their media type."""
+        # Loaded for those who ask: 20 ms and 2 MB that a viewer's start need not wait for.
+        from worker.stream import exposition  # noqa: PLC0415
+
+        if self._exposition is None:
+            self._exposition = exposition.Exposition(self._numbers)
+        return self._exposition.text(), exposition.MEDIA_TYPE
+
+    def _numbers(self) -> Numbers:
+        facts = self._facts.get()
+        with self._lock:
+            seats = list(self._seats.values())
+            sent_bytes = self._left_sent_bytes + sum(seat.sent_bytes for seat in seats)
+        roles = [str(seat.role) for seat in seats]
+        return self.counts.numbers(
+            state=str(self.state),
+            viewers={role: roles.count(role) for role in roles},
+            sent_bytes=sent_bytes,
+            facts=facts,
+        )
 
     def debug_stream_url(self, host: str, role: Role) -> str | None:
         """A fresh URL for the debug page; None while the task is not running."""
@@ -197,6 +233,8 @@ class StreamServer:
             case "end":
                 self._end(Close(code=message["code"], reason=message["reason"]))
                 self._on_leave()
+            case "facts":
+                self._facts.arrived(message)
             case "quit":
                 self._quit(DISPLAY_LOST)
 
@@ -216,20 +254,22 @@ class StreamServer:
         if self.state is State.ENDING and not self._seats:
             self._tell(control.pack("viewers.gone"))
 
-    def _start_request(self, connection: socket.socket, address: tuple[str, int]) -> None:
+    def _start_request(
+        self, connection: socket.socket, address: tuple[str, int], accepted_at: float
+    ) -> None:
         self._requests = {thread for thread in self._requests if thread.is_alive()}
         if len(self._requests) - len(self._seats) >= REQUEST_THREADS_MAX:
             connection.send(refusal("503 Service Unavailable", "too many requests"))
             connection.close()
             return
         thread = threading.Thread(
-            target=self._handle, args=(connection, address), name="request", daemon=True
+            target=StreamHandler,
+            args=(connection, address, self, accepted_at),
+            name="request",
+            daemon=True,
         )
         self._requests.add(thread)
         thread.start()
-
-    def _handle(self, connection: socket.socket, address: tuple[str, int]) -> None:
-        StreamHandler(connection, address, self)
 
     def _finish_requests(self) -> None:
         deadline = time.monotonic() + _LAST_ANSWERS_S

@@ -18,6 +18,7 @@ from worker.stream.websocket import MessageTooLarge, PeerGone
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
     from worker.stream.rfb import ClientFilter
     from worker.stream.websocket import ViewerSocket
@@ -40,6 +41,7 @@ SILENT_S: Final = 60.0
 _RECEIVE_BYTES: Final = 256 * 1024
 _TICK_S: Final = 1.0
 _FINE_TICK_S: Final = 0.02
+_FRAMEBUFFER_UPDATE: Final = 0  # the first byte of the message (RFC 6143, section 7.6)
 _ABNORMAL: Final = 1006  # never sent: how RFC 6455 names an end without a Close frame
 
 
@@ -89,7 +91,14 @@ class _Greeting:
 class Viewer:
     """A connected viewer. `run` belongs to its thread; `end` may be called from any."""
 
-    def __init__(self, client: ViewerSocket, server: socket.socket, rfb: ClientFilter) -> None:
+    def __init__(
+        self,
+        client: ViewerSocket,
+        server: socket.socket,
+        rfb: ClientFilter,
+        on_first_frame: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._on_first_frame: Callable[[], None] | None = on_first_frame
         self._client = client
         self._server = server
         self._rfb = rfb
@@ -103,6 +112,11 @@ class Viewer:
         self._heard_at = self._pinged_at = self._progress_at = time.monotonic()
         self._holding = False
         self._greeting = _Greeting()
+
+    @property
+    def sent_bytes(self) -> int:
+        """How much this viewer was sent so far."""
+        return self._client.sent_bytes
 
     def end(self, close: Close) -> None:
         """Tell the viewer that the stream is over; the first reason given stands."""
@@ -199,6 +213,9 @@ class Viewer:
             self._progress_at = now
         for message in self._greeting.from_server(data):
             self._client.queue_message(message)
+        if self._on_first_frame and self._rfb.update_requests and data[0] == _FRAMEBUFFER_UPDATE:
+            self._on_first_frame()
+            self._on_first_frame = None
 
     def _from_client(self) -> bool:
         """Take what the viewer sent; False when it is closing the connection."""
