@@ -9,44 +9,23 @@ import urllib.error
 import urllib.request
 
 import pytest
-from playwright.sync_api import sync_playwright
+from browser import BLUE, ORANGE, chromium, wait_for_pixel
 from worker_run import PROGRAMS
 
 TASKS = str(PROGRAMS / "tasks.py")
-BLUE, ORANGE = (20, 120, 220), (240, 140, 20)
-PIXEL = """([x, y]) => {
-  const canvas = document.querySelector('#stage [data-layer="live"] canvas');
-  return [...canvas.getContext("2d").getImageData(x, y, 1, 1).data].slice(0, 3);
-}"""
 
 
 @pytest.fixture
 def browser_page(display_programs):
     """A page in headless Chromium."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium",
-            args=["--disable-background-networking", "--no-first-run"],
-        )
-        page = browser.new_page(viewport={"width": 1440, "height": 900})
-        yield page
-        browser.close()
+    with chromium() as browser:
+        yield browser.new_page(viewport={"width": 1440, "height": 900})
 
 
 def state(page, name, **attributes):
     """Wait until the page is in this state."""
     wanted = "".join(f'[data-{key}="{value}"]' for key, value in attributes.items())
     page.wait_for_selector(f'html[data-state="{name}"]{wanted}', state="attached", timeout=20000)
-
-
-def wait_for_pixel(page, place, colour):
-    """Wait until the picture has this colour there, but for what JPEG changes."""
-    for _ in range(400):
-        found = page.evaluate(PIXEL, place)
-        if all(abs(a - b) <= 8 for a, b in zip(found, colour, strict=True)):
-            return
-        page.wait_for_timeout(25)
-    pytest.fail(f"the pixel at {place} is {found}, not {colour}")
 
 
 @pytest.mark.parametrize(
@@ -58,7 +37,7 @@ def test_watch_to_the_end(run, tmp_path, browser_page, said, outcome, code):
     worker = run(f"{TASKS}:until_with_page", "--input", f"file={file}")
     browser_page.goto(worker.page)
     state(browser_page, "connected")
-    wait_for_pixel(browser_page, [960, 700], BLUE)
+    wait_for_pixel(browser_page, (960, 700), BLUE)
     file.write_text(said)
     state(browser_page, "ended", outcome=outcome)
     assert browser_page.locator("#status-title").inner_text().lower() == "stream ended"
@@ -81,7 +60,7 @@ def test_reconnect(run, tmp_path, browser_page):
     worker.event("x11vnc.restarted")
     worker.event("viewer.connected", count=2)
     state(browser_page, "connected")
-    wait_for_pixel(browser_page, [960, 700], BLUE)
+    wait_for_pixel(browser_page, (960, 700), BLUE)
     assert "connection lost, reconnecting" in seen.json_value()
     file.write_text("end")
     state(browser_page, "ended", outcome="success")
@@ -102,7 +81,7 @@ def test_next_task(run, tmp_path, browser_page):
         *("--port", str(first.port)),
     )
     state(browser_page, "connected")
-    wait_for_pixel(browser_page, [960, 700], ORANGE)
+    wait_for_pixel(browser_page, (960, 700), ORANGE)
     (tmp_path / "b").write_text("end")
     state(browser_page, "ended", outcome="success")
     assert second.wait() == 0

@@ -65,7 +65,7 @@ export class Api {
   }
 
   async artifact(id, name) {
-    const path = name.split("/").map(encodeURIComponent).join("/");
+    const path = name.split("/").map(segment).join("/");
     return (await this.#send(`${address(id)}/artifacts/${path}`)).blob();
   }
 
@@ -98,7 +98,13 @@ export class Api {
 }
 
 function address(id) {
-  return `${TASKS}/${encodeURIComponent(id)}`;
+  return `${TASKS}/${segment(id)}`;
+}
+
+/** One part of a path. However `..` is written, a URL with it would lead elsewhere in the API. */
+function segment(name) {
+  if (name === "." || name === "..") throw new ApiError(404, `${name} not found`);
+  return encodeURIComponent(name);
 }
 
 async function asError(response) {

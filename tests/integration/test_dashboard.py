@@ -1,0 +1,420 @@
+"""The dashboard in a real browser, before the real API and its local runner."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import pytest
+from browser import BLUE, ORANGE, PATIENCE_MS, Sockets, chromium, wait_for_pixel
+from playwright.sync_api import expect
+from worker_run import marked
+
+MIDDLE = (960, 700)
+EVIL = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
+
+expect.set_options(timeout=PATIENCE_MS)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """One browser for the module."""
+    with chromium() as launched:
+        yield launched
+
+
+@pytest.fixture
+def page(browser):
+    """A tab, which must not have met an error of its own."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    said = []
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("console", lambda message: said.append(message.text) if _is_ours(message) else None)
+    yield page
+    context.close()
+    assert said == []
+
+
+def _is_ours(message):
+    """An error of the page's code or policy; the browser itself reports each 4xx."""
+    return message.type == "error" and "Failed to load resource" not in message.text
+
+
+def sign_in(page, served, *, control=False):
+    """Open the dashboard as a new account."""
+    page.goto(served.url)
+    page.fill("#key", served.key("alice", *(["--control"] if control else [])))
+    page.keyboard.press("Enter")
+    expect(page.locator("#rows")).to_have_attribute("aria-busy", "false")
+
+
+def start(page, endpoint, **inputs):
+    """Start a task by the form; its id."""
+    page.click("#to-start")
+    page.fill("#endpoint", endpoint)
+    for place, (name, value) in enumerate(inputs.items()):
+        if place:
+            page.click("#add")
+        page.locator(".parameter-name").nth(place).fill(name)
+        page.locator(".parameter-value").nth(place).fill(str(value))
+    page.click("#submit")
+    page.wait_for_selector("#task-id[data-task-id]")
+    return page.get_attribute("#task-id", "data-task-id")
+
+
+def watching(page, state, **more):
+    """Wait until the live view is in this state."""
+    also = "".join(f'[data-{name}="{value}"]' for name, value in more.items())
+    page.wait_for_selector(f'#watch[data-state="{state}"]{also}', state="attached")
+
+
+@pytest.mark.parametrize(
+    ("told", "outcome", "code"), [("end", "success", 0), ("fail", "failed", 1)]
+)
+def test_start_watch_end(serve, page, tmp_path, told, outcome, code):
+    """Started from the dashboard, a task is watched to "Stream ended", its outcome and result."""
+    sign_in(page, serve())
+    file = tmp_path / "end"
+    task_id = start(page, "paint", file=file)
+    watching(page, "connected")
+    wait_for_pixel(page, MIDDLE, BLUE)
+    file.write_text(told)
+    watching(page, "ended", outcome=outcome)
+    assert page.inner_text("#status-title") == "Stream ended"
+    assert page.inner_text("#status-raw") == f"1000 task {outcome}"
+    page.wait_for_selector(f'#task[data-status="{outcome}"]')
+    expect(page.locator("#times")).to_contain_text(f"Exit code\n{code}", use_inner_text=True)
+    if told == "end":
+        assert json.loads(page.inner_text("#output")) == {"told": "end"}
+    else:
+        expect(page.locator("#failure")).to_have_text("RuntimeError: told to fail")
+    expect(page.locator(f'#rows [data-key="{task_id}"]')).to_have_attribute("data-status", outcome)
+
+
+def test_reconnect(serve, page, tmp_path):
+    """The stream server killed: the page says so, comes back by itself, and shows the task."""
+    served = serve()
+    sign_in(page, served)
+    file = tmp_path / "end"
+    start(page, "paint", file=file)
+    watching(page, "connected")
+    seen = page.evaluate_handle(
+        """() => { const seen = []; const watch = document.querySelector("#watch");
+        new MutationObserver(() => seen.push(watch.dataset.state))
+          .observe(watch, {attributeFilter: ["data-state"]}); return seen; }"""
+    )
+    os.kill(min(marked(served.mark, "worker.stream")), signal.SIGKILL)
+    page.wait_for_selector('#watch:not([data-state="connected"])', state="attached")
+    watching(page, "connected")
+    wait_for_pixel(page, MIDDLE, BLUE)
+    assert "reconnecting" in seen.json_value()
+    file.write_text("end")
+    watching(page, "ended", outcome="success")
+
+
+def test_two_viewers(serve, page, tmp_path):
+    """Two tabs watch one task, and both are told its end; the second came by a deep link."""
+    sign_in(page, serve())
+    file = tmp_path / "end"
+    task_id = start(page, "paint", file=file)
+    watching(page, "connected")
+    with page.expect_popup() as opened:  # a tab of this one has its session storage
+        page.evaluate("id => { window.open(`#/tasks/${id}`) }", task_id)
+    other = opened.value
+    for tab in (page, other):
+        watching(tab, "connected")
+        wait_for_pixel(tab, MIDDLE, BLUE)
+    file.write_text("end")
+    for tab in (page, other):
+        watching(tab, "ended", outcome="success")
+
+
+def test_wrong_key(serve, page):
+    """A wrong key is said to be one, and is not kept; signing out forgets the right one."""
+    served = serve()
+    page.goto(served.url)
+    page.fill("#key", "wk_wrong")
+    page.keyboard.press("Enter")
+    expect(page.locator("#sign-in-error")).to_have_text("Invalid or missing API key")
+    page.reload()
+    expect(page.locator("#sign-in")).to_be_visible()
+    sign_in(page, served)
+    expect(page.locator("#list-empty")).to_contain_text("No task yet")
+    page.reload()
+    page.click("#sign-out")
+    page.reload()
+    expect(page.locator("#sign-in")).to_be_visible()
+    assert page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]") == [
+        0,
+        0,
+        "",
+    ]
+
+
+def test_key_revoked(serve, page, tmp_path):
+    """A key that is revoked while one watches leads back to signing in, with the API's words."""
+    sign_in(page, serve())
+    refusal = {"detail": "Invalid or missing API key"}
+    page.route("**/api/v1/tasks?*", lambda route: route.fulfill(status=401, json=refusal))
+    expect(page.locator("#sign-in-error")).to_have_text("Invalid or missing API key")
+    expect(page.locator("#desk")).to_be_hidden()
+
+
+def test_queued(serve, page, tmp_path):
+    """A queued task's 409 is waited out: its picture comes by itself once it runs."""
+    sign_in(page, serve({"WORKER_MAX_RUNNING": "1"}))
+    first, second = tmp_path / "first", tmp_path / "second"
+    start(page, "paint", file=first)
+    watching(page, "connected")
+    page.goto(page.url.partition("#")[0] + "#/")
+    start(page, "paint", file=second, colour="rgb(240, 140, 20)")
+    watching(page, "waiting")
+    assert page.inner_text("#task-status") == "Queued"
+    first.write_text("end")
+    watching(page, "connected")
+    wait_for_pixel(page, MIDDLE, ORANGE)
+    second.write_text("end")
+    watching(page, "ended", outcome="success")
+
+
+def test_cancel(serve, page, tmp_path):
+    """Running and queued tasks are cancelled by the button, and both say so."""
+    sign_in(page, serve({"WORKER_MAX_RUNNING": "1"}))
+    running = start(page, "paint", file=tmp_path / "never")
+    watching(page, "connected")
+    page.goto(page.url.partition("#")[0] + "#/")
+    start(page, "paint", file=tmp_path / "never")
+    watching(page, "waiting")
+    page.click("#cancel")
+    page.wait_for_selector('#task[data-status="cancelled"]')
+    watching(page, "ended", outcome="cancelled")
+    page.click(f'#rows [data-key="{running}"] a')
+    watching(page, "connected")
+    page.click("#cancel")
+    watching(page, "ended", outcome="cancelled")
+    assert page.inner_text("#status-raw") == "1000 task cancelled"
+    page.wait_for_selector('#task[data-status="cancelled"]')
+
+
+def test_artifacts(serve, page, tmp_path):
+    """A task's files are listed and downloaded, though their address wants the key in a header."""
+    sign_in(page, serve())
+    file = tmp_path / "end"
+    file.write_text("end")
+    start(page, "paint", file=file)
+    note = page.locator("#artifacts button", has_text="note.txt")
+    with page.expect_download() as downloading:
+        note.click()
+    assert downloading.value.suggested_filename == "note.txt"
+    assert downloading.value.path().read_text() == "a note of the task's"
+
+
+def test_control(serve, page, tmp_path):
+    """Control is had where the account allows it, and its refusal is told in the API's words."""
+    served = serve()
+    sign_in(page, served)
+    file = tmp_path / "end"
+    task_id = start(page, "paint", file=file)
+    watching(page, "connected", role="view")
+    page.click("#control")
+    expect(page.locator("#notice")).to_contain_text("allows viewing only")
+    watching(page, "connected", role="view")
+    page.click("#sign-out")
+    page.evaluate("location.hash = '#/'")
+    sign_in(page, served, control=True)
+    page.click(f'#rows [data-key="{task_id}"] a')
+    watching(page, "connected", role="view")
+    page.click("#control")
+    watching(page, "connected", role="control")
+    page.click("#control")
+    watching(page, "connected", role="view")
+    file.write_text("end")
+    watching(page, "ended", outcome="success")
+
+
+def test_form(serve, page):
+    """What the API complains about stands at the fields; JSON and rows are one form."""
+    sign_in(page, serve())
+    page.click("#to-start")
+    page.click("#submit")
+    expect(page.locator("#endpoint-error")).to_have_text("Which endpoint?")
+    page.fill("#endpoint", "nothing-of-this-name")
+    page.click("#submit")
+    expect(page.locator("#endpoint-error")).to_have_text("Endpoint nothing-of-this-name not found")
+    expect(page.locator("#endpoint")).to_be_focused()
+    page.fill("#endpoint", "paint")
+    page.fill(".parameter-name", "n" * 101)
+    page.click("#submit")
+    expect(page.locator("#parameters-error")).to_contain_text("100 characters")
+    page.fill(".parameter-name", "a")
+    page.fill(".parameter-value", "1")
+    page.check('[value="json"]')
+    assert json.loads(page.input_value("#json")) == {"a": "1"}
+    page.fill("#json", '{"a": ["1", "2"]}')
+    page.check('[value="rows"]')
+    values = page.locator(".parameter-value").evaluate_all("boxes => boxes.map(box => box.value)")
+    assert values == ["1", "2"]
+    page.check('[value="json"]')
+    page.fill("#json", "[")
+    page.click("#submit")
+    expect(page.locator("#parameters-error")).to_contain_text("This is not JSON")
+    page.fill("#json", "{}")
+    page.click("summary")
+    page.fill("#timeout", "1e9")
+    page.click("#submit")
+    expect(page.locator("#timeout-error")).to_contain_text("86400")
+
+
+def test_queue_full(serve, page):
+    """A full queue is told in words, with the time after which to try again."""
+    sign_in(page, serve())
+    page.route(
+        "**/api/v1/inference",
+        lambda route: route.fulfill(
+            status=429, headers={"retry-after": "7"}, json={"detail": "The queue is full"}
+        ),
+    )
+    page.click("#to-start")
+    page.fill("#endpoint", "paint")
+    page.click("#submit")
+    expect(page.locator("#start-error")).to_have_text("The queue is full. Try again in 7 s.")
+
+
+def test_api_away(serve, page):
+    """An API that does not answer is told, and that it is back as well."""
+    sign_in(page, serve())
+    page.route("**/api/v1/tasks?*", lambda route: route.abort())
+    expect(page.locator("#trouble")).to_have_text("The API does not answer. Trying again.")
+    page.unroute("**/api/v1/tasks?*")
+    expect(page.locator("#trouble")).to_have_text("")
+
+
+def test_pages_and_filter(serve, page):
+    """The list is shown a page at a time, of one status where that is asked for."""
+    sign_in(page, serve())
+    asked = []
+
+    def answer(route):
+        url = route.request.url
+        asked.append(url)
+        first = "cursor=" not in url
+        place = 0 if first else 25
+        tasks = [_task(f"{n:08d}", status="success") for n in range(place, place + 25)]
+        route.fulfill(json={"tasks": tasks, "next_cursor": "c=&?" if first else None})
+
+    page.route("**/api/v1/tasks?*", answer)
+    page.wait_for_selector('#rows [data-key="00000000"]')
+    page.click("#older")
+    page.wait_for_selector('#rows [data-key="00000025"]')
+    assert page.inner_text("#page-number") == "Page 2"
+    assert page.is_disabled("#older")
+    page.click("#newer")
+    page.wait_for_selector('#rows [data-key="00000000"]')
+    page.select_option("#filter", "success")
+    expect(page.locator("#rows")).to_have_attribute("aria-busy", "false")
+    assert "status=success" in asked[-1]
+    assert "cursor=c%3D%26%3F" in "".join(asked)
+
+
+def _task(task_id, **more):
+    return {
+        "task_id": task_id,
+        "endpoint_name": "paint",
+        "status": "failed",
+        "created_at": "2026-01-01T00:00:00Z",
+        "started_at": None,
+        "finished_at": None,
+        "exit_code": 1,
+        **more,
+    }
+
+
+def test_text_stays_text(serve, page):
+    """Whatever a task says, down to its id, is shown as it is and never becomes markup."""
+    sign_in(page, serve())
+    evil = _task(
+        EVIL,
+        endpoint_name=EVIL,
+        input_parameters={EVIL: EVIL},
+        output={EVIL: EVIL},
+        error={"type": EVIL, "message": EVIL, "traceback": EVIL},
+        status="failed",
+    )
+    artifacts = {"artifacts": [{"name": EVIL, "size_bytes": 1}]}
+    page.route(
+        "**/api/v1/tasks?*",
+        lambda route: route.fulfill(json={"tasks": [evil], "next_cursor": None}),
+    )
+    page.route("**/api/v1/tasks/*", lambda route: route.fulfill(json=evil))
+    page.route("**/api/v1/tasks/*/artifacts", lambda route: route.fulfill(json=artifacts))
+    page.click("#rows a")
+    expect(page.locator("#artifacts .name")).to_have_text(EVIL)
+    for place in ("#task-title", "#task-id", "#rows .name"):
+        expect(page.locator(place)).to_have_text(EVIL)
+    for place in ("#failure", "#output", "#inputs", "#traceback"):
+        expect(page.locator(place)).to_contain_text("<img src=x onerror=")
+    page.route("**/api/v1/tasks/*", lambda route: route.fulfill(status=404, json={"detail": EVIL}))
+    page.evaluate("location.hash = '#/tasks/other'")
+    expect(page.locator("#missing-text")).to_have_text(EVIL)
+    assert page.locator("body img, body script").count() == 0
+    assert page.title() != "owned"
+
+
+def test_no_such_task(serve, page):
+    """A deep link to a task that is not there, or is another account's, says so."""
+    sign_in(page, serve())
+    page.evaluate("location.hash = '#/tasks/nothing'")
+    expect(page.locator("#missing-text")).to_have_text("Task nothing not found")
+    page.evaluate("location.hash = '#/tasks/..'")
+    expect(page.locator("#missing-text")).to_have_text(".. not found")
+
+
+def test_without_novnc(serve, page, tmp_path):
+    """Without noVNC the dashboard works, and says what to install in the picture's place."""
+    sign_in(page, serve({"WORKER_NOVNC_DIR": str(tmp_path)}))
+    start(page, "paint", file=tmp_path / "never")
+    watching(page, "error")
+    expect(page.locator("#status-raw")).to_contain_text("apt-get install novnc")
+    page.click("#cancel")
+    page.wait_for_selector('#task[data-status="cancelled"]')
+
+
+def test_removed_view_disconnects(serve, page, tmp_path):
+    """A view whose element is taken out of the page disconnects, without being told to."""
+    sign_in(page, serve())
+    sockets = Sockets(page)
+    start(page, "paint", file=tmp_path / "never")
+    watching(page, "connected")
+    page.evaluate("document.querySelector('#stage').remove()")
+    assert sockets.closed() == [True]
+
+
+@pytest.mark.parametrize("width", [320, 390, 768])
+def test_narrow(serve, page, width):
+    """On a phone nothing is wider than the screen, and the list is a page of its own."""
+    page.set_viewport_size({"width": width, "height": 700})
+    sign_in(page, serve())
+    for address in ("#/", "#/start"):
+        page.evaluate("address => { location.hash = address }", address)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    if width < 760:
+        expect(page.locator("#list")).to_be_hidden()
+        page.click("#start .back")
+        expect(page.locator("#list")).to_be_visible()
+
+
+def test_keyboard(serve, page):
+    """All can be done by keyboard: the focus goes through sign-in, list and form in their order."""
+    sign_in(page, serve())
+    page.locator("#filter").focus()
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Shift+Tab")
+    expect(page.locator("#to-start")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#endpoint")).to_be_focused()
+    page.keyboard.type("nothing-here")
+    page.keyboard.press("Enter")
+    expect(page.locator("#endpoint")).to_have_attribute("aria-invalid", "true")
