@@ -22,10 +22,16 @@ lint: setup-dev ## Check style, types and layers
 bench: setup-dev ## Measure speed and cost against the peers; takes about 15 minutes
 	scripts/bench
 
+image: ## Build the images `worker` and `worker-gateway`; IMAGE=NAME names them otherwise
+	@scripts/image
+
+test-image: setup-dev ## Run the tests of the built images
+	$(PYTEST) tests/image
+
 clean: ## Remove what was made
 	rm -rf .venv artifacts build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 setup-dev:
 	@scripts/bootstrap dev
 
-.PHONY: help setup run test lint bench clean setup-dev
+.PHONY: help setup run test lint bench image test-image clean setup-dev

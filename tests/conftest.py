@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from needed import need
 from worker_run import WorkerRun
 from worker_serve import WorkerServe
 
@@ -18,11 +18,7 @@ NEEDED = ("Xvfb", "x11vnc", "matchbox-window-manager", "chromium")
 @pytest.fixture(scope="session")
 def display_programs() -> None:
     """Skip, or in CI fail, where a program of the display stack is missing."""
-    missing = [name for name in NEEDED if shutil.which(name) is None]
-    if missing and os.environ.get("CI"):
-        pytest.fail(f"missing in CI: {missing}; run `make setup`")
-    if missing:
-        pytest.skip(f"missing: {missing}; run `make setup`")
+    need(*NEEDED, mend="run `make setup`")
 
 
 @pytest.fixture

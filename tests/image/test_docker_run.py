@@ -1,0 +1,41 @@
+"""`docker run`: one task a container, in every way that the README says."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import HARDENED
+from container_run import END_FILE, docker
+from whole_story import TARGET, watched_to_its_end
+
+WAYS = {
+    "plain": (),
+    "hardened": (*HARDENED, "--user=12345:12345"),
+    "small-shm": ("--shm-size=64m",),
+    "large-shm": ("--shm-size=1g",),
+}
+SEES = ("--input", f"file={END_FILE}")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_whole_story(container, way):
+    """A task is watched to its end; `docker wait` has its exit code."""
+    run = container(TARGET, *SEES, options=WAYS[way])
+    watched_to_its_end(run)
+    assert run.docker_wait() == 0
+    assert bool(run.said("shm.avoided")) == ("--shm-size=1g" not in WAYS[way])
+    assert bool(run.said("sandbox.disabled")) == (way != "hardened")
+
+
+def test_huge_descriptor_limit(image, container):
+    """The same with as many descriptors as the engine gives: x11vnc walks them all, or would."""
+    huge = "--ulimit=nofile=1048576"
+    taken = docker("run", "--rm", huge, "--entrypoint=true", image, check=False, said=True)
+    run = container(TARGET, *SEES, options=() if "rlimit" in taken else (huge,))
+    watched_to_its_end(run)
+
+
+def test_through_the_gateway(container, gateway):
+    """The same, with every viewer at the gateway, which finds the container by the task's id."""
+    options = ("--network", gateway.network)
+    run = container(TARGET, *SEES, options=options, gateway_url=gateway.url)
+    watched_to_its_end(run)

@@ -1,0 +1,70 @@
+"""The end-to-end test: one task, watched to its end; the same for every way to run it."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from rfb_client import Closed, Viewer
+from viewers import Behaviour, idle, mouse_mover
+
+BLUE = (20, 120, 220)
+TARGET = "tasks.py:until_with_page"  # in tests/programs; its input `file` names what it waits for
+
+
+class Run(Protocol):
+    """One run of TARGET, wherever it is."""
+
+    events: list[dict[str, Any]]
+
+    def event(self, name: str) -> dict[str, Any]:
+        """Wait for an event."""
+
+    def stream_url(self) -> str:
+        """A fresh URL."""
+
+    def tell(self, word: str) -> None:
+        """Put the word into the task's file."""
+
+    def wait(self) -> int:
+        """Wait for the end; the exit code."""
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """`result.json`."""
+
+
+def watch(run: Run) -> list[Behaviour]:
+    """A quiet viewer and one that moves its mouse; returns when both see the task's page."""
+    run.event("task.started")
+    watchers = [
+        Behaviour(idle, Viewer.connect(run.stream_url())),
+        Behaviour(mouse_mover, Viewer.connect(run.stream_url())),
+    ]
+    for watcher in watchers:
+        watcher.wait_ready(20)
+    return watchers
+
+
+def see_page(run: Run) -> None:
+    """Look until the task's page is on the screen."""
+    with Viewer.connect(run.stream_url()) as viewer:
+        viewer.request_update(incremental=False)
+        viewer.read_update(20)
+        while viewer.pixel(960, 700) != BLUE:
+            viewer.request_update(incremental=True)
+            viewer.read_update(20)
+
+
+def watched_to_its_end(run: Run) -> None:
+    """The page is seen, every viewer gets 1000 and the outcome, and so does who waits for it."""
+    watchers = watch(run)
+    see_page(run)
+    run.tell("end")
+    assert [watcher.result(20) for watcher in watchers] == [Closed(1000, "task success")] * 2
+    assert [watcher.result(1).clean for watcher in watchers] == [True] * 2
+    assert run.wait() == 0
+    assert run.result["status"] == "success"
+    assert run.result["output"] == [1920, 1080, 1920, 1080]
+    assert [event["event"] for event in run.events].count("worker.finished") == 1
+    assert run.events[-1]["event"] == "worker.finished"
+    assert (run.events[-1]["status"], run.events[-1]["exit_code"]) == ("success", 0)
