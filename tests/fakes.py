@@ -6,7 +6,18 @@ import dataclasses
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 
+from worker.api.accounts import Account
 from worker.api.runners import Artifact, Cursor, Order, QueueFull, TaskRecord, TaskStatus
+
+
+class FakeAccounts:
+    """Keys without a file."""
+
+    def __init__(self, keys: dict[str, Account]) -> None:
+        self.keys = keys
+
+    def authenticate(self, key: str) -> Account | None:
+        return self.keys.get(key)
 
 
 class FakeRunner:
@@ -19,6 +30,7 @@ class FakeRunner:
         self.files: dict[str, dict[str, bytes]] = {}
         self.addresses: dict[str, str] = {}
         self.cancelled: list[str] = []
+        self.lent: set[str] = set()
         self.settled: list[str] = []
         self.unavailable: Exception | None = None
         self.is_open = False
@@ -112,11 +124,13 @@ class FakeRunner:
         return None if content is None else _pieces(content)
 
     async def callbacks_due(self) -> Sequence[TaskRecord]:
-        return [
+        due = [
             record
             for record in self.records.values()
-            if record.status.ended and record.callback_url and record.task_id not in self.settled
+            if record.status.ended and record.callback_url and record.task_id not in self.lent
         ]
+        self.lent.update(record.task_id for record in due)
+        return due
 
     async def callback_settled(self, task_id: str) -> None:
         self.settled.append(task_id)

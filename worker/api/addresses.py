@@ -17,7 +17,8 @@ import httpcore
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
-_NAT64_LOCAL: Final = ipaddress.IPv6Network("64:ff9b:1::/48")
+_GLOBAL_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
+_IPV4_MASK: Final = 0xFFFFFFFF
 
 
 class AddressRefused(Exception):
@@ -28,13 +29,13 @@ def is_public(address: Address) -> bool:
     """Whether anybody may reach it; addresses that carry another one are judged by that."""
     if isinstance(address, ipaddress.IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour
-        if inner is None and address.teredo is not None:
+        if address.teredo is not None:
             inner = address.teredo[1]
-        if inner is None and address in _NAT64:
-            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        elif address in _NAT64:
+            inner = ipaddress.IPv4Address(int(address) & _IPV4_MASK)
         if inner is not None:
             return is_public(inner)
-        if address in _NAT64_LOCAL or address.is_site_local:
+        if address not in _GLOBAL_UNICAST:
             return False
     return address.is_global and not address.is_multicast
 

@@ -72,14 +72,14 @@ class Sender:
 
     async def _settle(self, pool: httpcore.AsyncConnectionPool, record: TaskRecord) -> None:
         tries, why = await self._deliver(pool, record)
-        if why is None:
-            self.report("callback.delivered", task_id=record.task_id, tries=tries)
-        else:
-            self.report("callback.failed", task_id=record.task_id, tries=tries, why=why)
         try:
             await self.runner.callback_settled(record.task_id)
         except RunnerUnavailable as error:
             self.report("callback.unsettled", task_id=record.task_id, why=str(error))
+        if why is None:
+            self.report("callback.delivered", task_id=record.task_id, tries=tries)
+        else:
+            self.report("callback.failed", task_id=record.task_id, tries=tries, why=why)
 
     async def _deliver(
         self, pool: httpcore.AsyncConnectionPool, record: TaskRecord

@@ -1,0 +1,194 @@
+"""Callbacks: signed, tried again, and owed until settled."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from http import HTTPStatus
+from pathlib import Path
+
+import pytest
+from fakes import FakeRunner
+
+from worker.api.callbacks import Sender, signed
+from worker.api.runners import Order, TaskStatus
+
+TASK = "11111111-2222-4333-8444-555555555555"
+NOW = datetime(2026, 5, 4, tzinfo=UTC)
+PATIENCE_S = 20
+
+
+class Receiver:
+    """An HTTP server on loopback that answers what the test says."""
+
+    def __init__(self, *statuses: int, location: str = "") -> None:
+        self.statuses = list(statuses)
+        self.location = location
+        self.requests: list[tuple[str, dict[str, str], bytes]] = []
+        self.url = ""
+
+    @contextlib.asynccontextmanager
+    async def serving(self) -> AsyncIterator[Receiver]:
+        server = await asyncio.start_server(self._answer, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}/done?x=1"
+        try:
+            yield self
+        finally:
+            server.close()
+            await server.wait_closed()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
+        body = await reader.readexactly(int(headers["content-length"]))
+        self.requests.append((head[0], headers, body))
+        status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
+        where = f"location: {self.location}\r\n" if self.location else ""
+        phrase = HTTPStatus(status).phrase
+        writer.write(f"HTTP/1.1 {status} {phrase}\r\n{where}content-length: 0\r\n\r\n".encode())
+        await writer.drain()
+        writer.close()
+
+
+class Reports:
+    """What was reported; `until` waits for one."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[str, dict[str, object]]] = []
+        self._changed = asyncio.Event()
+
+    def __call__(self, event: str, **fields: object) -> None:
+        self.said.append((event, fields))
+        self._changed.set()
+
+    async def first(self) -> tuple[str, dict[str, object]]:
+        async with asyncio.timeout(PATIENCE_S):
+            await self._changed.wait()
+        return self.said[0]
+
+
+@pytest.fixture
+async def runner() -> FakeRunner:
+    return FakeRunner()
+
+
+async def owed(runner: FakeRunner, url: str) -> None:
+    """A task that has ended and wants a callback."""
+    order = Order(
+        task_id=TASK,
+        account="alice",
+        endpoint_name="tour",
+        file=Path("tour.py"),
+        inputs={},
+        timeout_s=1,
+        callback_url=url,
+        digest="",
+        created_at=NOW,
+    )
+    await runner.start(order)
+    runner.set(TASK, TaskStatus.SUCCESS, finished_at=NOW, exit_code=0, output={"n": 1})
+
+
+@contextlib.asynccontextmanager
+async def sending(runner: FakeRunner, *, private: bool = True) -> AsyncIterator[Reports]:
+    reports = Reports()
+    sender = Sender(
+        runner=runner,
+        secret_of=lambda account: f"secret of {account}",
+        report=reports,
+        private=private,
+        poll_s=0.01,
+        delays_s=(0.0, 0.0, 0.0),
+    )
+    running = asyncio.ensure_future(sender.run())
+    try:
+        yield reports
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+
+
+async def test_the_final_json_is_posted_and_signed(runner):
+    async with Receiver(200).serving() as receiver, sending(runner) as reports:
+        await owed(runner, receiver.url)
+        assert await reports.first() == ("callback.delivered", {"task_id": TASK, "tries": 1})
+    [(line, headers, body)] = receiver.requests
+    assert line == "POST /done?x=1 HTTP/1.1"
+    assert headers["content-type"] == "application/json"
+    told = json.loads(body)
+    assert (told["task_id"], told["status"], told["output"]) == (TASK, "success", {"n": 1})
+    text = headers["x-worker-timestamp"].encode() + b"." + body
+    expected = hmac.new(b"secret of alice", text, hashlib.sha256).hexdigest()
+    assert headers["x-worker-signature"] == f"sha256={expected}"
+    assert runner.settled == [TASK]
+
+
+def test_a_signature_is_over_time_and_body():
+    assert signed("s", b"{}", 5)["x-worker-signature"] == (
+        "sha256=" + hmac.new(b"s", b"5.{}", hashlib.sha256).hexdigest()
+    )
+
+
+async def test_it_is_tried_again(runner):
+    async with Receiver(500, 503, 204).serving() as receiver, sending(runner) as reports:
+        await owed(runner, receiver.url)
+        assert await reports.first() == ("callback.delivered", {"task_id": TASK, "tries": 3})
+
+
+async def test_it_is_given_up_in_the_end(runner):
+    async with Receiver(500).serving() as receiver, sending(runner) as reports:
+        await owed(runner, receiver.url)
+        said = ("callback.failed", {"task_id": TASK, "tries": 4, "why": "HTTP 500"})
+        assert await reports.first() == said
+    assert runner.settled == [TASK]
+
+
+async def test_gone_is_not_tried_again(runner):
+    async with Receiver(410).serving() as receiver, sending(runner) as reports:
+        await owed(runner, receiver.url)
+        assert (await reports.first())[1]["tries"] == 1
+
+
+async def test_nobody_listens(runner):
+    async with Receiver(200).serving() as receiver:
+        pass
+    async with sending(runner) as reports:
+        await owed(runner, receiver.url)
+        event, fields = await reports.first()
+    assert (event, fields["tries"]) == ("callback.failed", 4)
+
+
+async def test_this_machine_is_not_called(runner):
+    async with Receiver(200).serving() as receiver, sending(runner, private=False) as reports:
+        await owed(runner, receiver.url)
+        event, fields = await reports.first()
+    assert (event, fields["tries"]) == ("callback.failed", 1)
+    assert "which is not public" in str(fields["why"])
+    assert receiver.requests == []
+
+
+async def test_a_name_of_this_machine_is_not_called(runner):
+    async with Receiver(200).serving() as receiver, sending(runner, private=False) as reports:
+        await owed(runner, receiver.url.replace("127.0.0.1", "localhost"))
+        event, _ = await reports.first()
+    assert event == "callback.failed"
+    assert receiver.requests == []
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_not_followed(runner, status):
+    async with (
+        Receiver(200).serving() as inner,
+        Receiver(status, location=inner.url).serving() as receiver,
+        sending(runner) as reports,
+    ):
+        await owed(runner, receiver.url)
+        event, fields = await reports.first()
+    assert (event, fields["why"]) == ("callback.failed", f"HTTP {status}")
+    assert inner.requests == []
