@@ -15,6 +15,10 @@ from worker.stream.server import StreamServer
 def main() -> int:
     """Get the configuration from the session and serve."""
     hide_from_peers()
+    # PyJWT loads it when it is there, 35 ms and 8 MB; HS256 needs none of it.
+    sys.modules.setdefault("cryptography", None)  # type: ignore[arg-type]  # as if not installed
+    import jwt  # noqa: F401, PLC0415 - now, so that the first viewer need not wait for it
+
     channel = control.connect(Path(sys.argv[1]))
     packet, descriptors, _, _ = socket.recv_fds(channel, PACKET_MAX_BYTES, 1)
     if not packet or not descriptors:

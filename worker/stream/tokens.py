@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-import jwt
-
 KEY_BYTES: Final = 32
 TTL_S: Final = 60
 TOKEN_MAX_CHARS: Final = 2048
@@ -66,6 +64,8 @@ def mint(key: bytes, task_id: str, role: Role = Role.VIEW, *, ttl_s: float = TTL
         role: what its viewer may do.
         ttl_s: it can be used to connect for so long, once.
     """
+    import jwt  # noqa: PLC0415 - 40 ms that `worker run`, which only derives keys, need not pay
+
     now = time.time()
     claims = {
         "aud": _AUDIENCE,
@@ -84,6 +84,8 @@ def verify(token: str, key: bytes, task_id: str) -> Grant:
     Raises:
         TokenRefused: it is not a token for this task and this moment.
     """
+    import jwt  # noqa: PLC0415 - the same
+
     if len(token) > TOKEN_MAX_CHARS:
         raise TokenRefused("too long")
     try:
