@@ -10,19 +10,19 @@ import asyncio
 import contextlib
 import ctypes
 import os
-import resource
 import signal
-import subprocess
 import threading
 import time
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Final, TypeVar
 
+from worker.spawn import spawn
+
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-_PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _SWEEP_PAUSE_S: Final = 0.02
@@ -81,37 +81,20 @@ class Children:
         pass_fds: Sequence[int] = (),
         descriptor_limit: int | None = None,
     ) -> Child:
-        """Start a program with an empty stdin; its stdout and stderr are one pipe or file.
-
-        Args:
-            argv: the program and its arguments; never a shell.
-            env: its whole environment.
-            death_signal: what the kernel sends it should this process die first.
-            output: the file that gets its stdout and stderr; default: a pipe, `Child.stdout`.
-            pass_fds: descriptors that it inherits.
-            descriptor_limit: its soft NOFILE limit; default: this process's.
-
-        Raises:
-            OSError: it cannot be executed.
-        """
-
-        def in_child() -> None:
-            _LIBC.prctl(_PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
-            if descriptor_limit is not None:
-                _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-                resource.setrlimit(resource.RLIMIT_NOFILE, (min(descriptor_limit, hard), hard))
-
-        with contextlib.ExitStack() as stack:
-            process = subprocess.Popen(
-                list(argv),
-                env=dict(env),
-                stdin=subprocess.DEVNULL,
-                stdout=stack.enter_context(output.open("wb")) if output else subprocess.PIPE,
-                stderr=subprocess.STDOUT,
+        """Start a program; see `spawn.spawn`."""
+        return self.adopt(
+            spawn(
+                argv,
+                env=env,
+                death_signal=death_signal,
+                output=output,
                 pass_fds=pass_fds,
-                start_new_session=True,
-                preexec_fn=in_child,  # noqa: PLW1509 - two system calls, no locks taken
+                descriptor_limit=descriptor_limit,
             )
+        )
+
+    def adopt(self, process: subprocess.Popen[bytes]) -> Child:
+        """Take a child that this process has started already."""
         # Popen never waits here: _reap does, for all children alike. A returncode keeps its
         # finalizer from looking for the process.
         process.returncode = 0

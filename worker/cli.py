@@ -13,6 +13,7 @@ from worker.outcome import EXIT_SUCCESS, EXIT_USAGE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from worker.order import Plan
     from worker.settings import Settings
 
 _RUN_OPTIONS = (
@@ -147,10 +148,10 @@ def _options(arguments: argparse.Namespace, *names: str) -> dict[str, object]:
 
 
 def _run(arguments: argparse.Namespace, command: list[str] | None, signals: _EarlySignals) -> int:
-    import asyncio  # noqa: PLC0415 - `worker --help` need not wait for it
+    import gc  # noqa: PLC0415 - `worker --help` need not wait for it
 
-    from worker import plan, session, settings  # noqa: PLC0415 - the same
-    from worker.events import Events  # noqa: PLC0415 - the same
+    gc.disable()  # what is loaded now stays: looking for garbage in it costs a tenth of the time
+    from worker import plan, settings  # noqa: PLC0415 - the same
 
     names = [option.removeprefix("--").replace("-", "_") for option, _, _ in _RUN_OPTIONS]
     options = _options(arguments, *names)
@@ -164,10 +165,26 @@ def _run(arguments: argparse.Namespace, command: list[str] | None, signals: _Ear
     if (arguments.target is None) == (command is None):
         raise UsageError("give either a TARGET or a command behind `--`; see `worker run --help`")
     ready = plan.make(chosen, arguments.target, command)
+    return _live(ready, signals)
+
+
+def _live(ready: Plan, signals: _EarlySignals) -> int:
+    from worker import launch  # noqa: PLC0415 - only for `run`, when all is checked
+
+    launched = launch.launch(ready)
+    # The rest loads while the launched processes load what they need.
+    import asyncio  # noqa: PLC0415
+    import gc  # noqa: PLC0415
+
+    from worker import session  # noqa: PLC0415
+    from worker.events import Events  # noqa: PLC0415
+
+    gc.freeze()
+    gc.enable()
 
     async def live() -> int:
         stop = session.Stop(signals.first)
-        ended = await session.run(ready, Events(ready.task_id), stop)
+        ended = await session.run(ready, launched, Events(ready.task_id), stop)
         return ended.exit_code
 
     return asyncio.run(live())

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from worker import artifacts
 from worker.errors import PortInUse, ProgramMissing, SettingError
+from worker.order import Notice, Plan
 from worker.secrecy import hide_from_peers, scrub_environment
-from worker.session import Notice, Plan
 from worker.settings import PREFIX, SECRET_NAMES, Settings
 from worker.stream import tokens
 from worker.task import browser, sandbox, target

@@ -1,4 +1,4 @@
-"""supervisord, the process manager of the display stack: its config, its RPC, its programs.
+"""supervisord, the process manager of the display stack: its RPC and its programs.
 
 Its config and sockets live in the session's private folder, so `supervisorctl -c
 <folder>/supervisord.conf status` works for whoever debugs. It is driven over XML-RPC
@@ -11,74 +11,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.client
-import os
-import re
 import signal
-import sys
 import time
 import xmlrpc.client
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from worker.children import Child, Children, exited, in_thread, send_signal
+from worker.children import exited, in_thread, send_signal
 from worker.errors import StartFailed
+from worker.program_config import Program, config_path, output_path, write_config
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
+
+    from worker.children import Child
 
 READY_TIMEOUT_S: Final = 10.0
 STOP_TIMEOUT_S: Final = 1.0
 _POLL_S: Final = 0.005
 _RPC_TIMEOUT_S: Final = 3.0
-_DESCRIPTOR_LIMIT: Final = 1024  # x11vnc walks every descriptor up to the limit at each connect
 _TURNS_TO_LOG: Final = 2
 _LOG_TAIL_BYTES: Final = 2000
 _LOG_TAIL_LINES: Final = 3
-
-_SUPERVISORD: Final = """\
-[supervisord]
-nodaemon=true
-logfile={folder}/supervisord.log
-pidfile={folder}/supervisord.pid
-childlogdir={folder}
-
-[unix_http_server]
-file={folder}/supervisor.sock
-chmod=0700
-
-[rpcinterface:supervisor]
-supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
-
-[supervisorctl]
-serverurl=unix://{folder}/supervisor.sock
-"""
-
-# startsecs=0: a program that dies at once is restarted at once; the session bounds how often.
-_PROGRAM: Final = """
-[program:{name}]
-command={command}
-stdout_logfile={stdout}
-stdout_logfile_maxbytes=0
-stderr_logfile={folder}/{name}.log
-stderr_logfile_maxbytes=1MB
-stderr_logfile_backups=1
-autostart=false
-autorestart={restart}
-startsecs=0
-stopwaitsecs=1
-killasgroup=true
-"""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Program:
-    """One program of the display stack."""
-
-    name: str
-    command: Sequence[str]
-    restart: bool
-    stdout: Path | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -97,11 +52,7 @@ class Supervisord:
 
     async def add(self, programs: Sequence[Program]) -> None:
         """Write more programs into the config and make supervisord know them."""
-        self._programs += programs
-        write_config(self.folder, self._programs)
-        await self.call("reloadConfig")
-        for program in programs:
-            await self.call("addProcessGroup", program.name)
+        await self._several(*self._additions(programs))
 
     async def start(self, name: str) -> int:
         """Start a program; returns its process id.
@@ -109,11 +60,39 @@ class Supervisord:
         Raises:
             StartFailed: it cannot be executed.
         """
-        try:
-            await self.call("startProcess", name, False)
-        except xmlrpc.client.Fault as fault:
-            raise StartFailed(name, fault.faultString, await self.last_words(name)) from fault
-        return await self.pid(name)
+        return (await self.start_together(name))[0]
+
+    async def start_together(self, *names: str, add: Sequence[Program] = ()) -> list[int]:
+        """Start programs, in one call; returns their process ids.
+
+        Args:
+            names: of the programs.
+            add: programs that supervisord does not know yet.
+
+        Raises:
+            StartFailed: one cannot be executed.
+        """
+        calls = self._additions(add)
+        calls += [("startProcess", name, False) for name in names]
+        calls += [("getProcessInfo", name) for name in names]
+        answers = (await self._several(*calls))[-2 * len(names) :]
+        for name, answer in zip(names, answers, strict=False):
+            if isinstance(answer, dict):  # a fault
+                raise StartFailed(name, answer["faultString"], await self.last_words(name))
+        return [int(answer["pid"]) for answer in answers[len(names) :]]
+
+    def _additions(self, programs: Sequence[Program]) -> list[tuple[Any, ...]]:
+        if not programs:
+            return []
+        self._programs += programs
+        write_config(self.folder, self._programs)
+        return [("reloadConfig",), *(("addProcessGroup", each.name) for each in programs)]
+
+    async def _several(self, *calls: tuple[Any, ...]) -> list[Any]:
+        """Several calls in one; each answer is the call's, or a dict with `faultString`."""
+        packed = [{"methodName": f"supervisor.{name}", "params": args} for name, *args in calls]
+        answers: list[Any] = await self.call("system.multicall", packed)
+        return answers
 
     async def pid(self, name: str) -> int:
         """The process id of a program; 0 while it does not run."""
@@ -143,6 +122,7 @@ class Supervisord:
             except (xmlrpc.client.Error, http.client.HTTPException, OSError):
                 if not gone.done():
                     send_signal(pid, signal.SIGTERM)
+            send_signal(pid, signal.SIGCONT)  # x11vnc may doze (see stream.doze)
             done, _ = await asyncio.wait([gone], timeout=STOP_TIMEOUT_S)
             if not done:
                 send_signal(pid, signal.SIGKILL)
@@ -173,8 +153,9 @@ class Supervisord:
             xmlrpc.client.Fault: supervisord refused.
             OSError, TimeoutError: supervisord did not answer.
         """
+        name = method if "." in method else f"supervisor.{method}"
         async with self._one_call, asyncio.timeout(_RPC_TIMEOUT_S):
-            return await in_thread(_call, f"unix://{self.folder}/supervisor.sock", method, args)
+            return await in_thread(_call, f"unix://{self.folder}/supervisor.sock", name, args)
 
     async def last_words(self, name: str) -> str:
         """The end of a dead program's log, for an error message.
@@ -187,28 +168,25 @@ class Supervisord:
         return last_lines(self.folder / f"{name}.log")
 
 
-async def start(folder: Path, children: Children, environ: Mapping[str, str]) -> Supervisord:
-    """Start supervisord without any program and wait until it answers.
+async def start(folder: Path, process: Child, known: Sequence[Program]) -> Supervisord:
+    """Wait until a supervisord that was launched answers.
+
+    Args:
+        folder: where its config is.
+        process: supervisord.
+        known: the programs of its config.
 
     Raises:
         StartFailed: it ended, or did not answer in time.
     """
-    write_config(folder, [])
-    argv = [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(config_path(folder))]
-    process = children.spawn(
-        argv,
-        env=environ,
-        death_signal=signal.SIGTERM,
-        descriptor_limit=_DESCRIPTOR_LIMIT,
-        output=folder / "supervisord.out",
-    )
-    supervisord = Supervisord(folder, process)
+    supervisord = Supervisord(folder, process, list(known))
+    await in_thread(_transport)  # loaded while supervisord loads
     deadline = time.monotonic() + READY_TIMEOUT_S
     while not (folder / "supervisor.sock").exists() or not await _answers(supervisord):
         if not process.running or time.monotonic() > deadline:
             why = "it did not answer in time" if process.running else "it ended"
             await process.stop(STOP_TIMEOUT_S)
-            raise StartFailed("supervisord", why, last_lines(folder / "supervisord.out"))
+            raise StartFailed("supervisord", why, last_lines(output_path(folder)))
         await asyncio.sleep(_POLL_S)
     return supervisord
 
@@ -221,43 +199,6 @@ async def _answers(supervisord: Supervisord) -> bool:
     return True
 
 
-def config_path(folder: Path) -> Path:
-    """Where a session's supervisord config is."""
-    return folder / "supervisord.conf"
-
-
-def write_config(folder: Path, programs: Sequence[Program]) -> None:
-    """Write the config of supervisord and its programs, atomically."""
-    sections = [_SUPERVISORD.format(folder=_literal(str(folder)))]
-    sections += [
-        _PROGRAM.format(
-            name=program.name,
-            command=_literal(" ".join(quote(word) for word in program.command)),
-            stdout=_literal(str(program.stdout)) if program.stdout else "NONE",
-            folder=_literal(str(folder)),
-            restart="true" if program.restart else "false",
-        )
-        for program in programs
-    ]
-    path = config_path(folder)
-    draft = path.with_suffix(".draft")
-    draft.write_text("".join(sections))
-    os.replace(draft, path)  # noqa: PTH105 - the system call that is meant
-
-
-def quote(word: str) -> str:
-    """One argument for supervisord's command line.
-
-    By backslashes, not quotes: supervisord cuts a line at a `;` or `#` behind white space even
-    inside quotes.
-    """
-    return re.sub(r"([^\w@%+=:,./-])", r"\\\1", word, flags=re.ASCII) or "''"
-
-
-def _literal(text: str) -> str:
-    return text.replace("%", "%%")
-
-
 def last_lines(log: Path) -> str:
     """The last few lines of a log as one line; empty when there are none."""
     try:
@@ -268,12 +209,16 @@ def last_lines(log: Path) -> str:
     return " | ".join(lines[-_LOG_TAIL_LINES:])
 
 
-def _call(url: str, method: str, args: Sequence[Any]) -> Any:
+def _transport() -> Any:
     from supervisor.xmlrpc import SupervisorTransport  # noqa: PLC0415 - imported off the loop
 
-    transport = SupervisorTransport(None, None, url)
+    return SupervisorTransport
+
+
+def _call(url: str, method: str, args: Sequence[Any]) -> Any:
+    transport = _transport()(None, None, url)
     try:
         with xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport) as server:
-            return getattr(server.supervisor, method)(*args)
+            return getattr(server, method)(*args)
     finally:
         transport.close()

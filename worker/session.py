@@ -10,17 +10,14 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 import time
 import traceback
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from worker import outcome
 from worker.children import Children
-from worker.display import xvfb
 from worker.errors import SessionError, StartFailed
 from worker.events import rfc3339
 from worker.outcome import Outcome, TaskError
@@ -30,13 +27,12 @@ from worker.stream.control import State, StreamConfig
 from worker.task import process
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Awaitable, Coroutine
 
-    from worker.artifacts import Artifacts
     from worker.events import Events
+    from worker.launch import Launched
+    from worker.order import Plan
     from worker.task.process import Task
-    from worker.task.target import Target
 
 START_TIMEOUT_S: Final = 20.0
 SWEEP_GRACE_S: Final = 0.5
@@ -49,45 +45,17 @@ _VIEWERS_GONE_S: Final = 3.0
 _MS: Final = 1000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Notice:
-    """Something about this machine that the user should hear, as an event."""
-
-    event: str
-    fields: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """All that a session needs, checked: nothing of it can be a user's mistake any more."""
-
-    task_id: str
-    target: Target
-    inputs: dict[str, Any]
-    environ: dict[str, str]  # of everything that is started
-    task_environ: dict[str, str]  # and more of it, for the task alone
-    launch: dict[str, Any]
-    notices: tuple[Notice, ...]
-    timeout_s: float
-    hold_s: float
-    artifacts: Artifacts
-    listener: socket.socket
-    stream_key: bytes
-    novnc_dir: Path | None
-    allowed_origins: tuple[str, ...]
-
-
-async def run(plan: Plan, events: Events, stop: Stop) -> Outcome:
+async def run(plan: Plan, launched: Launched, events: Events, stop: Stop) -> Outcome:
     """Run one task to its end and leave nothing behind.
 
     Args:
         plan: what to run.
+        launched: what of it runs already.
         events: where its events go.
         stop: is set when a signal asks for the end.
     """
     children = Children()
-    folder = Path(tempfile.mkdtemp(prefix="worker-"))  # 0700
-    session = _Session(plan=plan, events=events, stop=stop, children=children, folder=folder)
+    session = _Session(plan=plan, launched=launched, events=events, stop=stop, children=children)
     try:
         ended = await session.live()
     finally:
@@ -130,9 +98,8 @@ class _Session:
     events: Events
     stop: Stop
     children: Children
-    folder: Path
+    launched: Launched
     stack: Stack = field(init=False)
-    began: float = field(default_factory=time.monotonic)
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     stages_ms: dict[str, int] = field(default_factory=dict)
     channel: Channel | None = None
@@ -141,8 +108,7 @@ class _Session:
 
     def __post_init__(self) -> None:
         self.stack = Stack(
-            folder=self.folder,
-            environ=self.plan.environ,
+            launched=self.launched,
             children=self.children,
             events=self.events,
             mark=self._mark,
@@ -153,7 +119,9 @@ class _Session:
 
     async def live(self) -> Outcome:
         """Start everything, run the task, tell the viewers how it ended."""
-        self.events.emit("worker.started", target=self.plan.target.text, folder=str(self.folder))
+        self.events.emit(
+            "worker.started", target=self.plan.target.text, folder=str(self.launched.folder)
+        )
         for notice in self.plan.notices:
             self.events.emit(notice.event, **notice.fields)
         ended = await self._until_stopped(self._start_and_run())
@@ -170,8 +138,6 @@ class _Session:
         except TimeoutError:
             raise StartFailed("the session", f"it took longer than {START_TIMEOUT_S:g} s") from None
         self._mark("start")
-        self._set_state(State.RUNNING)
-        self.events.emit("stream.ready", **self._address())
         try:
             async with asyncio.timeout(self.plan.timeout_s):
                 await task.go()
@@ -209,38 +175,32 @@ class _Session:
 
     async def _start(self) -> Task:
         """Everything that can start in parallel does; returns when all of it is ready."""
-        plan = self.plan
-        xvfb.write_authority(self.stack.authority)
-        (self.folder / "tmp").mkdir()
-        job = process.Job(
-            target=plan.target,
-            inputs=plan.inputs,
-            environ={**plan.environ, **plan.task_environ, "TMPDIR": str(self.folder / "tmp")},
-            launch=plan.launch,
-            log=plan.artifacts.log,
-        )
-        self.task = await process.start(job, self.children)
-        self._mark("task_process")
-        await self.stack.start_display()
-        await _all(self._prepare_task(self.task), self._start_stream())
-        return self.task
-
-    async def _prepare_task(self, task: Task) -> None:
-        await self.stack.start_window_manager()
-        await task.prepare(self.stack.display, str(self.stack.authority))
-        self._mark("task_ready")
-
-    async def _start_stream(self) -> None:
+        self.task = await process.start(self.launched.job, self.launched.host, self.children)
         self.channel = Channel(
             path=self.stack.control_socket,
             config=self._stream_config(),
             listener=self.plan.listener,
-            parent_pid=self.stack.supervisord.process.pid,
+            parent_pid=self.launched.supervisord.pid,
             on_event=self.events.emit,
             facts=self._facts,
         )
-        listening = self.channel.listening.wait()
-        await _all(self.stack.start_websockify(listening), self.stack.start_x11vnc())
+        await self.stack.start_display()
+        await self.stack.start_on_display()
+        await _all(self._prepare_task(self.task), self._open_stream(self.channel))
+        return self.task
+
+    async def _prepare_task(self, task: Task) -> None:
+        await self.stack.window_manager_ready()
+        await task.prepare(self.stack.display, str(self.stack.authority))
+        self._mark("task_ready")
+
+    async def _open_stream(self, channel: Channel) -> None:
+        """Let viewers in: who is quick sees the browser open."""
+        listening = channel.listening.wait()
+        await _all(self.stack.websockify_ready(listening), self.stack.x11vnc_ready())
+        channel.set_state(State.RUNNING)
+        self._mark("stream_ready")
+        self.events.emit("stream.ready", **self._address())
 
     # -- the end
 
@@ -261,7 +221,7 @@ class _Session:
         await self.children.sweep(grace_s=SWEEP_GRACE_S, limit_s=SWEEP_LIMIT_S)
         self.stack.remove_display_socket()
         self.plan.listener.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(self.launched.folder, ignore_errors=True)
         self._mark("cleared_away")
 
     async def _stop_task(self) -> None:
@@ -333,11 +293,7 @@ class _Session:
 
     def _tell_display(self, up: bool) -> None:  # noqa: FBT001 - a callback's one argument
         if self.channel is not None:
-            self.channel.set_display_up(up=up)
-
-    def _set_state(self, state: State) -> None:
-        if self.channel is not None:
-            self.channel.set_state(state)
+            self.channel.set_display_up(up=up, pid=self.stack.x11vnc_pid)
 
     def _address(self) -> dict[str, Any]:
         host, port = self.plan.listener.getsockname()[:2]
@@ -348,10 +304,10 @@ class _Session:
         return address
 
     def _mark(self, stage: str) -> None:
-        self.stages_ms[stage] = round((time.monotonic() - self.began) * _MS)
+        self.stages_ms[stage] = round((time.monotonic() - self.launched.began) * _MS)
 
     def _duration_s(self) -> float:
-        return round(time.monotonic() - self.began, 3)
+        return round(time.monotonic() - self.launched.began, 3)
 
 
 def _summary(ended: Outcome) -> dict[str, Any]:

@@ -5,24 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import sys
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from worker import programs
+from worker import launch, programs
 from worker.children import exited, in_thread
 from worker.display import window_manager, xvfb
 from worker.errors import SessionError, SessionLost, StartFailed
-from worker.programs import Program
+from worker.program_config import Program
 from worker.stream import x11vnc
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator
     from pathlib import Path
 
     from worker.children import Children
     from worker.events import Events
+    from worker.launch import Launched
     from worker.programs import Supervisord
 
 RESTARTS_MAX: Final = 10
@@ -36,8 +36,7 @@ class Stack:
     """supervisord with Xvfb, the window manager, x11vnc and websockify.
 
     Attributes:
-        folder: the session's private folder, for sockets, logs and the display's cookie.
-        environ: of every program.
+        launched: supervisord, and the private folder for sockets, logs and the display's cookie.
         children: of this process.
         events: where starts and restarts are told.
         mark: notes that a stage of the start is over, by name.
@@ -47,8 +46,7 @@ class Stack:
         restarts: how often each program that may be restarted was.
     """
 
-    folder: Path
-    environ: Mapping[str, str]
+    launched: Launched
     children: Children
     events: Events
     mark: Callable[[str], None]
@@ -63,9 +61,14 @@ class Stack:
     _watchers: list[asyncio.Task[None]] = field(default_factory=list)
 
     @property
+    def folder(self) -> Path:
+        """The session's private folder."""
+        return self.launched.folder
+
+    @property
     def authority(self) -> Path:
         """The file with the display's cookie."""
-        return self.folder / "Xauthority"
+        return self.folder / launch.AUTHORITY
 
     @property
     def x11vnc_socket(self) -> Path:
@@ -75,7 +78,7 @@ class Stack:
     @property
     def control_socket(self) -> Path:
         """Where the session listens for its stream servers."""
-        return self.folder / "control.sock"
+        return self.folder / launch.CONTROL_SOCKET
 
     @property
     def supervisord(self) -> Supervisord:
@@ -90,8 +93,13 @@ class Stack:
 
     @property
     def supervisord_pids(self) -> tuple[int, ...]:
-        """The process id of supervisord, if it was started: what a sweep of the rest spares."""
-        return (self._supervisord.process.pid,) if self._supervisord is not None else ()
+        """The process id of supervisord: what a sweep of the rest spares."""
+        return (self.launched.supervisord.pid,)
+
+    @property
+    def x11vnc_pid(self) -> int:
+        """The process id of x11vnc; 0 before it was started."""
+        return self._pids.get("x11vnc", 0)
 
     @property
     def pids(self) -> dict[str, int]:
@@ -103,44 +111,18 @@ class Stack:
     # -- the start
 
     async def start_display(self) -> None:
-        """Start supervisord and Xvfb; the other programs are known to supervisord then."""
-        self._supervisord = await programs.start(
-            self.folder, self.children, {**self.environ, "XAUTHORITY": str(self.authority)}
-        )
-        self._watch(self._supervisord.process.wait(), self._on_part_lost("supervisord"))
+        """Have supervisord start Xvfb and the stream server; returns when the display answers."""
+        process = self.children.adopt(self.launched.supervisord)
+        self._supervisord = await programs.start(self.folder, process, self.launched.programs)
+        self._watch(process.wait(), self._on_part_lost("supervisord"))
         self.mark("supervisord")
-        await self._start_xvfb()
-        await self._supervisord.add(
-            [
-                Program(
-                    name="window_manager",
-                    command=window_manager.command(self.display),
-                    restart=True,
-                ),
-                Program(
-                    name="x11vnc",
-                    command=x11vnc.command(self.display, self.authority, self.x11vnc_socket),
-                    restart=True,
-                ),
-                Program(
-                    name="websockify",
-                    command=[sys.executable, "-m", "worker.stream", str(self.control_socket)],
-                    restart=True,
-                ),
-            ]
-        )
-
-    async def _start_xvfb(self) -> None:
-        numbers = self.folder / "xvfb.display"
-        os.mkfifo(numbers)
-        program = Program(
-            name="xvfb", command=xvfb.command(self.authority), restart=False, stdout=numbers
-        )
+        numbers = self.folder / launch.XVFB_DISPLAY
         with _fifo(numbers) as descriptor:
-            await self.supervisord.add([program])
-            self._pids["xvfb"] = pid = await self.supervisord.start("xvfb")
-            self._watch(exited(pid), self._on_part_lost("xvfb"))
-            number = await _first_line(descriptor, pid)
+            names = ("xvfb", "websockify")
+            pids = await self.supervisord.start_together(*names)
+            self._pids.update(zip(names, pids, strict=True))
+            self._watch(exited(self._pids["xvfb"]), self._on_part_lost("xvfb"))
+            number = await _first_line(descriptor, self._pids["xvfb"])
         if not number:
             said = await self.supervisord.last_words("xvfb")
             raise StartFailed("xvfb", "it reported no display", said)
@@ -149,33 +131,46 @@ class Stack:
         self.mark("xvfb")
         self.events.emit("xvfb.started", display=self.display)
 
-    async def start_window_manager(self) -> None:
-        """Start the window manager; returns when it has announced itself."""
+    async def start_on_display(self) -> None:
+        """Have supervisord start the window manager and x11vnc."""
+        names = ("window_manager", "x11vnc")
+        window_manager_program = Program(
+            name="window_manager", command=window_manager.command(self.display), restart=True
+        )
+        x11vnc_program = Program(
+            name="x11vnc",
+            command=x11vnc.command(self.display, self.authority, self.x11vnc_socket),
+            restart=True,
+        )
+        pids = await self.supervisord.start_together(
+            *names, add=[window_manager_program, x11vnc_program]
+        )
+        self._pids.update(zip(names, pids, strict=True))
+
+    async def window_manager_ready(self) -> None:
+        """Return when the window manager has announced itself."""
         ready = in_thread(window_manager.ready, self.display, self.authority)
-        await self._start_program("window_manager", ready)
+        await self._ready("window_manager", ready)
 
-    async def start_websockify(self, listening: Coroutine[Any, Any, object]) -> None:
-        """Start the stream server.
+    async def websockify_ready(self, listening: Coroutine[Any, Any, object]) -> None:
+        """Return when the stream server accepts viewers, which is what `listening` waits for."""
+        await self._ready("websockify", listening)
 
-        Args:
-            listening: ends when it accepts viewers.
-        """
-        await self._start_program("websockify", listening)
-
-    async def start_x11vnc(self) -> None:
-        """Start x11vnc; returns when it accepts connections."""
-        await self._start_program("x11vnc", x11vnc.ready(self.x11vnc_socket))
+    async def x11vnc_ready(self) -> None:
+        """Return when x11vnc accepts connections."""
+        await self._ready("x11vnc", x11vnc.ready(self.x11vnc_socket))
         self._prime_x11vnc()
+        self.on_x11vnc(True)
 
-    async def _start_program(self, name: str, ready: Coroutine[Any, Any, object]) -> None:
-        """Start a program that is restarted when it dies, once it has become ready.
+    async def _ready(self, name: str, ready: Coroutine[Any, Any, object]) -> None:
+        """Wait until a program, which is restarted when it dies, has become ready.
 
         Raises:
             StartFailed: it died before, or was not ready in time.
         """
         waiting = asyncio.ensure_future(ready)
+        pid = self._pids[name]
         try:
-            self._pids[name] = pid = await self.supervisord.start(name)
             if not await _before_death(waiting, pid):
                 said = await self.supervisord.last_words(name)
                 raise StartFailed(name, "it ended", said)

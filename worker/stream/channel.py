@@ -46,6 +46,7 @@ class Channel:
         self._facts = facts
         self._state = State.STARTING
         self._display_up = True
+        self._display_pid = 0
         self._close: Close | None = None
         self._used: list[tuple[str, int]] = []
         self._server: socket.socket | None = None
@@ -58,10 +59,10 @@ class Channel:
         self._state = state
         self._tell(control.pack("state", state=str(state)))
 
-    def set_display_up(self, *, up: bool) -> None:
-        """Say whether x11vnc can be connected to."""
-        self._display_up = up
-        self._tell(control.pack("display", up=up))
+    def set_display_up(self, *, up: bool, pid: int) -> None:
+        """Say whether x11vnc can be connected to, and its process id."""
+        self._display_up, self._display_pid = up, pid if up else 0
+        self._tell_display()
 
     def end(self, close: Close) -> None:
         """Have every viewer told; `viewers_gone` is set when all were."""
@@ -98,7 +99,7 @@ class Channel:
             self._drop_server()
             return
         self._loop.add_reader(server, self._hear)
-        self._tell(control.pack("display", up=self._display_up))
+        self._tell_display()
         if self._close is not None:
             self.end(self._close)
 
@@ -128,6 +129,9 @@ class Channel:
                 self._tell(control.pack("facts", **self._facts()))
             case {"kind": "event", "name": str(name), "fields": dict(fields)}:
                 self._on_event(name, **fields)
+
+    def _tell_display(self) -> None:
+        self._tell(control.pack("display", up=self._display_up, pid=self._display_pid))
 
     def _tell(self, packet: bytes) -> None:
         if self._server is None:

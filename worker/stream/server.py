@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from worker.outcome import DISPLAY_LOST, DISPLAY_RESTARTING, Close
 from worker.stream import control
 from worker.stream.control import PACKET_MAX_BYTES, State, StreamConfig
+from worker.stream.doze import Doze
 from worker.stream.front import Front, refusal
 from worker.stream.handler import StreamHandler
 from worker.stream.metrics import Counts, Numbers, SessionFacts
@@ -93,6 +94,7 @@ class StreamServer:
         self._channel = channel
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._display_up = True
+        self._doze = Doze()
         self._leave_by: float | None = None
         self._epoll = select.epoll()
         self._epoll.register(channel.fileno(), select.EPOLLIN)
@@ -122,6 +124,7 @@ class StreamServer:
             self._seats_given += 1
             seat = Seat(self._seats_given, grant.role, address)
             self._seats[seat.number] = seat
+            self._doze.wake()
         self.counts.admitted(str(grant.role))
         self._tell(control.pack("token.used", jti=grant.jti, expires_at=grant.expires_at))
         return seat
@@ -131,6 +134,7 @@ class StreamServer:
         with self._lock:
             self._left_sent_bytes += seat.sent_bytes
             self._seats.pop(seat.number, None)
+            self._doze.wake()  # it may go to sleep in a while
         os.eventfd_write(self._wake, 1)
 
     def refused(self, address: tuple[str, int], status: int) -> None:
@@ -192,9 +196,9 @@ class StreamServer:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         self._tell(control.pack("listening"))
         while not self._done():
-            left = self._front.expire()
-            tick = _TICK_S if self._leave_by is None else _FINE_TICK_S
-            for descriptor, _ in self._epoll.poll(tick if left is None else min(left, tick)):
+            reported = [descriptor for descriptor, _ in self._epoll.poll(self._tick())]
+            # The session first: whoever it has told that the stream is ready is let in.
+            for descriptor in sorted(reported, key=lambda each: each != self._channel.fileno()):
                 if descriptor == self._wake:
                     os.eventfd_read(self._wake)
                     self._on_leave()
@@ -204,6 +208,14 @@ class StreamServer:
                     self._front.handle(descriptor)
         self._front.close()
         self._finish_requests()
+
+    def _tick(self) -> float:
+        """Do what is due; the seconds until more may be."""
+        waits = [_TICK_S if self._leave_by is None else _FINE_TICK_S, self._front.expire()]
+        if self.state is State.RUNNING:
+            with self._lock:
+                waits.append(None if self._seats else self._doze.tick())
+        return min(wait for wait in waits if wait is not None)
 
     def _done(self) -> bool:
         if self._leave_by is None:
@@ -230,6 +242,7 @@ class StreamServer:
                 self.state = State(message["state"])
             case "display":
                 self._display_up = message["up"]
+                self._doze.use(message["pid"])
             case "end":
                 self._end(Close(code=message["code"], reason=message["reason"]))
                 self._on_leave()
@@ -241,6 +254,7 @@ class StreamServer:
     def _end(self, close: Close) -> None:
         with self._lock:
             self.state = State.ENDING
+            self._doze.wake()
             seats = list(self._seats.values())
         for seat in seats:
             seat.end(close)

@@ -17,6 +17,7 @@ READY_TIMEOUT_S: Final = 10.0
 _POLL_S: Final = 0.005
 _SCREEN_POLL_MS: Final = 5
 _UPDATE_DELAY_MS: Final = 1
+_NOT_ASKED: Final = ("-noxrandr", "-noxinerama", "-nofbpm", "-noxrecord")
 
 # What the priming client says and hears (RFC 6143, section 7.1).
 _SECURITY_TYPES_BYTES: Final = 2
@@ -46,6 +47,8 @@ def command(display: str, authority: Path, unix_socket: Path) -> list[str]:
         *("-speeds", "lan"),
         *("-wait", str(_SCREEN_POLL_MS), "-defer", str(_UPDATE_DELAY_MS)),
         *("-nodpms", "-nobell"),
+        # Questions that it asks the X server over and over: the screen's size never changes.
+        *_NOT_ASKED,
         # On a still picture it would nap, and show the next change up to a second late.
         *("-nonap", "-sb", "0"),
         "-quiet",

@@ -10,40 +10,26 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 import threading
-from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Final, Protocol
 
 from worker import outcome
 from worker.errors import StartFailed
 from worker.outcome import Outcome, TaskError
 from worker.task.host import OUTPUT_MAX_BYTES
-from worker.task.target import Command, Function
+from worker.task.target import Command
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from worker.children import Child, Children
-    from worker.task.target import Target
+    from worker.task.job import HostProcess, Job
 
 GRACE_S: Final = 3.0
 _LINE_MAX_BYTES: Final = 2 * OUTPUT_MAX_BYTES
 _CHUNK_BYTES: Final = 65536
 _LOG_END_S: Final = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """What a task's process needs to know; `environ` is its whole environment but for DISPLAY."""
-
-    target: Target
-    inputs: Mapping[str, Any]
-    environ: Mapping[str, str]
-    launch: Mapping[str, Any]
-    log: Path
 
 
 class Task(Protocol):
@@ -65,36 +51,20 @@ class Task(Protocol):
 class FunctionTask:
     """A Python function, in a process of its own."""
 
-    def __init__(self, target: Function, job: Job, children: Children) -> None:
-        self._ours, theirs = socket.socketpair()
-        with theirs:
-            descriptor = theirs.fileno()
-            self._child = children.spawn(
-                [sys.executable, "-m", "worker.task.host", str(descriptor)],
-                env=job.environ,
-                death_signal=signal.SIGKILL,
-                pass_fds=[descriptor],
-            )
+    def __init__(self, job: Job, host: HostProcess, children: Children) -> None:
+        self._host = host
+        self._child = children.adopt(host.process)
         self._log = _Log(self._child, job.log)
         self._finished = False
-        self._job = {
-            "file": str(target.file),
-            "module": target.module,
-            "name": target.name,
-            "is_async": target.is_async,
-            "wants": sorted(target.wants) if target.wants is not None else None,
-            "inputs": job.inputs,
-            "launch": job.launch,
-        }
         self._reader: asyncio.StreamReader
         self._writer: asyncio.StreamWriter
 
     async def connect(self) -> None:
-        """Send the job."""
+        """Take over the socket, with what of the job it has not taken yet."""
         self._reader, self._writer = await asyncio.open_unix_connection(
-            sock=self._ours, limit=_LINE_MAX_BYTES
+            sock=self._host.socket, limit=_LINE_MAX_BYTES
         )
-        self._say("job", job=self._job)
+        self._writer.write(self._host.unsent)
 
     async def prepare(self, display: str, xauthority: str) -> None:
         """Launch the browser on the display.
@@ -221,11 +191,13 @@ class CommandTask:
             await self._log.end()
 
 
-async def start(job: Job, children: Children) -> Task:
-    """Start what can be started before there is a display."""
+async def start(job: Job, host: HostProcess | None, children: Children) -> Task:
+    """Take over what was launched already; a COMMAND is started when there is a display."""
     if isinstance(job.target, Command):
         return CommandTask(job.target, job, children)
-    task = FunctionTask(job.target, job, children)
+    if host is None:
+        raise StartFailed("the task's process", "it was not launched")
+    task = FunctionTask(job, host, children)
     await task.connect()
     return task
 

@@ -1,0 +1,60 @@
+"""Starting a program, by itself: without an event loop, so that it can be the first thing done."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import resource
+import subprocess
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+_PR_SET_PDEATHSIG: Final = 1
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
+
+
+def spawn(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    death_signal: int,
+    output: Path | None = None,
+    pass_fds: Sequence[int] = (),
+    descriptor_limit: int | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a program with an empty stdin; its stdout and stderr are one pipe or file.
+
+    It leads a session and process group of its own.
+
+    Args:
+        argv: the program and its arguments; never a shell.
+        env: its whole environment.
+        death_signal: what the kernel sends it should this process die first.
+        output: the file that gets its stdout and stderr; default: a pipe.
+        pass_fds: descriptors that it inherits.
+        descriptor_limit: its soft NOFILE limit; default: this process's.
+
+    Raises:
+        OSError: it cannot be executed.
+    """
+
+    def in_child() -> None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
+        if descriptor_limit is not None:
+            _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(descriptor_limit, hard), hard))
+
+    with contextlib.ExitStack() as stack:
+        return subprocess.Popen(
+            list(argv),
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=stack.enter_context(output.open("wb")) if output else subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=pass_fds,
+            start_new_session=True,
+            preexec_fn=in_child,  # noqa: PLW1509 - two system calls, no locks taken
+        )
