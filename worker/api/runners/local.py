@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _STREAM_READY: Final = "stream.ready"
 _TASK_FINISHED: Final = "task.finished"
+_ORPHANS_GONE_S: Final = 1.0
 
 
 class LocalRunner:
@@ -203,6 +204,7 @@ class LocalRunner:
             self._mind(self._follow(job, folder, process))
         elif folder.began() or folder.last_words():
             await self._store.note_end(job.task_id, _ended(folder, None, cancelled=job.cancel))
+            folder.remove_session()
         elif job.cancel:
             await self._store.note_end(job.task_id, _cancelled())
         else:
@@ -224,6 +226,8 @@ class LocalRunner:
         cancelled = self._store.is_cancelled(job.task_id)
         await self._store.note_end(job.task_id, _ended(folder, returncode, cancelled=cancelled))
         self._free()
+        await asyncio.sleep(_ORPHANS_GONE_S)  # the kernel has told the programs of a killed one
+        await asyncio.to_thread(folder.remove_session)
 
     async def _read(self, task_id: str, folder: Folder) -> None:
         async for event in events(folder):

@@ -19,9 +19,11 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -113,6 +115,16 @@ class Folder:
             return Result.model_validate(result)
         except (OSError, ValueError, RecursionError):
             return None
+
+    def remove_session(self) -> None:
+        """Remove the temporary folder of a worker that was killed; any other has done so itself."""
+        try:
+            with self.events.open("rb") as file:
+                session = Path(json.loads(file.readline())["folder"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return
+        if session.parent == Path(tempfile.gettempdir()) and session.name.startswith("worker-"):
+            shutil.rmtree(session, ignore_errors=True)
 
     def last_words(self) -> str:
         """The end of what the worker complained about."""

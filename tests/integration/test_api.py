@@ -1,0 +1,231 @@
+"""The API with the local runner, end to end: real workers, real viewers, real callbacks."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import http.server
+import json
+import os
+import signal
+import threading
+import uuid
+
+import pytest
+from rfb_client import Viewer
+from viewers import Behaviour, idle
+from worker_run import eventually, marked
+
+BLUE = (20, 120, 220)
+MISSING = {"detail": "Invalid or missing API key"}
+NOT_RUNNING = {"detail": "Stream not available: task is not running"}
+
+
+def not_found(task):
+    return {"detail": f"Task {task} not found"}
+
+
+@pytest.fixture
+def api(serve):
+    started = serve({"WORKER_MAX_RUNNING": "2"})
+    started.sign_in()
+    return started
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    return {"gate": str(tmp_path / "gate"), "ran": str(tmp_path / "ran")}
+
+
+def stream(api, task, **more):
+    answer = api.get(f"/tasks/{task}/stream", **more)
+    return answer.status_code, answer.json()
+
+
+def test_a_task_is_watched_from_its_id_to_its_end(api, tmp_path):
+    """POST, wait for `running`, ask for the stream, see the pixels, be told the outcome."""
+    gate = tmp_path / "gate"
+    task = api.begin("painted", input_parameters={"gate": str(gate)})
+    api.until(task, "running")
+    status, body = stream(api, task)
+    assert status == 200
+    assert list(body) == ["stream_url"]
+    assert body["stream_url"].startswith("ws://127.0.0.1:")
+    assert f"/tasks/{task}/websockify?token=" in body["stream_url"]
+    viewer = Viewer.connect(body["stream_url"])
+    eventually(lambda: blue(viewer), what="the task's page")
+    watching = Behaviour(idle, viewer)
+    watching.wait_ready(10)
+    gate.write_text("go")
+    closed = watching.result(20)
+    assert (closed.code, closed.reason) == (1000, "task success")
+    end = api.until(task, "success")
+    assert (end["exit_code"], end["output"], end["error"]) == (0, {"title": "painted"}, None)
+    assert end["created_at"] <= end["started_at"] <= end["finished_at"]
+    assert stream(api, task) == (409, NOT_RUNNING)
+
+
+def blue(viewer):
+    viewer.request_update(incremental=False)
+    viewer.read_update(10)
+    return viewer.pixel(960, 700) == BLUE
+
+
+def test_the_reference_in_its_order(api, inputs):
+    """401 before 404, 404 before 409; queued, running and ended."""
+    tasks = [api.begin("gated", input_parameters=inputs) for _ in range(3)]
+    api.until(tasks[0], "running")
+    api.until(tasks[1], "running")
+    assert stream(api, tasks[2]) == (409, NOT_RUNNING)  # queued
+    assert stream(api, tasks[2], headers={"x-api-key": "wk_no"}) == (401, MISSING)
+    none = str(uuid.uuid4())
+    assert stream(api, none, headers={"x-api-key": ""}) == (401, MISSING)
+    assert stream(api, none) == (404, not_found(none))
+    assert stream(api, "no-uuid") == (404, not_found("no-uuid"))
+    bob = {"x-api-key": api.key("bob")}
+    for task in tasks:
+        assert stream(api, task, headers=bob) == (404, not_found(task))
+    assert stream(api, tasks[0])[0] == 200
+    for task in tasks:
+        assert api.post(f"/tasks/{task}/cancel").status_code == 202
+    for task in tasks:
+        api.until(task, "cancelled")
+        assert stream(api, task) == (409, NOT_RUNNING)
+
+
+def test_control_is_for_keys_that_were_made_for_it(api, inputs):
+    task = api.begin("gated", input_parameters=inputs)
+    api.until(task, "running")
+    status, body = stream(api, task, params={"role": "control"})
+    assert status == 403
+    assert "may not control" in body["detail"]
+    api.sign_in("alice", "--control")
+    status, body = stream(api, task, params={"role": "control"})
+    assert status == 200
+    with Viewer.connect(body["stream_url"]) as viewer:
+        assert (viewer.width, viewer.height) == (1920, 1080)
+
+
+def test_cancelling_a_running_task_twice(api, inputs):
+    task = api.begin("gated", input_parameters=inputs)
+    api.until(task, "running")
+    viewer = Viewer.connect(stream(api, task)[1]["stream_url"])
+    watching = Behaviour(idle, viewer)
+    watching.wait_ready(10)
+    for _ in range(2):
+        assert api.post(f"/tasks/{task}/cancel").status_code == 202
+    closed = watching.result(20)
+    assert (closed.code, closed.reason) == (1000, "task cancelled")
+    assert api.until(task, "cancelled")["exit_code"] == 143
+    answer = api.post(f"/tasks/{task}/cancel")
+    assert (answer.status_code, answer.json()["status"]) == (202, "cancelled")
+
+
+def test_a_task_cancelled_while_it_starts_ends(api, inputs):
+    """At whatever moment: before the process, in its first milliseconds, or later."""
+    tasks = [api.begin("gated", input_parameters=inputs) for _ in range(6)]
+    for task in tasks:
+        assert api.post(f"/tasks/{task}/cancel").status_code == 202
+    ended = [api.until(task, "success", "failed", "cancelled") for task in tasks]
+    assert [end["status"] for end in ended] == ["cancelled"] * 6
+    eventually(lambda: not marked(api.mark, "worker.cli run"), what="their workers' end")
+
+
+def test_a_worker_that_is_killed_is_a_failed_task(api, inputs):
+    task = api.begin("gated", input_parameters=inputs)
+    api.until(task, "running")
+    [pid] = marked(api.mark, "worker.cli run")
+    os.kill(pid, signal.SIGKILL)
+    end = api.until(task, "failed")
+    assert end["exit_code"] == 137
+    assert end["error"]["type"] == "WorkerDied"
+    assert "was killed by signal 9" in end["error"]["message"]
+    echo = api.begin("echo", input_parameters={"a": ["ä", 1.5, None]})
+    assert api.until(echo, "success")["output"] == {"a": ["ä", 1.5, None]}  # its place is free
+    eventually(lambda: not api.left_behind(), what="its temporary folder removed")
+
+
+def test_artifacts_are_downloads(api, tmp_path):
+    gate = tmp_path / "gate"
+    gate.write_text("go")
+    task = api.begin("painted", input_parameters={"gate": str(gate)})
+    api.until(task, "success")
+    listed = {each["name"] for each in api.get(f"/tasks/{task}/artifacts").json()["artifacts"]}
+    assert {"result.json", "task.log", "screen.png", "evil.html"} <= listed
+    got = api.get(f"/tasks/{task}/artifacts/screen.png")
+    assert got.content.startswith(b"\x89PNG")
+    got = api.get(f"/tasks/{task}/artifacts/evil.html")
+    assert got.headers["content-disposition"].startswith("attachment")
+    for name in ("%2e%2e/events.jsonl", "..%2flock", "%2fetc%2fpasswd"):
+        assert api.get(f"/tasks/{task}/artifacts/{name}").status_code == 404
+
+
+def test_no_variable_of_the_api_reaches_a_task(serve, tmp_path):
+    """Not the fleet's secret above all; what holds for every worker does."""
+    api = serve({"WORKER_STREAM_SECRET": "s" * 40, "WORKER_CHROMIUM_SANDBOX": "auto"})
+    api.sign_in()
+    task = api.begin("environment")
+    seen = api.until(task, "success")["output"]
+    own = {name for name in seen if name.startswith("WORKER_")}
+    assert own == {"WORKER_ARTIFACTS_DIR", "WORKER_CHROMIUM", "WORKER_INPUTS", "WORKER_TASK_ID"}
+    assert "s" * 40 not in json.dumps(seen)
+
+
+def test_a_full_queue_is_429(serve, inputs):
+    api = serve({"WORKER_MAX_RUNNING": "1", "WORKER_QUEUE_MAX": "1"})
+    api.sign_in()
+    first = api.begin("gated", input_parameters=inputs)
+    api.until(first, "running")
+    api.begin("gated", input_parameters=inputs)
+    answer = api.post("/inference", {"endpoint_name": "gated"})
+    assert answer.status_code == 429
+    assert int(answer.headers["retry-after"]) > 0
+
+
+def test_a_callback_comes_signed_when_the_task_has_ended(serve):
+    received = []
+
+    class Receiver(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["content-length"]))
+            received.append((dict(self.headers), body))
+            self.send_response(200 if len(received) > 1 else 503)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_):
+            """Say nothing."""
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Receiver)
+    serving = threading.Thread(target=server.serve_forever)
+    serving.start()
+    try:
+        api = serve({"WORKER_CALLBACK_PRIVATE": "true"})
+        api.sign_in()
+        url = f"http://127.0.0.1:{server.server_port}/done"
+        task = api.begin("echo", input_parameters={"n": 7}, callback_url=url)
+        api.event("callback.delivered", wanted=lambda event: event["task_id"] == task)
+    finally:
+        server.shutdown()
+        serving.join()
+        server.server_close()
+    headers, body = received[-1]
+    assert (json.loads(body)["status"], json.loads(body)["output"]) == ("success", {"n": 7})
+    secret = api.key("alice", "--callback-secret")
+    signed = headers["x-worker-timestamp"].encode() + b"." + body
+    wanted = hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()
+    assert headers["x-worker-signature"] == f"sha256={wanted}"
+
+
+def test_a_callback_to_this_machine_is_not_sent(api):
+    answer = api.post("/inference", {"endpoint_name": "echo", "callback_url": "http://127.0.0.1/"})
+    assert answer.status_code == 422
+    task = api.begin("echo", callback_url="http://localhost:1/")
+    failed = api.event("callback.failed", wanted=lambda event: event["task_id"] == task)
+    assert "which is not public" in failed["why"]
+
+
+def test_a_revoked_key_opens_nothing(api):
+    assert api.get("/tasks").status_code == 200
+    api.key("alice", "--revoke")
+    assert api.get("/tasks").json() == MISSING

@@ -1,0 +1,7 @@
+"""Returns its environment."""
+
+import os
+
+
+def run():
+    return dict(os.environ)
