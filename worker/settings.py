@@ -94,6 +94,7 @@ class Settings(BaseSettings):
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
         description="Origins whose pages may open the stream and call the API, comma-separated. "
+        "Name the API's own as well, for its dashboard. "
         "Default: any for the stream, none for the API.",
     )
     stream_base_url: str | None = Field(

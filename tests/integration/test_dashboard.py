@@ -10,6 +10,7 @@ import pytest
 from browser import BLUE, ORANGE, PATIENCE_MS, Sockets, chromium, wait_for_pixel
 from playwright.sync_api import expect
 from worker_run import marked
+from worker_serve import WorkerServe
 
 MIDDLE = (960, 700)
 EVIL = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
@@ -22,6 +23,14 @@ def browser():
     """One browser for the module."""
     with chromium() as launched:
         yield launched
+
+
+@pytest.fixture(scope="module")
+def idle(display_programs, tmp_path_factory):
+    """An API that starts no task, for what needs none."""
+    served = WorkerServe(tmp_path_factory.mktemp("idle"))
+    yield served.start()
+    served.end()
 
 
 @pytest.fixture
@@ -132,16 +141,15 @@ def test_two_viewers(serve, page, tmp_path):
         watching(tab, "ended", outcome="success")
 
 
-def test_wrong_key(serve, page):
+def test_wrong_key(idle, page):
     """A wrong key is said to be one, and is not kept; signing out forgets the right one."""
-    served = serve()
-    page.goto(served.url)
+    page.goto(idle.url)
     page.fill("#key", "wk_wrong")
     page.keyboard.press("Enter")
     expect(page.locator("#sign-in-error")).to_have_text("Invalid or missing API key")
     page.reload()
     expect(page.locator("#sign-in")).to_be_visible()
-    sign_in(page, served)
+    sign_in(page, idle)
     expect(page.locator("#list-empty")).to_contain_text("No task yet")
     page.reload()
     page.click("#sign-out")
@@ -154,9 +162,9 @@ def test_wrong_key(serve, page):
     ]
 
 
-def test_key_revoked(serve, page, tmp_path):
+def test_key_revoked(idle, page):
     """A key that is revoked while one watches leads back to signing in, with the API's words."""
-    sign_in(page, serve())
+    sign_in(page, idle)
     refusal = {"detail": "Invalid or missing API key"}
     page.route("**/api/v1/tasks?*", lambda route: route.fulfill(status=401, json=refusal))
     expect(page.locator("#sign-in-error")).to_have_text("Invalid or missing API key")
@@ -235,9 +243,9 @@ def test_control(serve, page, tmp_path):
     watching(page, "ended", outcome="success")
 
 
-def test_form(serve, page):
+def test_form(idle, page):
     """What the API complains about stands at the fields; JSON and rows are one form."""
-    sign_in(page, serve())
+    sign_in(page, idle)
     page.click("#to-start")
     page.click("#submit")
     expect(page.locator("#endpoint-error")).to_have_text("Which endpoint?")
@@ -268,9 +276,9 @@ def test_form(serve, page):
     expect(page.locator("#timeout-error")).to_contain_text("86400")
 
 
-def test_queue_full(serve, page):
+def test_queue_full(idle, page):
     """A full queue is told in words, with the time after which to try again."""
-    sign_in(page, serve())
+    sign_in(page, idle)
     page.route(
         "**/api/v1/inference",
         lambda route: route.fulfill(
@@ -283,18 +291,18 @@ def test_queue_full(serve, page):
     expect(page.locator("#start-error")).to_have_text("The queue is full. Try again in 7 s.")
 
 
-def test_api_away(serve, page):
+def test_api_away(idle, page):
     """An API that does not answer is told, and that it is back as well."""
-    sign_in(page, serve())
+    sign_in(page, idle)
     page.route("**/api/v1/tasks?*", lambda route: route.abort())
     expect(page.locator("#trouble")).to_have_text("The API does not answer. Trying again.")
     page.unroute("**/api/v1/tasks?*")
     expect(page.locator("#trouble")).to_have_text("")
 
 
-def test_pages_and_filter(serve, page):
+def test_pages_and_filter(idle, page):
     """The list is shown a page at a time, of one status where that is asked for."""
-    sign_in(page, serve())
+    sign_in(page, idle)
     asked = []
 
     def answer(route):
@@ -332,9 +340,9 @@ def _task(task_id, **more):
     }
 
 
-def test_text_stays_text(serve, page):
+def test_text_stays_text(idle, page):
     """Whatever a task says, down to its id, is shown as it is and never becomes markup."""
-    sign_in(page, serve())
+    sign_in(page, idle)
     evil = _task(
         EVIL,
         endpoint_name=EVIL,
@@ -363,9 +371,9 @@ def test_text_stays_text(serve, page):
     assert page.title() != "owned"
 
 
-def test_no_such_task(serve, page):
+def test_no_such_task(idle, page):
     """A deep link to a task that is not there, or is another account's, says so."""
-    sign_in(page, serve())
+    sign_in(page, idle)
     page.evaluate("location.hash = '#/tasks/nothing'")
     expect(page.locator("#missing-text")).to_have_text("Task nothing not found")
     page.evaluate("location.hash = '#/tasks/..'")
@@ -393,10 +401,10 @@ def test_removed_view_disconnects(serve, page, tmp_path):
 
 
 @pytest.mark.parametrize("width", [320, 390, 768])
-def test_narrow(serve, page, width):
+def test_narrow(idle, page, width):
     """On a phone nothing is wider than the screen, and the list is a page of its own."""
     page.set_viewport_size({"width": width, "height": 700})
-    sign_in(page, serve())
+    sign_in(page, idle)
     for address in ("#/", "#/start"):
         page.evaluate("address => { location.hash = address }", address)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -406,9 +414,9 @@ def test_narrow(serve, page, width):
         expect(page.locator("#list")).to_be_visible()
 
 
-def test_keyboard(serve, page):
+def test_keyboard(idle, page):
     """All can be done by keyboard: the focus goes through sign-in, list and form in their order."""
-    sign_in(page, serve())
+    sign_in(page, idle)
     page.locator("#filter").focus()
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Shift+Tab")

@@ -1,5 +1,7 @@
 /** Small things for drawing: elements whose content is only ever text, and times in words. */
 
+import { clock } from "../live/view-panel.js";
+
 /**
  * Make an element. Strings become text nodes, so nothing that a task says is ever markup.
  *
@@ -65,6 +67,13 @@ export function elapsedS({ started_at: start, finished_at: end }) {
   const from = Date.parse(start ?? "");
   if (Number.isNaN(from)) return null;
   return Math.max(0, Math.floor(((end ? Date.parse(end) : Date.now()) - from) / 1000));
+}
+
+/** "0.4 s" for what was short, else as a clock has it. */
+export function duration(task) {
+  const seconds = (Date.parse(task.finished_at ?? "") - Date.parse(task.started_at ?? "")) / 1000;
+  if (Number.isNaN(seconds)) return "–";
+  return seconds < 60 ? `${Math.max(0.1, seconds).toFixed(1)} s` : clock(Math.floor(seconds));
 }
 
 /** "12 B", "3.4 kB", "1.2 MB". */

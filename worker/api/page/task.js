@@ -2,7 +2,7 @@
 
 import { $, clock, notify, setText, setTextOrHide } from "../live/view-panel.js";
 import { isOver, Poller } from "./api.js";
-import { elapsedS, make, moment, size, write } from "./dom.js";
+import { duration, elapsedS, make, moment, size, write } from "./dom.js";
 import { STATUS_WORDS } from "./tasks.js";
 import { Watch } from "./watch.js";
 
@@ -153,12 +153,11 @@ function drawResult(task) {
   $("traceback").hidden = !error?.traceback;
   write($("traceback").querySelector("pre"), error?.traceback ?? "");
   setText("inputs", JSON.stringify(task.input_parameters ?? {}, null, 2));
-  const took = elapsedS(task);
   const facts = {
     Created: moment(task.created_at),
     Started: moment(task.started_at),
     Finished: moment(task.finished_at),
-    Took: took === null ? "–" : clock(took),
+    Took: duration(task),
     "Exit code": String(task.exit_code ?? "–"),
   };
   $("times").replaceChildren(...Object.entries(facts).map(([name, value]) =>

@@ -2,7 +2,7 @@
 
 import { $, clock, setText } from "../live/view-panel.js";
 import { isOver, Poller } from "./api.js";
-import { ago, elapsedS, make, sync, write } from "./dom.js";
+import { ago, duration, elapsedS, make, sync, write } from "./dom.js";
 
 const PAGE_TASKS = 25;
 const BUSY_POLL_MS = 2000;
@@ -119,7 +119,8 @@ function drawRow(row, task, isChosen) {
   write(name, task.endpoint_name);
   write(status, STATUS_WORDS[task.status] ?? task.status);
   const took = elapsedS(task);
-  write(when, [ago(task.created_at), took === null ? "" : clock(took)].filter(Boolean).join(" · "));
+  const length = isOver(task) ? duration(task) : took !== null && clock(took);
+  write(when, [ago(task.created_at), took !== null && length].filter(Boolean).join(" · "));
   if (isChosen) row.firstElementChild.setAttribute("aria-current", "page");
   else row.firstElementChild.removeAttribute("aria-current");
 }

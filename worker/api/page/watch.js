@@ -120,7 +120,8 @@ export class Watch {
   #draw(status) {
     const full = { outcome: null, code: null, reason: "", role: null, ...status };
     markState($("watch"), full);
-    showControl(full);
+    // The API does not tell whether somebody else has control.
+    showControl(full, null);
     showWords(describe(full, {
       wasConnected: this.#wasConnected,
       answers: true,

@@ -116,13 +116,13 @@ export function notify(text) {
   noticeTimer = setTimeout(() => setText("notice", ""), NOTICE_MS);
 }
 
-/** The switch; `held` says whether anybody has control. */
+/** The switch; `held` says whether anybody has control, null that it is not known. */
 export function showControl({ state, role, takingControl = false }, held) {
   const control = $("control");
   control.disabled = state !== "connected";
   control.setAttribute("aria-checked", String(role === "control"));
   control.setAttribute("aria-busy", String(takingControl));
-  let holder = "nobody has control";
+  let holder = held === null ? "" : "nobody has control";
   if (state !== "connected") holder = "";
   else if (role === "control") holder = "you have control";
   else if (takingControl) holder = "asking for control";
