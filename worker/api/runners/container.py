@@ -204,22 +204,6 @@ def record(container: Container, details: Mapping[str, Any]) -> TaskRecord:
     return known
 
 
-def with_result(known: TaskRecord, result: Any) -> TaskRecord:
-    """Add what the worker itself wrote about the end; what is no result changes nothing."""
-    try:
-        status = TaskStatus(result["status"])
-        output, error = result["output"], result["error"]
-        exit_code = int(result["exit_code"])
-    except (KeyError, TypeError, ValueError):
-        return known
-    told = isinstance(error, dict) and {"type", "message"} <= error.keys()
-    if not status.ended or not (told or error is None):
-        return known
-    return dataclasses.replace(
-        known, status=status, exit_code=exit_code, output=output, error=error
-    )
-
-
 def _end(container: Container, state: Mapping[str, Any], created: str) -> dict[str, Any]:
     """How it ended, as far as the engine can tell: the worker's own word outranks this."""
     finished_at = _time(state["FinishedAt"])

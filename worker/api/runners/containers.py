@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import json
 from collections import OrderedDict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -16,8 +15,8 @@ from worker.api.runners.container import (
     NETWORK_LABEL,
     Container,
     record,
-    with_result,
 )
+from worker.api.runners.results import parsed, with_result
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -98,10 +97,7 @@ class Containers:
 
     async def _result(self, container: Container) -> Any:
         content = await self._engine.call_if_there(self._read_result, container.id)
-        try:
-            return json.loads(content or b"null")
-        except ValueError:
-            return None
+        return parsed(content)
 
     def _read_result(self, container_id: str) -> bytes | None:
         with contextlib.closing(self._archive(container_id, "result.json")) as archive:

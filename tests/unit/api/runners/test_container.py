@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from worker.api.runners import Order, TaskStatus
-from worker.api.runners.container import TOLD, Container, Shape, record, with_result
+from worker.api.runners.container import TOLD, Container, Shape, record
+from worker.api.runners.results import with_result
 
 TASK_ID = "11111111-2222-4333-8444-555555555555"
 CREATED_AT = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
