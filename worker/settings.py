@@ -157,6 +157,14 @@ class Settings(BaseSettings):
     seccomp_file: Path | None = Field(
         default=None, description="The containers' seccomp profile. Default: `docker/seccomp.json`."
     )
+    job_template: Path | None = Field(
+        default=None,
+        description="The Job that the kubernetes runner makes tasks from. Default: "
+        "`docker/k8s/task/job.yaml`.",
+    )
+    kubernetes_namespace: str | None = Field(
+        default=None, description="Where its Jobs are. Default: the API's own namespace."
+    )
     callback_private: bool = Field(
         default=False,
         description="Let callbacks go to loopback, private and link-local addresses.",

@@ -1,9 +1,11 @@
-"""The Kubernetes API: its calls made in threads, bounded in time, tried again, its errors made ours."""
+"""The Kubernetes API: calls in threads, bounded in time and tried again, its errors made ours."""
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -32,9 +34,7 @@ _DELAYS_S: Final = (0.2, 0.5, 1.0)
 _RETRY_AFTER_MAX_S: Final = 5.0
 _AGAIN: Final = frozenset({408, 429, 500, 502, 503, 504})
 _PAGE: Final = 500
-_SERVICE_ACCOUNT_NAMESPACE: Final = Path(
-    "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
-)
+_SERVICE_ACCOUNT_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _DEFAULT_NAMESPACE: Final = "worker"
 
 
@@ -58,8 +58,11 @@ class Cluster:
 
     def __init__(self, namespace: str | None) -> None:
         """Raises SettingError when no cluster is configured."""
-        from kubernetes import client, config  # noqa: PLC0415 - 0.3 s that only this runner needs
-        from urllib3.exceptions import HTTPError  # noqa: PLC0415 - the same
+        from urllib3.exceptions import HTTPError  # noqa: PLC0415 - only this runner needs it
+
+        # By name: half of the library is typed, which is worse than none.
+        client: Any = importlib.import_module("kubernetes.client")
+        config: Any = importlib.import_module("kubernetes.config")
 
         self._lost = (HTTPError, client.ApiException, OSError)
         configuration = client.Configuration()
@@ -70,8 +73,10 @@ class Cluster:
             found = _read(_SERVICE_ACCOUNT_NAMESPACE)
         except config.ConfigException:
             try:
-                config.load_kube_config(client_configuration=configuration)
-                found = config.list_kube_config_contexts()[1]["context"].get("namespace")
+                # The library reads the variable once, when it is imported.
+                file = os.environ.get("KUBECONFIG") or None
+                config.load_kube_config(file, client_configuration=configuration)
+                found = config.list_kube_config_contexts(file)[1]["context"].get("namespace")
             except (config.ConfigException, OSError) as error:
                 raise SettingError(
                     "WORKER_RUNNER=kubernetes: no cluster is configured here; run it inside one, "
@@ -87,7 +92,7 @@ class Cluster:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._client.rest_client.close()
 
-    async def do(  # noqa: PLR0913 - what a request is made of
+    async def do(
         self,
         verb: str,
         resource: str,
@@ -139,9 +144,7 @@ class Cluster:
             if not query["continue"]:
                 return found
 
-    async def _answered(
-        self, method: str, path: str, query: dict[str, str], body: Any
-    ) -> _Answer:
+    async def _answered(self, method: str, path: str, query: dict[str, str], body: Any) -> _Answer:
         loop = asyncio.get_running_loop()
         why = ""
         for delay_s in (*_DELAYS_S, None):
@@ -173,7 +176,7 @@ class Cluster:
             body=body,
             auth_settings=["BearerToken"],
         )
-        response = self._client.call_api(*request, _request_timeout=_TIMEOUT_S)
+        response: Any = self._client.call_api(*request, _request_timeout=_TIMEOUT_S)
         content = response.read() or b""
         after = response.getheader("Retry-After") or ""
         wait_s = min(float(after), _RETRY_AFTER_MAX_S) if after.isdigit() else 0.0
