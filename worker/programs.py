@@ -118,7 +118,7 @@ class Supervisord:
         gone = asyncio.ensure_future(exited(pid))
         try:
             try:
-                await self.call("stopProcess", name, False)
+                await self.call("stopProcess", name, False, timeout_s=STOP_TIMEOUT_S)
             except (xmlrpc.client.Error, http.client.HTTPException, OSError):
                 if not gone.done():
                     send_signal(pid, signal.SIGTERM)
@@ -135,18 +135,19 @@ class Supervisord:
         ended = asyncio.ensure_future(self.process.wait())
         started = time.monotonic()
         try:
-            await self.call("shutdown")
+            await self.call("shutdown", timeout_s=STOP_TIMEOUT_S)
             while not ended.done() and time.monotonic() - started < STOP_TIMEOUT_S:
                 await asyncio.wait([ended], timeout=_POLL_S)
                 if not ended.done():
-                    await self.call("getState")  # wakes its loop, which else sleeps a second
+                    # Wakes its loop, which else sleeps a second.
+                    await self.call("getState", timeout_s=STOP_TIMEOUT_S)
         except (xmlrpc.client.Error, OSError, http.client.HTTPException, TimeoutError):
             pass  # it is on its way out, or broken: either way stop() below ends it
         finally:
             ended.cancel()
         await self.process.stop(STOP_TIMEOUT_S)
 
-    async def call(self, method: str, *args: object) -> Any:
+    async def call(self, method: str, *args: object, timeout_s: float = _RPC_TIMEOUT_S) -> Any:
         """One XML-RPC call, on a transport of its own: a failed one cannot be used again.
 
         Raises:
@@ -154,7 +155,7 @@ class Supervisord:
             OSError, TimeoutError: supervisord did not answer.
         """
         name = method if "." in method else f"supervisor.{method}"
-        async with self._one_call, asyncio.timeout(_RPC_TIMEOUT_S):
+        async with asyncio.timeout(timeout_s), self._one_call:
             return await in_thread(_call, f"unix://{self.folder}/supervisor.sock", name, args)
 
     async def last_words(self, name: str) -> str:
