@@ -298,6 +298,17 @@ def test_api_away(idle, page):
     expect(page.locator("#trouble")).to_have_text("The API does not answer. Trying again.")
     page.unroute("**/api/v1/tasks?*")
     expect(page.locator("#trouble")).to_have_text("")
+    page.route("**/api/v1/tasks?*", lambda route: route.fulfill(body="<h1>A proxy's page</h1>"))
+    expect(page.locator("#trouble")).to_contain_text("could not be read")
+    page.unroute("**/api/v1/tasks?*")
+    expect(page.locator("#trouble")).to_have_text("")
+
+
+def test_docs(idle, page):
+    """`/docs` draws itself under its policy, and can be framed nowhere."""
+    answer = page.goto(f"{idle.url}/docs")
+    expect(page.locator(".opblock-summary-path").first).to_be_visible()
+    assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
 
 
 def test_pages_and_filter(idle, page):
@@ -426,3 +437,24 @@ def test_keyboard(idle, page):
     page.keyboard.type("nothing-here")
     page.keyboard.press("Enter")
     expect(page.locator("#endpoint")).to_have_attribute("aria-invalid", "true")
+
+
+def test_hidden(idle, page):
+    """A hidden page asks the API nothing; once seen again it asks at once."""
+    page.clock.install()
+    sign_in(page, idle)
+    page.evaluate(
+        """() => { window.seen = "hidden";
+        Object.defineProperty(document, "visibilityState", { get: () => window.seen }); }"""
+    )
+    with page.expect_response("**/api/v1/tasks?*"):  # the one that was due already
+        page.clock.run_for(5_000)
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.clock.run_for(60_000)
+    assert asked == []
+    with page.expect_request("**/api/v1/tasks?*"):
+        page.evaluate(
+            """() => { window.seen = "visible";
+            document.dispatchEvent(new Event("visibilitychange")); }"""
+        )

@@ -66,7 +66,7 @@ export class Api {
 
   async artifact(id, name) {
     const path = name.split("/").map(segment).join("/");
-    return (await this.#send(`${address(id)}/artifacts/${path}`)).blob();
+    return this.#body(`${address(id)}/artifacts/${path}`, {}, (response) => response.blob());
   }
 
   /** A fresh stream URL, as the live view wants it. */
@@ -77,11 +77,22 @@ export class Api {
     return fetchStreamUrl(`${address(id)}/stream${query}`, { headers, signal });
   }
 
-  async #json(path, options) {
-    return (await this.#send(path, options)).json();
+  #json(path, options = {}) {
+    return this.#body(path, options, (response) => response.json());
   }
 
-  async #send(path, { headers = {}, ...options } = {}) {
+  /** A body can break off, or come from something in between that is not the API. */
+  async #body(path, options, read) {
+    const response = await this.#send(path, options);
+    try {
+      return await read(response);
+    } catch (error) {
+      if (options.signal?.aborted) throw error;
+      throw new ApiError(0, "The API's answer could not be read.");
+    }
+  }
+
+  async #send(path, { headers = {}, ...options }) {
     let response;
     try {
       response = await fetch(path, {
