@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from worker import outcome
-from worker.children import Children
+from worker.children import Children, preload_sweep
 from worker.errors import SessionError, StartFailed
 from worker.events import rfc3339
 from worker.outcome import Outcome, TaskError
@@ -142,6 +142,7 @@ class _Session:
             async with asyncio.timeout(self.plan.timeout_s):
                 await task.go()
                 self.events.emit("task.started", target=self.plan.target.text)
+                preload_sweep()
                 ended = await task.ended()
         except TimeoutError:
             return outcome.timed_out(self.plan.timeout_s)

@@ -98,7 +98,9 @@ class Worker:
 
     def own_processes(self) -> list[int]:
         """All but Chromium, Playwright's driver and the task."""
-        return processes.tree(self.process.pid, without=[self.puppet.pid])
+        found = processes.tree(self.process.pid, without=[self.puppet.pid])
+        # Chromium's crash handlers leave its tree, and the worker adopts them.
+        return [pid for pid in found if "crashpad" not in processes.name(pid)]
 
     def wait(self) -> float:
         """Wait for its end; the moment of it."""

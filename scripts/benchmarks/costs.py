@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MANY = 5
 SETTLE_S = 1.0
+NOBODY_SETTLE_S = 5.0  # the worker goes to rest a while after the last viewer has left
 
 
 def h(plan: Plan) -> list[Line]:
@@ -30,7 +31,7 @@ def h(plan: Plan) -> list[Line]:
             for count, percents in found.items():
                 urls = [worker.url() for _ in range(count)]
                 with Audience(urls) if urls else contextlib.nullcontext():
-                    time.sleep(SETTLE_S)
+                    time.sleep(SETTLE_S if count else NOBODY_SETTLE_S)
                     percents.append(_cpu_percent(worker, plan.window_s))
         worker.puppet.finish()
     return [

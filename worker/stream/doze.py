@@ -3,7 +3,7 @@
 It looks at the screen two hundred times a second, 3 % of a core, whether anybody watches or not.
 Letting it go and starting it again would cost the next viewer half a second, so it is stopped as
 it is (SIGSTOP). What the X server has to tell it waits meanwhile in the X server's memory, so
-once a second it gets a moment to take that in.
+every two seconds it gets a moment to take that in.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 from typing import Final
 
 SETTLE_S: Final = 3.0  # from its start, or the last viewer's leaving
-SLEEP_S: Final = 1.0
+SLEEP_S: Final = 2.0
 MOMENT_S: Final = 0.015
 
 

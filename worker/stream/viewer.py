@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 
 # The end: the last frame is out when x11vnc has been quiet for so long, or after so long anyway.
-QUIET_S: Final = 0.15
-LAST_FRAME_S: Final = 0.35
+QUIET_S: Final = 0.1  # x11vnc looks at the screen twenty times meanwhile
+LAST_FRAME_S: Final = 0.3
 FLUSH_S: Final = 0.3  # what is queued may still leave before the Close frame
 CLOSE_S: Final = 1.0  # for the peer's answering Close
 VERDICT_S: Final = 0.3  # for the session to say why x11vnc is gone

@@ -14,6 +14,7 @@ Messages are lines of JSON over the socket FD:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import importlib.util
 import inspect
@@ -30,11 +31,12 @@ from worker.task import browser
 from worker.task.target import PARAMETERS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
 OUTPUT_MAX_BYTES: Final = 16 * 1024 * 1024
 _PUMP_MS: Final = 100
+_COMPILE_CACHE: Final = "NODE_COMPILE_CACHE"
 _MODULE_NAME: Final = "worker_task"
 
 
@@ -113,7 +115,8 @@ async def _run_async(
     if "page" in job["wants"]:
         from playwright.async_api import async_playwright  # noqa: PLC0415 - only if it is wanted
 
-        playwright = await async_playwright().start()
+        with _compiled_driver():
+            playwright = await async_playwright().start()
     if call is None:
         _use_display(session.hear("display"))
     page = None
@@ -165,7 +168,8 @@ def _run_sync(session: Session, job: dict[str, Any], call: Callable[..., Any] | 
     if "page" in job["wants"]:
         from playwright.sync_api import sync_playwright  # noqa: PLC0415 - only if it is wanted
 
-        playwright = sync_playwright().start()
+        with _compiled_driver():
+            playwright = sync_playwright().start()
     if call is None:
         _use_display(session.hear("display"))
     page = None
@@ -206,6 +210,23 @@ def _stay(session: Session, page: Any) -> None:
 
 
 # -- both
+
+
+@contextlib.contextmanager
+def _compiled_driver() -> Iterator[None]:
+    """Let Playwright's driver keep its compiled code beside the Python packages, if it can.
+
+    It starts in 0.21 s instead of 0.28 s then. Only the driver is told (Node.js, "Module compile
+    cache"), not the browser and not the task.
+    """
+    if _COMPILE_CACHE in os.environ:
+        yield
+        return
+    os.environ[_COMPILE_CACHE] = str(Path(sys.prefix, "var", "cache", "playwright-driver"))
+    try:
+        yield
+    finally:
+        os.environ.pop(_COMPILE_CACHE, None)
 
 
 def _use_display(message: dict[str, Any]) -> None:
