@@ -17,14 +17,24 @@ class EventProcess:
     """Its events, its exit code, and its stderr (in a file, so that nothing ever blocks)."""
 
     def __init__(
-        self, argv: Sequence[str], *, stderr: Path, env: dict[str, str] | None = None
+        self,
+        argv: Sequence[str],
+        *,
+        stderr: Path,
+        env: dict[str, str] | None = None,
+        cwd: Path | None = None,
     ) -> None:
         self.events: list[dict[str, Any]] = []
         self._changed = threading.Condition()
         self._stderr = stderr
         with stderr.open("wb") as file:
             self.process = subprocess.Popen(
-                argv, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=file
+                argv,
+                env=env,
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=file,
             )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
