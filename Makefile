@@ -22,7 +22,7 @@ lint: setup-dev ## Check style, types and layers
 bench: setup-dev ## Measure speed and cost against the peers; takes about 15 minutes
 	scripts/bench
 
-image: ## Build the images `worker` and `worker-gateway`; IMAGE=NAME names them otherwise
+image: ## Build the images `worker`, `worker-gateway` and `worker-api`; IMAGE=NAME names them otherwise
 	@scripts/image
 
 test-image: setup-dev ## Run the tests of the built images

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from worker.errors import SettingError
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 _RESULT: Final = "result.json"
 _LOG: Final = "task.log"
+BRIEF_MAX_BYTES: Final = 4096  # the kubelet reads no more of a termination message
+_MESSAGE_MAX_CHARS: Final = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +53,35 @@ class Artifacts:
         except BaseException:
             Path(draft).unlink(missing_ok=True)
             raise
+
+
+def write_brief(file: Path, result: Mapping[str, Any]) -> None:
+    """Write an outcome to a file that is there already, as far as BRIEF_MAX_BYTES reach.
+
+    What is too long is left out, the least telling first; `output_omitted` says that the output is.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if file.exists():
+        file.write_bytes(brief(result))
+
+
+def brief(result: Mapping[str, Any]) -> bytes:
+    """`status`, `exit_code`, `output` and `error` as JSON of at most BRIEF_MAX_BYTES."""
+    error = result["error"]
+    short = error and {**error, "traceback": None, "message": error["message"][:_MESSAGE_MAX_CHARS]}
+    whole = {name: result[name] for name in ("status", "exit_code", "output", "error")}
+    tries = (
+        whole,
+        {**whole, "error": error and {**error, "traceback": None}},
+        {**whole, "output": None, "output_omitted": True, "error": short},
+    )
+    for each in tries:
+        text = json.dumps(each, ensure_ascii=False, separators=(",", ":"))
+        if len(text.encode(errors="replace")) <= BRIEF_MAX_BYTES:
+            break
+    return text.encode(errors="replace")
 
 
 def prepare(folder: Path) -> Artifacts:

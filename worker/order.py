@@ -35,6 +35,7 @@ class Plan:
     timeout_s: float
     hold_s: float
     artifacts: Artifacts
+    termination_log: Path | None
     listener: socket.socket
     stream_key: bytes
     novnc_dir: Path | None

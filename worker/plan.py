@@ -73,6 +73,7 @@ def make(settings: Settings, text: str | None, command: Sequence[str] | None) ->
         timeout_s=settings.timeout_s,
         hold_s=settings.hold_s,
         artifacts=kept,
+        termination_log=settings.termination_log,
         listener=listener,
         stream_key=key,
         novnc_dir=novnc_dir,

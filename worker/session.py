@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from worker import outcome
+from worker import artifacts, outcome
 from worker.children import Children, preload_sweep
 from worker.errors import SessionError, StartFailed
 from worker.events import rfc3339
@@ -266,6 +266,8 @@ class _Session:
         }
         try:
             self.plan.artifacts.write_result(json.dumps(result, indent=2, ensure_ascii=False))
+            if self.plan.termination_log is not None:
+                artifacts.write_brief(self.plan.termination_log, result)
         except OSError as error:
             self.events.emit("result.failed", path=str(self.plan.artifacts.result), why=str(error))
             print(f"worker: cannot write the result: {error}", file=sys.stderr)  # noqa: T201

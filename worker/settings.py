@@ -73,6 +73,11 @@ class Settings(BaseSettings):
         default=None,
         description="Where `result.json` and `task.log` go. Default: `artifacts/<task id>`.",
     )
+    termination_log: Path | None = Field(
+        default=None,
+        description="A file that gets the outcome too, in at most 4096 bytes, if it is there: "
+        "Kubernetes' `terminationMessagePath`.",
+    )
     hold_s: float = Field(
         default=0, ge=0, description="Keep display and stream up for so long after the task."
     )

@@ -15,6 +15,7 @@ _EACH_ITS_OWN: Final = frozenset(
         "timeout_s",
         "port",
         "artifacts_dir",
+        "termination_log",
         "inputs",
         "stream_secret",
         "stream_key",

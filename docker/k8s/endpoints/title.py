@@ -1,0 +1,7 @@
+"""An endpoint: POST {"endpoint_name": "title", "input_parameters": {"url": "https://example.com"}}."""
+
+
+async def run(page, inputs):
+    """The title of a page."""
+    await page.goto(inputs["url"])
+    return {"title": await page.title()}
