@@ -102,6 +102,7 @@ export class Watch {
     const { role } = $("watch").dataset;
     this.#wasConnected ||= status.state === "connected";
     this.#draw(status);
+    if (status.state !== "connected" && before === "connected") notify("");
     if (status.role === "control" && role !== "control") {
       this.#view.focus();
       notify("You have control. Press Esc twice to leave the picture with the keyboard.");
