@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from worker.errors import ExtraMissing, InputError, SettingError, UsageError, WorkerError
-from worker.outcome import EXIT_SUCCESS, EXIT_USAGE
+from worker.outcome import EXIT_RAISED, EXIT_SUCCESS, EXIT_USAGE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,6 +70,8 @@ def _dispatch(argv: list[str], signals: _EarlySignals) -> int:
         return _serve(arguments, signals)
     if arguments.command == "api-key":
         return _api_key(arguments)
+    if arguments.command == "doctor":
+        return _doctor()
     return _stream_url(arguments)
 
 
@@ -111,7 +113,16 @@ def _parser() -> _Parser:
     url.add_argument("--host", metavar="HOST", help="the stream's address")
     url.add_argument("--port", metavar="PORT", help="the stream's port")
     _add_api_commands(commands)
+    _add_doctor(commands)
     return parser
+
+
+def _add_doctor(commands: argparse._SubParsersAction[_Parser]) -> None:
+    commands.add_parser(
+        "doctor",
+        help="say what is missing on this machine, and how to mend it",
+        description="Each line is `ok`, or says what to do. Exit code 1 if a task could not run.",
+    )
 
 
 def _add_api_commands(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -262,6 +273,20 @@ def _api_key(arguments: argparse.Namespace) -> int:
         print(accounts.create(file, arguments.account, control=arguments.control))
         print("This key is shown once; only its hash is kept.", file=sys.stderr)
     return EXIT_SUCCESS
+
+
+# -- doctor
+
+
+def _doctor() -> int:
+    from worker import settings  # noqa: PLC0415 - `worker --help` need not wait for it
+    from worker.doctor import report  # noqa: PLC0415 - the same
+
+    findings = []
+    for finding in report.examine(settings.load({})):
+        print(finding, flush=True)
+        findings.append(finding)
+    return EXIT_SUCCESS if report.can_run(findings) else EXIT_RAISED
 
 
 # -- stream-url

@@ -1,0 +1,28 @@
+"""`worker doctor` in the container."""
+
+from __future__ import annotations
+
+from conftest import HARDENED
+from container_run import docker
+
+
+def test_hardened(image):
+    """In the hardened container everything is ok."""
+    lines = docker("run", "--rm", *HARDENED, "--user=12345:12345", image, "doctor").splitlines()
+    assert [line for line in lines if not line.startswith("ok ")] == []
+
+
+def test_defaults(image):
+    """Under Docker's defaults a task can run; what is worse is said, with what to do."""
+    lines = docker("run", "--rm", image, "doctor").splitlines()
+    worse = "\n".join(line for line in lines if not line.startswith("ok "))
+    assert "warn  /dev/shm has 64 MB" in worse
+    assert "--shm-size=1g" in worse
+    assert "--security-opt seccomp=" in worse
+    assert "FAIL" not in worse
+
+
+def test_nowhere_to_write(image):
+    """Read-only without a tmpfs: it says so, and its exit code is 1."""
+    said = docker("run", "--rm", "--read-only", image, "doctor", check=False)
+    assert "--tmpfs /tmp" in said

@@ -1,0 +1,55 @@
+"""`worker doctor` on a real machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from worker_run import PROGRAMS
+
+
+def doctor(**env):
+    """Its exit code and its lines."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("WORKER_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "worker.cli", "doctor"],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=environ | {"WORKER_PORT": "0"} | env,
+        cwd=PROGRAMS,
+    )
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stdout.splitlines()
+
+
+def test_machine_that_runs_tasks(display_programs):
+    """Where tasks run, its exit code is 0 and each line says ok or what to do."""
+    code, lines = doctor()
+    assert code == 0, lines
+    assert all(
+        line.startswith("ok ") or (line.startswith("warn ") and ": " in line) for line in lines
+    )
+    text = "\n".join(lines)
+    for name in ("Xvfb", "x11vnc", "matchbox", "Chromium", "noVNC", "websockify", "/dev/shm"):
+        assert name in text
+    assert "open files" in text
+    assert "of memory" in text
+    assert "display :" in text
+
+
+def test_machine_without_programs(tmp_path):
+    """Where nothing is installed, its exit code is 1 and each program's line says how to get it."""
+    code, lines = doctor(PATH=str(tmp_path), HOME=str(tmp_path))
+    assert code == 1
+    for package in ("xvfb", "x11vnc", "matchbox-window-manager", "chromium"):
+        assert any(
+            line.startswith("FAIL") and f"apt-get install {package}" in line for line in lines
+        )
+
+
+def test_bad_setting():
+    """A bad setting is one line and exit code 64, as for every command."""
+    code, lines = doctor(WORKER_PORT="many")
+    assert (code, lines) == (64, [])

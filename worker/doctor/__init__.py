@@ -1,0 +1,1 @@
+"""The doctor: what is missing on this machine, and how to mend it."""

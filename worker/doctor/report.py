@@ -1,0 +1,52 @@
+"""The doctor's report: every check, each finding a line."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from worker.doctor import machine, software
+from worker.doctor.finding import Level, failure, ok
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from worker.doctor.finding import Finding
+    from worker.settings import Settings
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Look at everything that a task needs."""
+    artifacts = settings.artifacts_dir or Path("artifacts")
+    yield ok(f"Python {platform.python_version()} ({sys.executable})")
+    for check in (
+        software.programs(),
+        software.chromium(settings.chromium),
+        software.novnc(settings.novnc_dir, wanted=settings.serves_debug_page),
+        software.packages(),
+        software.fonts(),
+        machine.shared_memory(),
+        machine.chromium_sandbox(settings.chromium_sandbox),
+        machine.descriptors(),
+        machine.memory(),
+        machine.folders(artifacts),
+        machine.display(),
+        machine.port(settings.host, settings.port),
+    ):
+        yield from _to_its_end(check)
+
+
+def can_run(findings: Iterable[Finding]) -> bool:
+    """Whether a task could run."""
+    return all(finding.level != Level.FAILURE for finding in findings)
+
+
+def _to_its_end(check: Iterator[Finding]) -> Iterator[Finding]:
+    """What a check finds; its own end by an error is a finding too, never a traceback."""
+    try:
+        yield from check
+    except Exception as error:
+        name = getattr(check, "__name__", "a check")
+        yield failure(f"{name.replace('_', ' ')} could not be looked at", str(error))
