@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 READY_TIMEOUT_S: Final = 10.0
 _POLL_S: Final = 0.005
 _SCREEN_POLL_MS: Final = 5
-_UPDATE_DELAY_MS: Final = 1
+_UPDATE_DELAY_MS: Final = 0  # 1 already costs a whole further turn of its loop
 _NOT_ASKED: Final = ("-noxrandr", "-noxinerama", "-nofbpm", "-noxrecord")
 
 # What the priming client says and hears (RFC 6143, section 7.1).
