@@ -15,7 +15,7 @@ import threading
 import time
 from typing import Final
 
-SETTLE_S: Final = 3.0  # from its start, or the last viewer's leaving
+SETTLE_S: Final = 2.0  # from its start, or the last viewer's leaving
 SLEEP_S: Final = 2.0
 MOMENT_S: Final = 0.015
 
