@@ -40,3 +40,4 @@ class Plan:
     stream_key: bytes
     novnc_dir: Path | None
     allowed_origins: tuple[str, ...]
+    max_viewers: int

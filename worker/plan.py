@@ -78,6 +78,7 @@ def make(settings: Settings, text: str | None, command: Sequence[str] | None) ->
         stream_key=key,
         novnc_dir=novnc_dir,
         allowed_origins=settings.allowed_origins,
+        max_viewers=settings.max_viewers,
     )
 
 

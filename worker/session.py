@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from worker import artifacts, outcome
 from worker.children import Children, preload_sweep
+from worker.controller import Controller
 from worker.errors import SessionError, StartFailed
 from worker.events import rfc3339
 from worker.outcome import Outcome, TaskError
@@ -100,6 +101,7 @@ class _Session:
     children: Children
     launched: Launched
     stack: Stack = field(init=False)
+    controller: Controller = field(init=False)
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     stages_ms: dict[str, int] = field(default_factory=dict)
     channel: Channel | None = None
@@ -113,6 +115,9 @@ class _Session:
             events=self.events,
             mark=self._mark,
             on_x11vnc=self._tell_display,
+        )
+        self.controller = Controller(
+            stack=self.stack, events=self.events, answer=self._answer_control
         )
 
     # -- the story
@@ -184,6 +189,7 @@ class _Session:
             parent_pid=self.launched.supervisord.pid,
             on_event=self.events.emit,
             facts=self._facts,
+            on_control=self._on_control,
         )
         await self.stack.start_display()
         await self.stack.start_on_display()
@@ -217,7 +223,11 @@ class _Session:
     async def clear_away(self) -> None:
         """Stop everything; no process, socket or folder is left."""
         self.stack.unwatch()
-        await _each(self._stop_task(), self.stack.stop("x11vnc", "window_manager"))
+        await _each(
+            self._stop_task(),
+            self.controller.close(),
+            self.stack.stop("x11vnc", "window_manager"),
+        )
         await _each(self._stop_display())
         await self.children.sweep(grace_s=SWEEP_GRACE_S, limit_s=SWEEP_LIMIT_S)
         self.stack.remove_display_socket()
@@ -282,6 +292,8 @@ class _Session:
             started_at=rfc3339(self.started_at),
             key_hex=self.plan.stream_key.hex(),
             x11vnc_socket=str(self.stack.x11vnc_socket),
+            x11vnc_control_socket=str(self.stack.x11vnc_control_socket),
+            max_viewers=self.plan.max_viewers,
             novnc_dir=str(novnc_dir) if novnc_dir else None,
             allowed_origins=self.plan.allowed_origins,
         )
@@ -297,6 +309,16 @@ class _Session:
     def _tell_display(self, up: bool) -> None:  # noqa: FBT001 - a callback's one argument
         if self.channel is not None:
             self.channel.set_display_up(up=up, pid=self.stack.x11vnc_pid)
+
+    def _answer_control(self, up: bool) -> None:  # noqa: FBT001 - the same
+        if self.channel is not None:
+            self.channel.answer_control(up=up)
+
+    def _on_control(self, wanted: bool) -> None:  # noqa: FBT001 - the same
+        if wanted:
+            self.controller.want()
+        else:
+            self.controller.leave()
 
     def _address(self) -> dict[str, Any]:
         host, port = self.plan.listener.getsockname()[:2]

@@ -102,6 +102,9 @@ class Settings(BaseSettings):
         "Name the API's own as well, for its dashboard. "
         "Default: any for the stream, none for the API.",
     )
+    max_viewers: int = Field(
+        default=16, ge=1, description="How many may watch at once, besides the one in control."
+    )
     stream_base_url: str | None = Field(
         default=None,
         pattern=r"^wss?://[^/?#\s]+(?:/[^?#\s]*)?$",

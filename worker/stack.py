@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from worker.launch import Launched
     from worker.programs import Supervisord
 
+CONTROL_PROGRAM: Final = "x11vnc_control"
 RESTARTS_MAX: Final = 10
 RESTART_WINDOW_S: Final = 30.0
 RESTART_TIMEOUT_S: Final = 5.0
@@ -74,6 +75,11 @@ class Stack:
     def x11vnc_socket(self) -> Path:
         """Where x11vnc listens."""
         return self.folder / "x11vnc.sock"
+
+    @property
+    def x11vnc_control_socket(self) -> Path:
+        """Where the controller's x11vnc listens, while there is one."""
+        return self.folder / "x11vnc_control.sock"
 
     @property
     def control_socket(self) -> Path:
@@ -132,7 +138,7 @@ class Stack:
         self.events.emit("xvfb.started", display=self.display)
 
     async def start_on_display(self) -> None:
-        """Have supervisord start the window manager and x11vnc."""
+        """Have supervisord start the window manager and x11vnc, and know the controller's."""
         names = ("window_manager", "x11vnc")
         window_manager_program = Program(
             name="window_manager", command=window_manager.command(self.display), restart=True
@@ -142,8 +148,15 @@ class Stack:
             command=x11vnc.command(self.display, self.authority, self.x11vnc_socket),
             restart=True,
         )
+        control_program = Program(
+            name=CONTROL_PROGRAM,
+            command=x11vnc.command(
+                self.display, self.authority, self.x11vnc_control_socket, control=True
+            ),
+            restart=False,
+        )
         pids = await self.supervisord.start_together(
-            *names, add=[window_manager_program, x11vnc_program]
+            *names, add=[window_manager_program, x11vnc_program, control_program]
         )
         self._pids.update(zip(names, pids, strict=True))
 
@@ -162,24 +175,38 @@ class Stack:
         self._prime_x11vnc()
         self.on_x11vnc(True)
 
+    async def start_control(self) -> int:
+        """Start the controller's x11vnc; returns its process id when it accepts connections.
+
+        Raises:
+            StartFailed: it died before, or was not ready in time.
+        """
+        self._pids[CONTROL_PROGRAM] = pid = await self.supervisord.start(CONTROL_PROGRAM)
+        await self._living(CONTROL_PROGRAM, x11vnc.ready(self.x11vnc_control_socket))
+        return pid
+
     async def _ready(self, name: str, ready: Coroutine[Any, Any, object]) -> None:
-        """Wait until a program, which is restarted when it dies, has become ready.
+        """Wait until a program, which is restarted when it dies, has become ready."""
+        pid = self._pids[name]
+        await self._living(name, ready)
+        self._watch(exited(pid), lambda: self._restart(name))
+        self.restarts[name] = 0
+        self.mark(name)
+        self.events.emit(f"{name}.started")
+
+    async def _living(self, name: str, ready: Coroutine[Any, Any, object]) -> None:
+        """Wait until a program that was started has become ready.
 
         Raises:
             StartFailed: it died before, or was not ready in time.
         """
         waiting = asyncio.ensure_future(ready)
-        pid = self._pids[name]
         try:
-            if not await _before_death(waiting, pid):
+            if not await _before_death(waiting, self._pids[name]):
                 said = await self.supervisord.last_words(name)
                 raise StartFailed(name, "it ended", said)
         finally:
             waiting.cancel()
-        self._watch(exited(pid), lambda: self._restart(name))
-        self.restarts[name] = 0
-        self.mark(name)
-        self.events.emit(f"{name}.started")
 
     def _prime_x11vnc(self) -> None:
         self._watchers.append(asyncio.ensure_future(x11vnc.prime(self.x11vnc_socket)))

@@ -76,6 +76,22 @@ async def until_with_page(page, inputs):
     return await page.evaluate("[outerWidth, outerHeight, screen.width, screen.height]")
 
 
+async def field(page, inputs):
+    """A text field that has the focus; when told to end, what is in it."""
+    await page.set_content(
+        "<body style='margin: 0; background: rgb(20, 120, 220)'>"
+        "<textarea autofocus style='width: 1900px; height: 500px; font: 40px monospace'></textarea>"
+    )
+    text = page.locator("textarea")
+    await text.click()
+    file, seen = Path(inputs["file"]), Path(inputs["file"]).with_name("seen")
+    while not file.exists():
+        seen.with_name("draft").write_text(await text.input_value())
+        seen.with_name("draft").replace(seen)
+        await page.wait_for_timeout(10)
+    return await text.input_value()
+
+
 async def recoloured(page, inputs):
     """Blue; when told another colour, that, and return as soon as it is painted."""
     await page.set_content("<body style='background: rgb(20, 120, 220)'>")

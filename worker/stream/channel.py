@@ -28,6 +28,7 @@ class Channel:
         parent_pid: int,
         on_event: Callable[..., None],
         facts: Callable[[], dict[str, Any]],
+        on_control: Callable[[bool], None],
     ) -> None:
         """Listen for stream servers.
 
@@ -38,11 +39,12 @@ class Channel:
             parent_pid: only this process's children are let in: the key is not for the task.
             on_event: gets a name and fields.
             facts: the fields of `metrics.Facts`, for a stream server that is asked for metrics.
+            on_control: told that somebody wants control, or that nobody has it any more.
         """
         self.listening = asyncio.Event()
         self.viewers_gone = asyncio.Event()
         self._config, self._listener, self._parent_pid = config, listener, parent_pid
-        self._on_event = on_event
+        self._on_event, self._on_control = on_event, on_control
         self._facts = facts
         self._state = State.STARTING
         self._display_up = True
@@ -63,6 +65,10 @@ class Channel:
         """Say whether x11vnc can be connected to, and its process id."""
         self._display_up, self._display_pid = up, pid if up else 0
         self._tell_display()
+
+    def answer_control(self, *, up: bool) -> None:
+        """Answer whoever wants control: whether its x11vnc can be connected to."""
+        self._tell(control.pack("control", up=up))
 
     def end(self, close: Close) -> None:
         """Have every viewer told; `viewers_gone` is set when all were."""
@@ -127,6 +133,10 @@ class Channel:
                 self._used.append((jti, expires_at))
             case {"kind": "facts.wanted"}:
                 self._tell(control.pack("facts", **self._facts()))
+            case {"kind": "control.wanted"}:
+                self._on_control(True)
+            case {"kind": "control.left"}:
+                self._on_control(False)
             case {"kind": "event", "name": str(name), "fields": dict(fields)}:
                 self._on_event(name, **fields)
 
@@ -146,6 +156,7 @@ class Channel:
             self._loop.remove_reader(self._server)
             self._server.close()
             self._server = None
+            self._on_control(False)
         if self._close is not None:
             self.viewers_gone.set()  # with their server, all viewers are gone
 

@@ -6,9 +6,10 @@ configuration together with the listening TCP socket (SCM_RIGHTS), so that a res
 the port nor the connections that wait on it. No secret is in a file or an environment.
 
     session → server   configure {…} + descriptor | state {state} | display {up, pid}
-                       | end {code, reason} | quit | facts {stages_ms, restarts, pids}
+                       | control {up} | end {code, reason} | quit
+                       | facts {stages_ms, restarts, pids}
     server → session   listening | token.used {jti, expires_at} | viewers.gone | event {name, …}
-                       | facts.wanted
+                       | control.wanted | control.left | facts.wanted
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ class StreamConfig:
     started_at: str
     key_hex: str
     x11vnc_socket: str
+    x11vnc_control_socket: str
+    max_viewers: int
     novnc_dir: str | None  # None: no debug page
     allowed_origins: tuple[str, ...] = ()
 

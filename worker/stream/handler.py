@@ -155,6 +155,8 @@ class StreamHandler(ProxyRequestHandler):  # type: ignore[misc]  # websockify is
         self._display = self._connect_display(grant.role)
 
     def _connect_display(self, role: Role) -> socket.socket:
+        if role is Role.CONTROL and not self.server.start_control():
+            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, DISPLAY_RESTARTING, {"Retry-After": "1"})
         server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             server.connect(self.server.token_plugin.display_socket(role))

@@ -71,7 +71,7 @@ POINTER_EVENT: Final = struct.Struct(">BBHH")  # type, buttons, x, y
 UPDATE_REQUEST: Final = struct.Struct(">BBHHHH")  # type, incremental, x, y, width, height
 _PIXEL_FORMAT: Final = struct.Struct(">4xBBx?HHHBBB3x")  # bits, depth, true colour, maxima, shifts
 _ENCODINGS_HEAD: Final = struct.Struct(">BxH")  # type, count
-_CUT_TEXT_HEAD: Final = struct.Struct(">4xi")  # length
+_CUT_TEXT_HEAD: Final = struct.Struct(">B3xi")  # type, length
 _QEMU_HEAD: Final = struct.Struct(">xBH")  # submessage, operation
 _QEMU_KEY_EVENT: Final = struct.Struct(">xxHI4x")  # down, keysym
 
@@ -183,7 +183,7 @@ def _served_encodings(raw: bytes) -> bytes:
 
 def _cut_text_size(head: bytes) -> int:
     """ClientCutText, RFC 6143 §7.5.6; a negative length marks rfbproto's extended clipboard."""
-    (length,) = _CUT_TEXT_HEAD.unpack(head)
+    _, length = _CUT_TEXT_HEAD.unpack(head)
     if abs(length) > MAX_CUT_TEXT_BYTES:
         raise ProtocolViolation("cut text too long")
     if -_EXTENDED_CUT_TEXT_FLAGS_BYTES < length < 0:
@@ -192,8 +192,25 @@ def _cut_text_size(head: bytes) -> int:
 
 
 def _is_plain_cut_text(head: bytes) -> bool:
-    (length,) = _CUT_TEXT_HEAD.unpack(head)
+    _, length = _CUT_TEXT_HEAD.unpack(head)
     return int(length) >= 0
+
+
+def _utf8_cut_text(raw: bytes) -> bytes:
+    """Turn Latin-1 into UTF-8; what is UTF-8 already stays as it is.
+
+    RFC 6143 has Latin-1. x11vnc hands the bytes on as they are, and Chromium reads them as UTF-8.
+    A text that has become too long for libvncserver does not pass.
+    """
+    text = raw[_CUT_TEXT_HEAD.size :]
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        text = text.decode("latin-1").encode()
+        if len(text) > MAX_CUT_TEXT_BYTES:
+            return b""
+        return _CUT_TEXT_HEAD.pack(MessageType.CLIENT_CUT_TEXT, len(text)) + text
+    return raw
 
 
 def _fence_size(head: bytes) -> int:
@@ -257,7 +274,10 @@ MESSAGES: Final[dict[int, Message]] = {
     MessageType.KEY_EVENT: Message(head_bytes=KEY_EVENT.size, control=_always),
     MessageType.POINTER_EVENT: Message(head_bytes=POINTER_EVENT.size, control=_always),
     MessageType.CLIENT_CUT_TEXT: Message(
-        head_bytes=_CUT_TEXT_HEAD.size, size=_cut_text_size, control=_is_plain_cut_text
+        head_bytes=_CUT_TEXT_HEAD.size,
+        size=_cut_text_size,
+        control=_is_plain_cut_text,
+        rewrite=_utf8_cut_text,
     ),
     MessageType.ENABLE_CONTINUOUS_UPDATES: Message(head_bytes=10),
     MessageType.CLIENT_FENCE: Message(head_bytes=9, size=_fence_size),

@@ -21,7 +21,13 @@ from worker.stream.doze import Doze
 from worker.stream.front import Front, refusal
 from worker.stream.handler import StreamHandler
 from worker.stream.metrics import Counts, Numbers, SessionFacts
-from worker.stream.refusal import BAD_TOKEN, NOT_RUNNING, Refusal
+from worker.stream.refusal import (
+    BAD_TOKEN,
+    CONTROL_TAKEN,
+    NOT_RUNNING,
+    TOO_MANY_VIEWERS,
+    Refusal,
+)
 from worker.stream.token_plugin import StreamTokenPlugin
 from worker.stream.tokens import Grant, Role, TokenRefused, mint, stream_url
 
@@ -33,6 +39,8 @@ if TYPE_CHECKING:
 
 REQUEST_THREADS_MAX: Final = 128
 GOODBYE_S: Final = 2.0
+CONTROL_START_S: Final = 5.0
+RETRY_AFTER_S: Final = 5
 _LAST_ANSWERS_S: Final = 1.0
 _TICK_S: Final = 1.0
 _FINE_TICK_S: Final = 0.01
@@ -80,7 +88,9 @@ class StreamServer:
         self.config = config
         self.state = state
         self.token_plugin = StreamTokenPlugin(
-            config.task_id, bytes.fromhex(config.key_hex), config.x11vnc_socket
+            config.task_id,
+            bytes.fromhex(config.key_hex),
+            {Role.VIEW: config.x11vnc_socket, Role.CONTROL: config.x11vnc_control_socket},
         )
         self.ws_connection = False  # websockify's handler sets it
         self._lock = threading.Lock()
@@ -95,6 +105,8 @@ class StreamServer:
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._display_up = True
         self._doze = Doze()
+        self._control_up = False
+        self._control_answered = threading.Event()
         self._leave_by: float | None = None
         self._epoll = select.epoll()
         self._epoll.register(channel.fileno(), select.EPOLLIN)
@@ -109,14 +121,22 @@ class StreamServer:
         return self.state is State.RUNNING and self._display_up
 
     def admit(self, grant: Grant, address: str) -> Seat:
-        """Give a viewer a seat and use its token up.
+        """Give a viewer a seat and use its token up; whom it refuses keeps the token.
+
+        Control is one seat, besides those for viewers: a full house can still be helped.
 
         Raises:
-            Refusal: 401, 409.
+            Refusal: 401, 409, 503.
         """
         with self._lock:
             if self.state is not State.RUNNING:
                 raise Refusal(HTTPStatus.CONFLICT, NOT_RUNNING)
+            taken = sum(seat.role is grant.role for seat in self._seats.values())
+            if grant.role is Role.CONTROL and taken:
+                raise Refusal(HTTPStatus.CONFLICT, CONTROL_TAKEN)
+            if taken >= self.config.max_viewers:
+                retry = {"Retry-After": str(RETRY_AFTER_S)}
+                raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, TOO_MANY_VIEWERS, retry)
             try:
                 self.token_plugin.spend(grant)
             except TokenRefused:
@@ -129,10 +149,18 @@ class StreamServer:
         self._tell(control.pack("token.used", jti=grant.jti, expires_at=grant.expires_at))
         return seat
 
+    def start_control(self) -> bool:
+        """Have the controller's x11vnc started; whether it can be connected to, in time."""
+        self._control_answered.clear()  # there is one controller, so nobody else waits for it
+        self._tell(control.pack("control.wanted"))
+        return self._control_answered.wait(CONTROL_START_S) and self._control_up
+
     def leave(self, seat: Seat) -> None:
         """The viewer is gone."""
         with self._lock:
             self._left_sent_bytes += seat.sent_bytes
+            if seat.role is Role.CONTROL:  # before the next one can say that it wants it
+                self._tell(control.pack("control.left"))
             self._seats.pop(seat.number, None)
             self._doze.wake()  # it may go to sleep in a while
         os.eventfd_write(self._wake, 1)
@@ -243,6 +271,9 @@ class StreamServer:
             case "display":
                 self._display_up = message["up"]
                 self._doze.use(message["pid"])
+            case "control":
+                self._control_up = message["up"]
+                self._control_answered.set()
             case "end":
                 self._end(Close(code=message["code"], reason=message["reason"]))
                 self._on_leave()

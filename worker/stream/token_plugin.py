@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from websockify.token_plugins import BasePlugin
 
 from worker.stream.tokens import Grant, Role, TokenRefused, verify
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 UNIX_SOCKET: Final = "unix_socket"  # websockify's word for a target that is one
 
@@ -15,11 +18,11 @@ UNIX_SOCKET: Final = "unix_socket"  # websockify's word for a target that is one
 class StreamTokenPlugin(BasePlugin):  # type: ignore[misc]  # websockify is untyped
     """Knows the task's key, and which tokens were used."""
 
-    def __init__(self, task_id: str, key: bytes, x11vnc_socket: str) -> None:
-        super().__init__(x11vnc_socket)
+    def __init__(self, task_id: str, key: bytes, sockets: Mapping[Role, str]) -> None:
+        super().__init__(sockets[Role.VIEW])
         self._task_id = task_id
         self._key = key
-        self._x11vnc_socket = x11vnc_socket
+        self._sockets = sockets
         self._used: dict[str, int] = {}
 
     def lookup(self, token: str) -> tuple[str, str] | None:
@@ -59,5 +62,4 @@ class StreamTokenPlugin(BasePlugin):  # type: ignore[misc]  # websockify is unty
 
     def display_socket(self, role: Role) -> str:
         """The x11vnc that a role is connected to."""
-        del role
-        return self._x11vnc_socket
+        return self._sockets[role]

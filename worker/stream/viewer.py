@@ -6,8 +6,10 @@ read, so a viewer that is slow, silent or hostile costs the others nothing.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
+import socket
 import threading
 import time
 from typing import TYPE_CHECKING, Final
@@ -17,7 +19,6 @@ from worker.stream.rfb import PROTOCOL_VERSION, ProtocolViolation
 from worker.stream.websocket import MessageTooLarge, PeerGone
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
     from worker.stream.rfb import ClientFilter
@@ -29,6 +30,7 @@ QUIET_S: Final = 0.1  # x11vnc looks at the screen twenty times meanwhile
 LAST_FRAME_S: Final = 0.3
 FLUSH_S: Final = 0.3  # what is queued may still leave before the Close frame
 CLOSE_S: Final = 1.0  # for the peer's answering Close
+RELEASE_S: Final = 0.5  # for x11vnc to take the events that let go of a controller's keys
 VERDICT_S: Final = 0.3  # for the session to say why x11vnc is gone
 
 QUEUE_MAX_BYTES: Final = 16 * 1024 * 1024
@@ -139,6 +141,7 @@ class Viewer:
         except PeerGone as error:
             return Close(code=_ABNORMAL, reason=str(error))
         finally:
+            self._release_input()
             self._server.close()
             with self._wake_open:
                 os.close(self._wake)
@@ -258,6 +261,20 @@ class Viewer:
         del self._to_server[:sent]
 
     # -- the end
+
+    def _release_input(self) -> None:
+        """Let go of what a controller that leaves holds down; x11vnc would not."""
+        events = self._rfb.release_input()
+        if not events or self._server_lost_at is not None:
+            return
+        deadline = time.monotonic() + RELEASE_S
+        with contextlib.suppress(OSError):
+            self._server.settimeout(RELEASE_S)
+            self._server.sendall(bytes(self._to_server) + events)
+            self._server.shutdown(socket.SHUT_WR)
+            # Until it has read all, and closes: a broken pipe would come before what is unread.
+            while time.monotonic() < deadline and self._server.recv(_RECEIVE_BYTES):
+                pass
 
     def _say_goodbye(self, close: Close) -> Close:
         """Send Close behind what is queued, and read until the answering Close.

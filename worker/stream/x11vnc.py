@@ -11,6 +11,7 @@ from worker.errors import StartFailed
 from worker.stream.rfb import PROTOCOL_VERSION
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 READY_TIMEOUT_S: Final = 10.0
@@ -24,23 +25,33 @@ _SECURITY_TYPES_BYTES: Final = 2
 _SECURITY_NONE: Final = b"\x01"
 _SECURITY_RESULT_BYTES: Final = 4
 _SHARED: Final = b"\x01"
+_SERVER_INIT_BYTES: Final = 24  # without the name, whose length is its last field
+_LENGTH_BYTES: Final = 4
 _ANY_BYTES: Final = 65536
 
 
-def command(display: str, authority: Path, unix_socket: Path) -> list[str]:
+def command(
+    display: str, authority: Path, unix_socket: Path, *, control: bool = False
+) -> list[str]:
     """The command line.
 
     Args:
         display: for example `:7`.
         authority: the display's cookie file.
         unix_socket: where it listens.
+        control: whether its clients may type, point, paste, and hear what is copied.
     """
+    # What is copied is the clipboard's text; what is merely selected stays where it is.
+    role = ["-noprimary"] if control else ["-viewonly", "-nosel"]
     return [
+        # It would take no clipboard text in its first seconds, while a login window might go.
+        *(("env", "X11VNC_AVOID_WINDOWS=never") if control else ()),
         "x11vnc",
         *("-display", display),
         *("-auth", str(authority)),
         # Both ports 0 and no -localhost: else it listens on [::]:5900, or refuses its own socket.
         *("-rfbport", "0", "-rfbportv6", "0", "-unixsock", str(unix_socket)),
+        *role,
         *("-shared", "-forever", "-nopw"),  # who may connect is the stream server's business
         *("-norc", "-nocmds", "-noremote"),  # no ~/.x11vncrc, no commands, no remote control
         # Its own line speed measurement freezes the first viewer for seconds.
@@ -78,12 +89,16 @@ def accepts(unix_socket: Path) -> bool:
         return True
 
 
-async def prime(unix_socket: Path) -> None:
+async def prime(unix_socket: Path, heard: Callable[[], None] = lambda: None) -> None:
     """Be a client that only sits there, from x11vnc's start to its end.
 
     Without any client x11vnc looks for new ones five times a second, and for half a second after
     each new one it does not start to watch the display for damage, if it is not watching already.
     So the first viewer would wait, and then see nothing for half a second.
+
+    Args:
+        unix_socket: where x11vnc listens.
+        heard: called whenever it says something on its own, as it does about copied text.
     """
     reader, writer = await asyncio.open_unix_connection(str(unix_socket))
     try:
@@ -92,8 +107,10 @@ async def prime(unix_socket: Path) -> None:
         writer.write(_SECURITY_NONE)
         await reader.readexactly(_SECURITY_RESULT_BYTES)
         writer.write(_SHARED)
+        init = await reader.readexactly(_SERVER_INIT_BYTES)
+        await reader.readexactly(int.from_bytes(init[-_LENGTH_BYTES:], "big"))
         while await reader.read(_ANY_BYTES):  # it asks for nothing, and so gets little
-            pass
+            heard()
     except (OSError, EOFError):
         return  # x11vnc is gone; the next one is primed anew
     finally:

@@ -235,6 +235,23 @@ def test_only_served_encodings_are_announced(*, control: bool) -> None:
     assert read(passed) == [Read("SetEncodings", {"encodings": [7, 16, -239, -26, 1, 0]})]
 
 
+@pytest.mark.parametrize("text", ["plain", "gr\u00fc\u00dfe", "\u4f60\u597d \U0001f600", "\u00c3"])
+def test_cut_text_is_utf8(text):
+    """Clipboard text goes out as UTF-8, whether it came so or as Latin-1, which RFC 6143 has."""
+    utf8 = text.encode()
+    came = [utf8] if max(text) > "\u00ff" else [utf8, text.encode("latin-1")]
+    for raw in came:
+        client = connected(control=True)
+        assert client.feed(cut_text(raw)) == cut_text(utf8)
+
+
+def test_cut_text_too_long_as_utf8():
+    """Latin-1 that libvncserver would not take as UTF-8 does not pass; what follows does."""
+    client = connected(control=True)
+    after = key_event(0x61, down=True)
+    assert client.feed(cut_text(b"\xff" * MIB) + after) == after
+
+
 # Cut into pieces
 
 

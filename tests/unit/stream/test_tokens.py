@@ -15,6 +15,7 @@ from worker.stream.tokens import Role, TokenRefused
 
 KEY = bytes(range(32))
 TASK = "a-task"
+SOCKETS = {Role.VIEW: "/view.sock", Role.CONTROL: "/control.sock"}
 
 
 def claims(**changes):
@@ -82,11 +83,18 @@ def test_garbage(text):
 
 def test_once():
     """A token can be used once; websockify's question is answered with the Unix socket."""
-    plugin = StreamTokenPlugin(TASK, KEY, "/x11vnc.sock")
+    plugin = StreamTokenPlugin(TASK, KEY, SOCKETS)
     token = tokens.mint(KEY, TASK)
-    assert plugin.lookup(token) == ("unix_socket", "/x11vnc.sock")
+    assert plugin.lookup(token) == ("unix_socket", "/view.sock")
     plugin.spend(plugin.check(token))
     assert plugin.lookup(token) is None
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_a_socket_for_each_role(role):
+    """A token leads to its role's x11vnc."""
+    plugin = StreamTokenPlugin(TASK, KEY, SOCKETS)
+    assert plugin.lookup(tokens.mint(KEY, TASK, role)) == ("unix_socket", SOCKETS[role])
 
 
 def test_derived_keys():

@@ -452,7 +452,7 @@ class Connection {
     this.#listen("disconnect", () => this.#fail("the picture could not be decoded"));
     this.#listen("credentialsrequired", () => this.#rfb.sendCredentials({}));
     this.#listen("securityfailure", ({ detail }) => this.#refused(detail.reason));
-    this.#listen("clipboard", ({ detail }) => viewOnly || this.#report.clipboard(detail.text));
+    this.#listen("clipboard", ({ detail }) => viewOnly || this.#report.clipboard(fromUtf8(detail.text)));
   }
 
   abandon() {
@@ -474,7 +474,7 @@ class Connection {
 
   paste(text) {
     if (this.role !== "control") return;
-    this.#rfb.clipboardPasteFrom(text);
+    this.#rfb.clipboardPasteFrom(toUtf8(text));
     setTimeout(() => {
       if (this.#over.signal.aborted) return;
       this.#rfb.sendKey(...KEY.controlLeft, true);
@@ -533,6 +533,24 @@ class Connection {
     this.#rfb.addEventListener(type, (event) => {
       if (!this.#over.signal.aborted) listener(event);
     });
+  }
+}
+
+/**
+ * RFB's clipboard holds bytes, which noVNC shows as characters U+0000 to U+00FF. The server passes
+ * them as they are, and the task's browser means UTF-8.
+ */
+function toUtf8(text) {
+  return Array.from(new TextEncoder().encode(text), (byte) => String.fromCharCode(byte)).join("");
+}
+
+function fromUtf8(bytes) {
+  const codes = Array.from(bytes, (character) => character.codePointAt(0));
+  if (codes.some((code) => code > 0xff)) return bytes;
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(Uint8Array.from(codes));
+  } catch {
+    return bytes;
   }
 }
 

@@ -229,9 +229,6 @@ function listen() {
       $("paste-form").requestSubmit();
     }
   });
-  $("paste-text").addEventListener("input", () => {
-    $("paste-warning").hidden = !/[^\u0000-\u00ff]/.test($("paste-text").value);
-  });
   $("paste-form").addEventListener("submit", (event) => {
     event.preventDefault();
     if ($("paste-text").value === "") return;
