@@ -139,7 +139,7 @@ class Settings(BaseSettings):
         description="Task files, each an endpoint of its stem's name. Default: the examples.",
     )
     max_running: int = Field(
-        default=4, ge=1, description="The local runner's tasks at a time; the others are queued."
+        default=4, ge=1, description="Tasks at a time (local, docker); the others are queued."
     )
     queue_max: int = Field(
         default=1000, ge=0, description="More queued tasks than this are refused with 429."

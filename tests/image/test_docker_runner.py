@@ -1,0 +1,199 @@
+"""`worker serve` with the docker runner: the same story, told by the API and the real engine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Gateway
+from container_run import END_FILE, docker
+from event_process import EventProcess
+from rfb_client import Closed, Viewer
+from viewers import Behaviour, mouse_mover
+from whole_story import watched_to_its_end
+from worker_run import PROGRAMS
+from worker_serve import WorkerServe
+
+NOT_RUNNING = {"detail": "Stream not available: task is not running"}
+SEES = {"file": END_FILE}
+
+
+@pytest.fixture
+def network(gateway: Gateway) -> Iterator[str]:
+    """The gateway's; after the test none of its containers but the gateway is left."""
+    yield gateway.network
+    label = f"label=worker.network={gateway.network}"
+    left = docker("ps", "--all", "--quiet", "--filter", label).split()
+    if left:
+        docker("rm", "--force", "--volumes", *left)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that a container's user can read too."""
+    made = Path(tempfile.mkdtemp(prefix="t-", dir="/tmp"))
+    made.chmod(0o755)
+    yield made
+    shutil.rmtree(made)
+
+
+Start = Callable[..., WorkerServe]
+
+
+@pytest.fixture
+def serve(image: str, gateway: Gateway, network: str, folder: Path) -> Iterator[Start]:
+    """Start APIs on one engine, one after another."""
+    endpoints = folder / "endpoints"
+    endpoints.mkdir()
+    shutil.copy(PROGRAMS / "tasks.py", endpoints)
+    (endpoints / "seen.py").write_text("from tasks import until_with_page as run\n")
+    (endpoints / "exits.py").write_text("import os\n\n\ndef run():\n    os._exit(7)\n")
+    apis: list[WorkerServe] = []
+
+    def start(**env: str) -> WorkerServe:
+        environ = {
+            "WORKER_RUNNER": "docker",
+            "WORKER_IMAGE": image,
+            "WORKER_NETWORK": network,
+            "WORKER_STREAM_BASE_URL": gateway.url,
+            "WORKER_ENDPOINTS_DIR": str(endpoints),
+        }
+        api = WorkerServe(folder / f"api-{len(apis)}", environ | env)
+        apis.append(api)
+        api.start()
+        api.sign_in()
+        return api
+
+    yield start
+    for each in apis:
+        each.end()
+
+
+class ApiTask(EventProcess):
+    """A task of the API's, whose container is watched from outside."""
+
+    def __init__(self, api: WorkerServe, **inputs: Any) -> None:
+        self.api = api
+        self.task_id = api.begin("seen", input_parameters=inputs)
+        api.until(self.task_id, "running")
+        argv = ["docker", "logs", "--follow", self.task_id]
+        super().__init__(argv, stderr=api.folder / f"{self.task_id}.stderr")
+
+    def stream_url(self) -> str:
+        """A fresh URL, as a dashboard gets it."""
+        url: str = self.api.get(f"/tasks/{self.task_id}/stream").json()["stream_url"]
+        return url
+
+    def tell(self, word: str) -> None:
+        """Write the word where the task looks."""
+        docker("exec", self.task_id, "sh", "-c", f"echo -n {word} > {END_FILE}")
+
+    def wait(self, *, timeout_s: float = 30) -> int:
+        """The exit code that the API tells."""
+        super().wait(timeout_s=timeout_s)
+        told = self.api.until(self.task_id, "success", "failed", "cancelled")
+        return int(told["exit_code"])
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """`result.json`, by the API."""
+        result: dict[str, Any] = self.api.get(f"/tasks/{self.task_id}/artifacts/result.json").json()
+        return result
+
+
+def test_whole_story(serve, gateway):
+    """POST, running, URL, pixels, 1000, result; a second task is cancelled under its viewer."""
+    api = serve()
+    task = ApiTask(api, **SEES)
+    assert task.event("stream.ready")
+    assert task.stream_url().startswith(f"{gateway.url}/tasks/{task.task_id}/websockify?token=")
+    watched_to_its_end(task)
+    assert api.get(f"/tasks/{task.task_id}/stream").json() == NOT_RUNNING
+    told = api.task(task.task_id)
+    assert (told["status"], told["output"]) == ("success", [1920, 1080, 1920, 1080])
+    files = api.get(f"/tasks/{task.task_id}/artifacts").json()["artifacts"]
+    assert {"result.json", "task.log", "end"} <= {file["name"] for file in files}
+    assert api.get(f"/tasks/{task.task_id}/artifacts/end").content == b"end"
+
+    second = ApiTask(api, **SEES)
+    second.event("task.started")
+    viewer = Behaviour(mouse_mover, Viewer.connect(second.stream_url()))
+    viewer.wait_ready(20)
+    assert api.post(f"/tasks/{second.task_id}/cancel").status_code == 202
+    assert viewer.result(20) == Closed(1000, "task cancelled")
+    assert second.wait() == 143
+    assert api.task(second.task_id)["status"] == "cancelled"
+
+
+def test_queue_outlives_the_api(serve):
+    """What waits when the API is killed is started by the next one, oldest first; all end."""
+    first = serve(WORKER_MAX_RUNNING="1")
+    running = first.begin("seen", input_parameters=SEES)
+    first.until(running, "running")
+    waiting = [first.begin("seen", input_parameters=SEES) for _ in range(2)]
+    first.kill()
+    second = serve(WORKER_MAX_RUNNING="1", WORKER_STATE_DIR=str(first.state))
+    assert second.task(running)["status"] == "running"
+    assert [second.task(each)["status"] for each in waiting] == ["queued", "queued"]
+    assert second.post(f"/tasks/{waiting[0]}/cancel").status_code == 202
+    assert second.task(waiting[0])["status"] == "cancelled"
+    second.post(f"/tasks/{running}/cancel")
+    second.until(running, "cancelled")
+    second.until(waiting[1], "running")
+    second.post(f"/tasks/{waiting[1]}/cancel")
+    second.until(waiting[1], "cancelled")
+    assert second.task(waiting[0])["started_at"] is None
+
+
+def test_failures(serve):
+    """A process that just ends has failed with its own code; what was never started, with why."""
+    api = serve()
+    task = api.begin("exits")
+    told = api.until(task, "failed")
+    assert (told["exit_code"], told["error"]["type"]) == (7, "Exited")
+
+
+def test_unstartable(serve):
+    """A container that the engine cannot start has failed, with the engine's reason."""
+    api = serve(WORKER_DOCKER_ENDPOINTS=f"/nowhere/{uuid.uuid4()}")
+    answer = api.post("/inference", {"endpoint_name": "exits"})
+    if answer.status_code == 202:
+        told = api.until(answer.json()["task_id"], "failed")
+        assert "/nowhere/" in told["error"]["message"]
+    else:  # the engine looks at once
+        assert answer.status_code == 503
+        assert "/nowhere/" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("env", "why"),
+    [
+        ({"DOCKER_HOST": "unix:///nowhere.sock"}, "no Docker engine answers at"),
+        ({"WORKER_IMAGE": "no-such-image"}, "has no image 'no-such-image'"),
+        ({"WORKER_NETWORK": "no-such-network"}, "has no network 'no-such-network'"),
+        ({"WORKER_SECCOMP_FILE": "/nowhere"}, "WORKER_SECCOMP_FILE"),
+    ],
+)
+def test_refuses_to_start(image, network, folder, env, why):
+    """What is missing is said in one line, before anything is served."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("WORKER_")}
+    environ |= {"WORKER_RUNNER": "docker", "WORKER_IMAGE": image, "WORKER_NETWORK": network}
+    environ |= {"WORKER_STATE_DIR": str(folder), "WORKER_API_PORT": "0"}
+    done = subprocess.run(
+        [sys.executable, "-m", "worker.cli", "serve"],
+        env=environ | env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 64
+    assert why in done.stderr
+    assert len(done.stderr.splitlines()) == 1
