@@ -233,9 +233,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _serve(arguments: argparse.Namespace, signals: _EarlySignals) -> int:
-    import asyncio  # noqa: PLC0415 - `worker --help` need not wait for it
-
-    from worker import settings  # noqa: PLC0415 - the same
+    from worker import settings  # noqa: PLC0415 - `worker --help` need not wait for it
 
     given = {"api_host": arguments.host, "api_port": arguments.port}
     chosen = settings.load({name: value for name, value in given.items() if value is not None})
@@ -244,7 +242,7 @@ def _serve(arguments: argparse.Namespace, signals: _EarlySignals) -> int:
     except ModuleNotFoundError as error:
         raise ExtraMissing("api", str(error.name)) from error
     if signals.first is None:
-        asyncio.run(serve.serve(chosen))
+        serve.run(chosen)
     return EXIT_SUCCESS
 
 

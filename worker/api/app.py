@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.security import APIKeyHeader
 from starlette.exceptions import HTTPException
 
 from worker.api import artifacts, dashboard, docs, probes, refusals, streams, tasks
@@ -41,15 +40,9 @@ def make(services: Services) -> FastAPI:
         separate_input_output_schemas=False,
     )
     app.state.services = services
-    key = APIKeyHeader(
-        name="x-api-key", auto_error=False, description="Made by `worker api-key ACCOUNT`."
-    )
-    always: dict[str, Any] = {
-        "dependencies": [Depends(key)],
-        "responses": described(HTTPStatus.UNAUTHORIZED, HTTPStatus.SERVICE_UNAVAILABLE),
-    }
+    always = described(HTTPStatus.UNAUTHORIZED, HTTPStatus.SERVICE_UNAVAILABLE)
     for routes in (tasks, streams, artifacts):
-        app.include_router(routes.router, **always)
+        app.include_router(routes.router, responses=always)
     app.include_router(probes.router)
     docs.add(app)
     dashboard.add(app, services.novnc_dir)

@@ -33,27 +33,37 @@ class Services:
     novnc_dir: Path = Path("/usr/share/novnc")
 
 
-async def _services(request: Request) -> Services:
+def parts_of(request: Request) -> Services:
+    """The API's parts."""
     services: Services = request.app.state.services
     return services
 
 
-async def _caller(request: Request) -> Account:
-    account: Account = request.scope["worker.account"]  # the gate put it there
+def caller_of(request: Request) -> Account:
+    """Whose key came with the request: the gate has put it there."""
+    account: Account = request.scope["worker.account"]
     return account
 
 
-Parts = Annotated[Services, Depends(_services)]
-Caller = Annotated[Account, Depends(_caller)]
+async def _parts(request: Request) -> Services:
+    return parts_of(request)
 
 
-async def _own_task(task_id: str, parts: Parts, caller: Caller) -> TaskRecord:
+async def _caller(request: Request) -> Account:
+    return caller_of(request)
+
+
+async def _own_task(task_id: str, request: Request) -> TaskRecord:
+    # What it needs it takes from the request: each dependency costs every stream URL 0.04 ms.
     found = None
     if _TASK_ID.fullmatch(task_id):
-        found = await parts.runner.find(caller.name, task_id.lower())
+        runner = parts_of(request).runner
+        found = await runner.find(caller_of(request).name, task_id.lower())
     if found is None:
         raise refusals.task_not_found(task_id)
     return found
 
 
+Parts = Annotated[Services, Depends(_parts)]
+Caller = Annotated[Account, Depends(_caller)]
 OwnTask = Annotated[TaskRecord, Depends(_own_task)]

@@ -11,6 +11,8 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 
+from worker.api.gate import GUARDED
+
 _ASSETS: Final = Path(fastapi_offline.__file__).parent / "static"
 _HEADERS: Final = {
     # The page's own script and styles stand inline; nothing foreign loads, and nobody frames it.
@@ -23,6 +25,7 @@ _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
 }
 _ASSETS_URL: Final = "/docs-assets"
+_SCHEME: Final = "ApiKey"
 _AUTOMATIC: Final = "HTTPValidationError"
 
 
@@ -33,6 +36,7 @@ def add(app: FastAPI) -> None:
     def exact() -> dict[str, Any]:
         if app.openapi_schema is None:
             _drop_automatic_refusals(generate())
+            _say_what_opens(generate())
         return generate()
 
     app.openapi = exact  # type: ignore[method-assign]  # FastAPI's documented way
@@ -60,3 +64,18 @@ def _drop_automatic_refusals(schema: dict[str, Any]) -> None:
                 del described["responses"]["422"]
     for name in (_AUTOMATIC, "ValidationError"):
         schema["components"]["schemas"].pop(name, None)
+
+
+def _say_what_opens(schema: dict[str, Any]) -> None:
+    """The gate asks for the key, before FastAPI knows of the request; so it is described here."""
+    scheme = {
+        "type": "apiKey",
+        "in": "header",
+        "name": "x-api-key",
+        "description": "Made by `worker api-key ACCOUNT`.",
+    }
+    schema["components"]["securitySchemes"] = {_SCHEME: scheme}
+    for path, methods in schema["paths"].items():
+        if path.startswith(GUARDED):
+            for described in methods.values():
+                described["security"] = [{_SCHEME: []}]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from worker.api.accounts import Accounts
 
 BODY_MAX_BYTES: Final = 256 * 1024
-_GUARDED: Final = "/api/"
+GUARDED: Final = "/api/"
 _HEADERS: Final = (
     (b"cache-control", b"no-store"),  # a stream URL is a secret for a minute
     (b"x-content-type-options", b"nosniff"),
@@ -28,7 +28,7 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it."""
-        if scope["type"] != "http" or not scope["path"].startswith(_GUARDED):
+        if scope["type"] != "http" or not scope["path"].startswith(GUARDED):
             await self._app(scope, receive, send)
             return
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import uvicorn
+import uvloop
 
 from worker import examples
 from worker.api import app, master
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
 
 _BACKLOG: Final = 1024
 _STOP_LIMIT_S: Final = 5
+
+
+def run(settings: Settings) -> None:
+    """Serve until a signal asks for the end; `serve` on the fastest loop there is."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(settings))
 
 
 async def serve(settings: Settings) -> None:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Query, Request
 
 from worker.api import refusals
-from worker.api.context import Caller, OwnTask, Parts
+from worker.api.context import OwnTask, caller_of, parts_of
 from worker.api.models import StreamAnswer
 from worker.api.refusals import described
 from worker.stream import tokens
@@ -33,8 +33,6 @@ _ANY_ADDRESS: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - recognised, n
 async def stream(
     request: Request,
     found: OwnTask,
-    parts: Parts,
-    caller: Caller,
     role: Annotated[
         Role, Query(description="`control` may type and click; a key must have been made for it.")
     ] = Role.VIEW,
@@ -43,6 +41,7 @@ async def stream(
 
     Fetch a fresh one each time that you connect.
     """
+    parts, caller = parts_of(request), caller_of(request)
     if role is Role.CONTROL and not caller.control:
         raise refusals.no_control(caller.name)
     address = await parts.runner.stream_address(found.task_id)

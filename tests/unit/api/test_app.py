@@ -87,7 +87,7 @@ async def test_every_status_is_described(api):
     paths = (await api.client.get("/openapi.json")).json()["paths"]
     stream = paths["/api/v1/tasks/{task_id}/stream"]["get"]
     assert set(stream["responses"]) >= {"200", "401", "403", "404", "409", "422"}
-    assert stream["security"] == [{"APIKeyHeader": []}]
+    assert stream["security"] == [{"ApiKey": []}]
     problem = {"$ref": "#/components/schemas/Problem"}
     for path, methods in paths.items():
         for described in methods.values():
