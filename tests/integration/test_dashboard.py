@@ -141,6 +141,20 @@ def test_two_viewers(serve, page, tmp_path):
         watching(tab, "ended", outcome="success")
 
 
+def test_end_without_close(serve, page, tmp_path):
+    """A stream that breaks off after the API told the task's end has ended, and is not awaited."""
+    served = serve()
+    sign_in(page, served)
+    task_id = start(page, "paint", file=tmp_path / "never")
+    watching(page, "connected")
+    page.route(f"**/api/v1/tasks/{task_id}", lambda route: route.fulfill(json=_task(task_id)))
+    page.wait_for_selector('#task[data-status="failed"]')
+    watching(page, "connected")
+    os.kill(min(marked(served.mark, "worker.stream")), signal.SIGKILL)
+    watching(page, "ended", outcome="failed")
+    assert page.inner_text("#status-title") == "Stream ended"
+
+
 def test_wrong_key(idle, page):
     """A wrong key is said to be one, and is not kept; signing out forgets the right one."""
     page.goto(idle.url)
