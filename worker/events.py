@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
@@ -11,6 +12,8 @@ _DIM: Final = "\x1b[2m"
 _BOLD: Final = "\x1b[1m"
 _RESET: Final = "\x1b[0m"
 _NAME_WIDTH: Final = 22
+# What a terminal would obey, or take for the end of a line: strangers' words stand in fields too.
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class Events:
@@ -36,7 +39,7 @@ class Events:
         if not line:
             whose = {} if self._task_id is None else {"task_id": self._task_id}
             record = {"time": rfc3339(now), "event": event, **whose, **fields}
-            line = json.dumps(record, ensure_ascii=False, default=str)
+            line = _CONTROL.sub(_escaped, json.dumps(record, ensure_ascii=False, default=str))
         try:
             self._stream.write(line + "\n")
             self._stream.flush()
@@ -46,8 +49,15 @@ class Events:
     @staticmethod
     def _for_person(now: datetime, event: str, fields: dict[str, Any]) -> str:
         clock = now.astimezone().strftime("%H:%M:%S.%f")[:-3]
-        said = "  ".join(f"{_DIM}{name}{_RESET} {value}" for name, value in fields.items())
+        said = "  ".join(
+            f"{_DIM}{name}{_RESET} {_CONTROL.sub(_escaped, str(value))}"
+            for name, value in fields.items()
+        )
         return f"{_DIM}{clock}{_RESET}  {_BOLD}{event:<{_NAME_WIDTH}}{_RESET}{said}"
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
 
 
 def rfc3339(moment: datetime) -> str:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 from worker.stream import page_files
-from worker.stream.refusal import Refusal
+from worker.stream.refusal import Refusal, parts
 
 if TYPE_CHECKING:
     from email.message import Message
@@ -25,7 +24,7 @@ def check_host(headers: Message) -> None:
     Raises:
         Refusal: 403.
     """
-    if urlsplit(f"//{headers.get('Host', '')}").hostname not in _LOOPBACK_NAMES:
+    if parts(f"//{headers.get('Host', '')}").hostname not in _LOOPBACK_NAMES:
         raise Refusal(HTTPStatus.FORBIDDEN, "the debug page is served to loopback names only")
 
 
@@ -38,7 +37,7 @@ def check_same_origin(headers: Message) -> None:
     if headers.get("Sec-Fetch-Site", "none") not in _OWN_REQUESTS:
         raise Refusal(HTTPStatus.FORBIDDEN, "only the debug page itself may ask")
     origin = headers.get("Origin")
-    if origin is not None and urlsplit(origin).netloc != headers.get("Host"):
+    if origin is not None and parts(origin).netloc != headers.get("Host"):
         raise Refusal(HTTPStatus.FORBIDDEN, "only the debug page itself may ask")
 
 

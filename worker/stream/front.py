@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import select
 import socket
 import struct
@@ -24,6 +25,8 @@ HEAD_MAX_BYTES: Final = 8192
 HEAD_TIMEOUT_S: Final = 10.0
 HALF_OPEN_MAX: Final = 256
 _ACCEPT_BATCH: Final = 64
+_EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_PAUSE_S: Final = 0.05
 _SO_ATTACH_FILTER: Final = 26
 _END_OF_HEAD: Final = (b"\r\n\r\n", b"\n\n")
 
@@ -81,8 +84,10 @@ class Front:
                 connection, address = self._listener.accept()
             except BlockingIOError:
                 return count
-            except OSError:
-                return count  # ECONNABORTED, or no descriptor left: the next round tries again
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    self._make_room()
+                return count  # or ECONNABORTED: the next round tries again
             self._take(connection, (str(address[0]), int(address[1])))
         return _ACCEPT_BATCH
 
@@ -114,6 +119,14 @@ class Front:
         self._epoll.unregister(self._listener.fileno())
         self._listener.close()
 
+    def _make_room(self) -> None:
+        """No descriptor is left, and the one that waits would be reported again at once."""
+        if self._half_open:
+            oldest = next(iter(self._half_open.values()))
+            self._refuse(oldest, "503 Service Unavailable", "too many connections")
+        else:
+            time.sleep(_PAUSE_S)
+
     def _take(self, connection: socket.socket, address: tuple[str, int]) -> None:
         connection.setblocking(False)
         if len(self._half_open) >= HALF_OPEN_MAX:
@@ -122,7 +135,9 @@ class Front:
         entry = _HalfOpen(connection, address, time.monotonic() + HEAD_TIMEOUT_S)
         self._half_open[connection.fileno()] = entry
         # Edge-triggered: one report for each arrival, although nothing is taken out here.
-        self._epoll.register(connection.fileno(), select.EPOLLIN | select.EPOLLET)
+        self._epoll.register(
+            connection.fileno(), select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
+        )
 
     def _look(self, descriptor: int) -> None:
         entry = self._half_open[descriptor]
@@ -141,14 +156,11 @@ class Front:
         elif len(head) >= HEAD_MAX_BYTES:
             status = "431 Request Header Fields Too Large"
             self._refuse(entry, status, f"the request's head is larger than {HEAD_MAX_BYTES} bytes")
+        elif _has_ended(entry.connection):
+            self._forget(entry).close()  # it cannot finish its request any more
 
     def _refuse(self, entry: _HalfOpen, status: str, detail: str) -> None:
-        connection = self._forget(entry)
-        with contextlib.suppress(OSError):
-            connection.send(refusal(status, detail))
-            connection.shutdown(socket.SHUT_WR)
-            connection.recv(HEAD_MAX_BYTES)  # unread data would reset it, and lose the answer
-        connection.close()
+        refuse(self._forget(entry), status, detail)
         self._refused(entry.address, int(status[:3]))
 
     def _forget(self, entry: _HalfOpen) -> socket.socket:
@@ -157,7 +169,25 @@ class Front:
         return entry.connection
 
 
-def refusal(status: str, detail: str) -> bytes:
-    """A whole HTTP response with a JSON `detail`."""
+def _has_ended(connection: socket.socket) -> bool:
+    """Whether the peer will send no more; what it has sent may still be unread."""
+    poll = select.poll()
+    poll.register(connection, select.POLLRDHUP)
+    return bool(poll.poll(0))
+
+
+def refuse(connection: socket.socket, status: str, detail: str) -> None:
+    """Answer with a JSON `detail` and close, without waiting for the peer.
+
+    Args:
+        connection: the peer's, whose request nobody has read.
+        status: code and phrase.
+        detail: plain words.
+    """
     body = f'{{"detail": "{detail}"}}'
-    return _REFUSAL.format(status=status, length=len(body), body=body).encode()
+    answer = _REFUSAL.format(status=status, length=len(body), body=body).encode()
+    with connection, contextlib.suppress(OSError):
+        connection.setblocking(False)
+        connection.send(answer)
+        connection.shutdown(socket.SHUT_WR)
+        connection.recv(HEAD_MAX_BYTES)  # unread data would reset it, and lose the answer

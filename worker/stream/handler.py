@@ -13,10 +13,16 @@ import socket
 import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import parse_qs, urlsplit
 
 from worker.stream import debug_page, page_files
-from worker.stream.refusal import BAD_TOKEN, DISPLAY_RESTARTING, NOT_RUNNING, Refusal
+from worker.stream.refusal import (
+    BAD_TOKEN,
+    DISPLAY_RESTARTING,
+    NOT_RUNNING,
+    Refusal,
+    parts,
+    query_fields,
+)
 from worker.stream.rfb import PROTOCOL_VERSION, ClientFilter
 from worker.stream.tokens import Role, TokenRefused
 from worker.stream.viewer import Viewer
@@ -36,7 +42,6 @@ _LINGER_S: Final = 0.5
 _LINGER_MAX_BYTES: Final = 65536
 _UNSENT_BYTES: Final = 128 * 1024
 _TCP_NOTSENT_LOWAT: Final = 25
-_QUERY_FIELDS_MAX: Final = 16
 
 
 class StreamHandler(ProxyRequestHandler):  # type: ignore[misc]  # websockify is untyped
@@ -47,7 +52,7 @@ class StreamHandler(ProxyRequestHandler):  # type: ignore[misc]  # websockify is
     server: StreamServer
     connection: socket.socket
     _seat: Seat | None = None
-    _display: socket.socket
+    _display: socket.socket | None = None
     command: str | None
 
     def __init__(
@@ -74,7 +79,7 @@ class StreamHandler(ProxyRequestHandler):  # type: ignore[misc]  # websockify is
         """Answer a request that is no upgrade."""
         self.close_connection = True
         try:
-            self._answer(urlsplit(self.path).path)
+            self._answer(parts(self.path).path)
         except Refusal as refusal:
             self._refuse(refusal)
 
@@ -104,7 +109,7 @@ class StreamHandler(ProxyRequestHandler):  # type: ignore[misc]  # websockify is
         debug_page.check_host(self.headers)
         if path == "/debug/stream-url":
             debug_page.check_same_origin(self.headers)
-            query = parse_qs(urlsplit(self.path).query, max_num_fields=_QUERY_FIELDS_MAX)
+            query = query_fields(self.path)
             try:
                 role = Role(query.get("role", [Role.VIEW])[0])
             except ValueError:
@@ -133,6 +138,8 @@ class StreamHandler(ProxyRequestHandler):  # type: ignore[misc]  # websockify is
         except Refusal as refusal:
             self._refuse(refusal)
         finally:
+            if self._display is not None:
+                self._display.close()  # also when the handshake failed behind it
             if self._seat is not None:
                 self.server.leave(self._seat)
 
@@ -141,13 +148,12 @@ class StreamHandler(ProxyRequestHandler):  # type: ignore[misc]  # websockify is
 
     def validate_connection(self) -> None:
         """Take a seat for the viewer, or raise the Refusal that it gets (DESIGN, section 5)."""
-        target = urlsplit(self.path)
-        if not self._is_stream(target.path):
+        if not self._is_stream(parts(self.path).path):
             raise Refusal(HTTPStatus.NOT_FOUND, "Not found")
         try:
-            tokens = parse_qs(target.query, max_num_fields=_QUERY_FIELDS_MAX).get("token", [])
+            tokens = query_fields(self.path).get("token", [])
             grant = self.server.token_plugin.check(tokens[0] if len(tokens) == 1 else "")
-        except (TokenRefused, ValueError):
+        except (TokenRefused, Refusal):
             raise Refusal(HTTPStatus.UNAUTHORIZED, BAD_TOKEN) from None
         self._check_origin()
         self._check_handshake()
@@ -173,15 +179,15 @@ class StreamHandler(ProxyRequestHandler):  # type: ignore[misc]  # websockify is
 
     def new_websocket_client(self) -> None:
         """Stream to the viewer until one side ends it."""
-        seat = self._seat
-        if seat is None:
+        seat, display = self._seat, self._display
+        if seat is None or display is None:
             raise PeerGone("without a seat")  # only after validate_connection
         client: ViewerSocket = self.request
         self._tune(self.connection)
         self.connection.setblocking(False)
         client.adopt(self.rfile.peek())
         rfb = ClientFilter(control=seat.role is Role.CONTROL)
-        viewer = Viewer(client, self._display, rfb, self._on_first_frame)
+        viewer = Viewer(client, display, rfb, self._on_first_frame)
         seat.attach(viewer)
         who = {"viewer": seat.number, "address": seat.address, "role": str(seat.role)}
         self.server.emit("viewer.connected", **who)
@@ -290,8 +296,11 @@ class StreamHandler(ProxyRequestHandler):  # type: ignore[misc]  # websockify is
             super().finish()
         with contextlib.suppress(OSError):
             self.connection.shutdown(socket.SHUT_WR)
-            self.connection.settimeout(_LINGER_S)
-            left = _LINGER_MAX_BYTES
-            while left > 0 and (data := self.connection.recv(left)):
+            left, deadline = _LINGER_MAX_BYTES, time.monotonic() + _LINGER_S
+            while left > 0 and (left_s := deadline - time.monotonic()) > 0:
+                self.connection.settimeout(left_s)
+                data = self.connection.recv(left)
+                if not data:
+                    break
                 left -= len(data)
         self.connection.close()

@@ -47,10 +47,11 @@ def find(path: str, roots: Mapping[str, Path]) -> File | None:
     """
     if path == "/":
         return _read(roots["page"], _INDEX)
-    _, top, *rest = unquote(path).split("/", 2)
-    if top not in roots or not rest:
+    before, _, rest = unquote(path).partition("/")
+    top, _, name = rest.partition("/")
+    if before or top not in roots or not name:
         return None
-    return _read(roots[top], rest[0])
+    return _read(roots[top], name)
 
 
 def _read(root: Path, name: str) -> File | None:

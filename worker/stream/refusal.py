@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from http import HTTPStatus
+
+_QUERY_FIELDS_MAX: Final = 16
 
 NOT_RUNNING: Final = "Stream not available: task is not running"
 BAD_TOKEN: Final = "Invalid, expired or used stream token"  # noqa: S105 - a message
@@ -23,3 +26,27 @@ class Refusal(Exception):
     ) -> None:
         super().__init__(status, detail)
         self.status, self.detail, self.headers = status, detail, headers or {}
+
+
+def parts(url: str) -> SplitResult:
+    """The parts of a URL that a stranger sent.
+
+    Raises:
+        Refusal: 400.
+    """
+    try:
+        return urlsplit(url)
+    except ValueError:  # for example `http://[`
+        raise Refusal(HTTPStatus.BAD_REQUEST, "Bad request") from None
+
+
+def query_fields(url: str) -> dict[str, list[str]]:
+    """The fields of such a URL's query.
+
+    Raises:
+        Refusal: 400.
+    """
+    try:
+        return parse_qs(parts(url).query, max_num_fields=_QUERY_FIELDS_MAX)
+    except ValueError:
+        raise Refusal(HTTPStatus.BAD_REQUEST, "Too many fields") from None

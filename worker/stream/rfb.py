@@ -44,10 +44,11 @@ class ClientFilter:
 
     Attributes:
         update_requests: How many FramebufferUpdateRequests have gone out so far.
+        completed: How many messages have ended so far, whether they passed or not.
     """
 
     def __init__(self, *, control: bool) -> None:
-        self.update_requests = 0
+        self.update_requests = self.completed = 0
         self._control = control
         self._handshake = list(HANDSHAKE)
         self._partial = bytearray()  # the message that is not yet complete
@@ -81,6 +82,11 @@ class ClientFilter:
             raise
         self._partial = bytearray(received[consumed:])
         return passed
+
+    @property
+    def mid_message(self) -> bool:
+        """Whether the viewer owes the rest of a message, or of the handshake."""
+        return bool(self._handshake or self._partial or self._skip_bytes)
 
     def hold_updates(self) -> None:
         """Keep update requests back from now on, merged into one that covers them all.
@@ -133,6 +139,7 @@ class ClientFilter:
             if admitted:
                 passed.append(self._pass(message, received[start : start + size]))
             start += size
+            self.completed += 1
         self._skip_bytes = max(0, start - end)
         return b"".join(passed), min(start, end)
 

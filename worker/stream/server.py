@@ -11,14 +11,16 @@ import select
 import signal
 import threading
 import time
+import traceback
 from http import HTTPStatus
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from worker.outcome import DISPLAY_LOST, DISPLAY_RESTARTING, Close
 from worker.stream import control
 from worker.stream.control import PACKET_MAX_BYTES, State, StreamConfig
 from worker.stream.doze import Doze
-from worker.stream.front import Front, refusal
+from worker.stream.front import Front, refuse
 from worker.stream.handler import StreamHandler
 from worker.stream.metrics import Counts, Numbers, SessionFacts
 from worker.stream.refusal import (
@@ -304,17 +306,35 @@ class StreamServer:
     ) -> None:
         self._requests = {thread for thread in self._requests if thread.is_alive()}
         if len(self._requests) - len(self._seats) >= REQUEST_THREADS_MAX:
-            connection.send(refusal("503 Service Unavailable", "too many requests"))
-            connection.close()
+            self._refuse_for_now(connection, address)
             return
         thread = threading.Thread(
-            target=StreamHandler,
-            args=(connection, address, self, accepted_at),
+            target=self._handle,
+            args=(connection, address, accepted_at),
             name="request",
             daemon=True,
         )
+        try:
+            thread.start()
+        except RuntimeError:  # the system has no thread left
+            self._refuse_for_now(connection, address)
+            return
         self._requests.add(thread)
-        thread.start()
+
+    def _refuse_for_now(self, connection: socket.socket, address: tuple[str, int]) -> None:
+        refuse(connection, "503 Service Unavailable", "too many requests")
+        self.refused(address, HTTPStatus.SERVICE_UNAVAILABLE)
+
+    def _handle(
+        self, connection: socket.socket, address: tuple[str, int], accepted_at: float
+    ) -> None:
+        try:
+            StreamHandler(connection, address, self, accepted_at)
+        except Exception as error:  # a defect of ours costs one request, no more
+            # Not the error's text: it may quote the request, and so the token.
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{Path(place.filename).name}:{place.lineno}"
+            self.emit("request.failed", error=type(error).__name__, where=where)
 
     def _finish_requests(self) -> None:
         deadline = time.monotonic() + _LAST_ANSWERS_S

@@ -37,6 +37,8 @@ QUEUE_MAX_BYTES: Final = 16 * 1024 * 1024
 HOLD_BYTES: Final = 1024 * 1024  # above this the viewer's own update requests wait
 INPUT_MAX_BYTES: Final = 256 * 1024
 STALLED_S: Final = 10.0
+MESSAGE_S: Final = 10.0  # for a message to arrive whole, and so for each step of the handshake
+SLOWEST_BYTES_S: Final = 4096  # and so much longer for a large one
 PING_S: Final = 20.0
 SILENT_S: Final = 60.0
 
@@ -112,6 +114,7 @@ class Viewer:
         self._quiet_since = 0.0
         self._server_lost_at: float | None = None
         self._heard_at = self._pinged_at = self._progress_at = time.monotonic()
+        self._whole_at, self._whole_bytes, self._completed = time.monotonic(), 0, 0
         self._holding = False
         self._greeting = _Greeting()
 
@@ -177,7 +180,7 @@ class Viewer:
         elif self._server_lost_at is not None and now - self._server_lost_at >= VERDICT_S:
             return DISPLAY_RESTARTING
         stalled = self._client.pending_bytes and now - self._progress_at >= STALLED_S
-        if stalled or self._client.pending_bytes > QUEUE_MAX_BYTES:
+        if stalled or self._client.pending_bytes > QUEUE_MAX_BYTES or self._is_late(now):
             return VIEWER_TOO_SLOW
         if now - self._heard_at >= SILENT_S:
             raise PeerGone("silent")
@@ -185,6 +188,16 @@ class Viewer:
             self._pinged_at = now
             self._client.queue_ping()
         return None
+
+    def _is_late(self, now: float) -> bool:
+        """Whether a message, or a step of the handshake, has been on its way for too long."""
+        owes = self._rfb.mid_message or self._client.mid_message
+        is_read = len(self._to_server) < INPUT_MAX_BYTES
+        if self._completed != self._rfb.completed or not owes or not is_read:
+            self._completed = self._rfb.completed
+            self._whole_at, self._whole_bytes = now, self._client.received_bytes
+        arrived = self._client.received_bytes - self._whole_bytes
+        return now - self._whole_at >= MESSAGE_S + arrived / SLOWEST_BYTES_S
 
     def _wait(self, timeout_s: float) -> set[int]:
         poll = select.poll()

@@ -24,12 +24,18 @@ from worker.outcome import Close  # noqa: E402 - behind the import that numpy mu
 
 NO_STATUS: Final = 1005  # never sent: a Close frame without a code (RFC 6455, section 7.1.5)
 MESSAGE_MAX_BYTES: Final = 2 * 1024 * 1024
+CONTROL_MAX_BYTES: Final = 125  # RFC 6455, section 5.5
 SUPPORTED_VERSION: Final = "13"
 _RECEIVE_BYTES: Final = 16384
 _SEND_BATCH: Final = 64
 _BINARY: Final = 0x2
 _PING: Final = 0x9
+_PONG: Final = 0xA
 _CONTROL_BIT: Final = 0x8
+_HEAD_BYTES: Final = 2
+_LENGTH_MASK: Final = 0x7F
+_LENGTH_64: Final = 127
+_LENGTH_64_END: Final = 10
 
 
 class MessageTooLarge(Exception):
@@ -47,6 +53,8 @@ class ViewerSocket(CompatibleWebSocket):  # type: ignore[misc]  # websockify is 
         super().__init__(handler)
         self._outbox: deque[memoryview] = deque()
         self._front_is_partial = False
+        self._pong: memoryview | None = None  # the one that waits in the outbox
+        self._newer_ping: bytes | None = None
         self.closed_with: Close | None = None
         self.pending_bytes = 0
         self.received_bytes = 0
@@ -55,7 +63,7 @@ class ViewerSocket(CompatibleWebSocket):  # type: ignore[misc]  # websockify is 
     def adopt(self, early: bytes) -> None:
         """Go on without blocking; `early` is what arrived behind the request already."""
         self.setblocking(False)
-        self._recv_buffer = early
+        self._recv_buffer = bytearray(early)
 
     # -- receiving
 
@@ -89,22 +97,45 @@ class ViewerSocket(CompatibleWebSocket):  # type: ignore[misc]  # websockify is 
         if data is not None:
             self.received_bytes += len(data)
             self._recv_buffer += data
-        start = 0
-        while frame := self._decode_hybi(self._recv_buffer[start:] if start else self._recv_buffer):
-            start += frame["length"]
+        while frame := self._decode_hybi(self._recv_buffer):
+            del self._recv_buffer[: frame["length"]]
             self._recv_queue.append(frame)
-        self._recv_buffer = self._recv_buffer[start:]
         if len(self._recv_buffer) + len(self._partial_msg) > MESSAGE_MAX_BYTES:
             raise MessageTooLarge
 
-    def _unmask(self, buf: bytes, mask: bytes) -> bytes:
+    def _decode_hybi(self, buf: bytearray) -> dict[str, Any] | None:
+        if len(buf) >= _HEAD_BYTES:
+            size = buf[1] & _LENGTH_MASK
+            if buf[0] & _CONTROL_BIT and size > CONTROL_MAX_BYTES:
+                raise MessageTooLarge
+            if size == _LENGTH_64 and len(buf) >= _LENGTH_64_END:
+                size = int.from_bytes(buf[_HEAD_BYTES:_LENGTH_64_END], "big")
+                if size > MESSAGE_MAX_BYTES:
+                    raise MessageTooLarge
+        frame: dict[str, Any] | None = super()._decode_hybi(buf)
+        return frame
+
+    def _unmask(self, buf: bytearray, mask: bytearray) -> bytearray:
+        # Not bytes: fragments are added to the first one, which must not copy it each time.
         size = len(buf)
         key = int.from_bytes((mask * (size // 4 + 1))[:size], "big")
-        return (int.from_bytes(buf, "big") ^ key).to_bytes(size, "big")
+        return bytearray((int.from_bytes(buf, "big") ^ key).to_bytes(size, "big"))
+
+    def handle_ping(self, data: bytes) -> None:
+        """Answer the newest ping only (RFC 6455, section 5.5.3), so that pongs cannot pile up."""
+        if self._pong is None:
+            self._pong = self._queue(self._encode_hybi(_PONG, data))
+        else:
+            self._newer_ping = data
+
+    @property
+    def mid_message(self) -> bool:
+        """Whether a part of a message has arrived and the rest has not."""
+        return bool(self._recv_buffer or self._partial_msg)
 
     def drop_received(self) -> None:
         """Forget what has arrived and was not understood."""
-        self._recv_buffer = self._partial_msg = b""
+        self._recv_buffer, self._partial_msg = bytearray(), b""
 
     # -- sending
 
@@ -155,16 +186,27 @@ class ViewerSocket(CompatibleWebSocket):  # type: ignore[misc]  # websockify is 
         while sent:
             front = self._outbox[0]
             if sent < len(front):
-                self._outbox[0] = front[sent:]
+                rest = self._outbox[0] = front[sent:]
+                if front is self._pong:
+                    self._pong = rest
                 self._front_is_partial = True
                 return
             sent -= len(front)
             self._outbox.popleft()
             self._front_is_partial = False
+            if front is self._pong:
+                self._next_pong()
 
-    def _queue(self, frame: bytes) -> None:
-        self._outbox.append(memoryview(frame))
+    def _next_pong(self) -> None:
+        data, self._pong, self._newer_ping = self._newer_ping, None, None
+        if data is not None and not self.close_queued:
+            self.handle_ping(data)
+
+    def _queue(self, frame: bytes) -> memoryview:
+        waiting = memoryview(frame)
+        self._outbox.append(waiting)
         self.pending_bytes += len(frame)
+        return waiting
 
     # -- what websockify's class calls
 
