@@ -19,6 +19,9 @@ lint: setup-dev ## Check style, types and layers
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
+fuzz: setup-dev ## Attack a stream server with mutated bytes for 10 minutes
+	scripts/fuzz --seconds 600
+
 bench: setup-dev ## Measure speed and cost against the peers; takes about 15 minutes
 	scripts/bench
 
@@ -34,4 +37,4 @@ clean: ## Remove what was made
 setup-dev:
 	@scripts/bootstrap dev
 
-.PHONY: help setup run test lint bench image test-image clean setup-dev
+.PHONY: help setup run test lint fuzz bench image test-image clean setup-dev

@@ -1,0 +1,54 @@
+"""The process under attack: a stream server that tells how many of its lines were reached."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import socket
+import struct
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from worker import stream
+from worker.stream.control import State, StreamConfig
+from worker.stream.server import StreamServer
+
+if TYPE_CHECKING:
+    from types import CodeType, FrameType
+
+_OURS = str(Path(stream.__file__).parent)
+
+
+def trace_into(counter: mmap.mmap) -> None:
+    """Count the lines of worker.stream that are reached, in all threads from now on."""
+    seen: set[tuple[CodeType, int]] = set()
+    lock = threading.Lock()
+
+    def note(frame: FrameType, event: str, _arg: Any) -> Any:
+        line = (frame.f_code, frame.f_lineno)
+        if event == "line" and line not in seen:
+            with lock:
+                seen.add(line)
+                counter[:8] = struct.pack("Q", len(seen))
+        return note
+
+    def enter(frame: FrameType, _event: str, _arg: Any) -> Any:
+        return note if frame.f_code.co_filename.startswith(_OURS) else None
+
+    threading.settrace(enter)
+    sys.settrace(enter)
+
+
+def main() -> None:
+    """Serve what the arguments say: CONFIG CHANNEL_FD LISTENER_FD COUNTER_FD."""
+    config = json.loads(sys.argv[1])
+    channel, listener = (socket.socket(fileno=int(number)) for number in sys.argv[2:4])
+    server = StreamServer(StreamConfig(**config), State.RUNNING, listener, channel)
+    trace_into(mmap.mmap(int(sys.argv[4]), 8))
+    server.serve()
+
+
+if __name__ == "__main__":
+    main()
