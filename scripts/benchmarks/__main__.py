@@ -6,13 +6,10 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from benchmarks import costs, machine, readme, starting, watching
+from benchmarks.line import Line
 from benchmarks.plan import Plan
-
-if TYPE_CHECKING:
-    from benchmarks.line import Line
 
 PARTS = {
     "ab": starting.a_and_b,
@@ -35,11 +32,15 @@ def main() -> int:
     if not parts:
         raise SystemExit(f"bench: --only takes letters of {', '.join(''.join(PARTS))}")
     plan = Plan(pairs=arguments.pairs, parts=len(parts))
+    if arguments.table_of:
+        lines, plan = _read_json(arguments.table_of)
+        readme.write(readme.table(lines, plan, machine.description()), plan.stages)
+        return 0
     if arguments.quick:
         plan = Plan(
             pairs=1, window_s=1.0, workers_at_once=2, viewer_counts=(0, 1), parts=len(parts)
         )
-    lines: list[Line] = []
+    lines = []
     for part in parts.values():
         lines += part(plan)
     text = readme.table(lines, plan, machine.description())
@@ -58,14 +59,25 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every measurement")
     parser.add_argument("--quick", action="store_true", help="see that the bench itself works")
     parser.add_argument(
+        "--table-of", type=Path, metavar="FILE", help="write the README's from an earlier --json"
+    )
+    parser.add_argument(
         "--write-readme", action="store_true", help="put table and picture into the README"
     )
     return parser
 
 
+def _read_json(file: Path) -> tuple[list[Line], Plan]:
+    content = json.loads(file.read_text())
+    plan = Plan(pairs=content["pairs"], stages=content["stages_ms"], skipped=content["skipped"])
+    lines = [Line.from_json(each) for each in content["lines"]]
+    return lines, plan
+
+
 def _write_json(file: Path, lines: list[Line], plan: Plan) -> None:
     content = {
         "machine": machine.description(),
+        "pairs": plan.pairs,
         "lines": [line.json() for line in lines],
         "stages_ms": plan.stages,
         "skipped": plan.skipped,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +78,12 @@ class Line:
         what = f"{self.what} {self.note}".strip()
         met = "met" if self.met else "**missed**"
         return f"| {self.key} | {what} | {ours} | {against} | {compared} | {aim} | {met} |"
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Self:
+        """What `json` made."""
+        own = {key: value for key, value in fields.items() if key not in {"compared", "met"}}
+        return cls(**own)
 
     def json(self) -> dict[str, Any]:
         """All of it."""

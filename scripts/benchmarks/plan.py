@@ -31,7 +31,7 @@ class Plan:
     """
 
     pairs: int = 7
-    window_s: float = 4.0
+    window_s: float = 3.0
     workers_at_once: int = 10
     viewer_counts: tuple[int, ...] = (0, 1, 4, 16)
     parts: int = 1

@@ -4,63 +4,70 @@ from __future__ import annotations
 
 from html import escape
 
-WIDTH_PX, LABEL_PX, ROW_PX, MARGIN_PX = 760, 170, 26, 14
-TICK_MS = 250
-BAR_PX = 14
-NUMBER_PX = 70
+WIDTH_PX, LABEL_PX, NUMBER_PX, MARGIN_PX = 760, 160, 70, 14
+ROW_PX, BAR_PX, TEXT_PX = 26, 14, 12
+TICKS_MAX = 8
+TICK_STEPS_MS = (100, 200, 250, 500, 1000, 2000, 5000, 10000)
+BLUE, GREEN, GREY, DARK, LINE = "#3b6fd8", "#0f9d7a", "#6a7380", "#222b36", "#e3e6ea"
 
-# Each stage with the one behind which it begins; marks are milliseconds from the session's start.
-BEGINS_BEHIND = {
-    "task_process": "",
-    "supervisord": "",
-    "xvfb": "supervisord",
-    "window_manager": "xvfb",
-    "x11vnc": "xvfb",
-    "websockify": "supervisord",
-    "stream_ready": "xvfb",
-    "task_ready": "xvfb",
-    "start": "",
-    "task": "start",
-    "viewers_told": "task",
-    "task_stopped": "viewers_told",
-    "display_stopped": "task_stopped",
-    "cleared_away": "display_stopped",
-}
+# Each stage, what people call it, and the stage behind which it begins; marks are milliseconds
+# from the moment when all was checked.
+STAGES = (
+    ("supervisord", "supervisord", ""),
+    ("xvfb", "Xvfb", "supervisord"),
+    ("websockify", "stream server", "supervisord"),
+    ("window_manager", "window manager", "xvfb"),
+    ("x11vnc", "x11vnc", "xvfb"),
+    ("stream_ready", "viewers can connect", ""),
+    ("task_ready", "browser and page", ""),
+    ("task", "the task", "start"),
+    ("viewers_told", "viewers told", "task"),
+    ("task_stopped", "Chromium closed", "viewers_told"),
+    ("display_stopped", "display stopped", "task_stopped"),
+)
 
 
 def draw(stages_ms: dict[str, int]) -> str:
-    """The SVG of one run; the text is dark grey and the ground white, for both README themes."""
-    names = [name for name in BEGINS_BEHIND if name in stages_ms]
+    """The SVG of one run; the ground is white, so that both of a README's themes show it."""
+    shown = [stage for stage in STAGES if stage[0] in stages_ms]
     end_ms = max(1, *stages_ms.values())
     scale = (WIDTH_PX - LABEL_PX - NUMBER_PX) / end_ms
-    height = 2 * MARGIN_PX + ROW_PX * (len(names) + 1)
+    bottom = MARGIN_PX + ROW_PX * len(shown)
+    height = bottom + ROW_PX + MARGIN_PX // 2
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH_PX}" height="{height}"',
         'font-family="sans-serif" font-size="13">',
         f'<rect width="{WIDTH_PX}" height="{height}" rx="8" fill="#fff"/>',
     ]
-    for at_ms in range(0, end_ms + 1, TICK_MS):
+    for at_ms in range(0, end_ms + 1, _tick_ms(end_ms)):
         x = LABEL_PX + at_ms * scale
-        parts.append(
-            f'<path d="M{x:.0f} {MARGIN_PX}V{height - MARGIN_PX - ROW_PX + 6}" stroke="#e3e6ea"/>'
-            f'<text x="{x:.0f}" y="{height - MARGIN_PX}" fill="#6a7380" '
-            f'text-anchor="middle">{at_ms} ms</text>'
-        )
-    for row, name in enumerate(names):
-        began_ms = min(stages_ms.get(BEGINS_BEHIND[name], 0), stages_ms[name])
-        parts.append(_row(row, name, (began_ms, stages_ms[name]), scale))
+        parts += [
+            f'<path d="M{x:.0f} {MARGIN_PX // 2}V{bottom}" stroke="{LINE}"/>',
+            _text(x, bottom + ROW_PX - 6, f"{at_ms} ms", "middle", GREY),
+        ]
+    for row, (name, label, behind) in enumerate(shown):
+        began_ms = min(stages_ms.get(behind, 0), stages_ms[name])
+        parts += _row(MARGIN_PX + row * ROW_PX, label, (began_ms, stages_ms[name]), scale)
     return "\n".join([*parts, "</svg>", ""])
 
 
-def _row(row: int, name: str, ends_ms: tuple[int, int], scale: float) -> str:
+def _tick_ms(end_ms: int) -> int:
+    return next((step for step in TICK_STEPS_MS if end_ms / step <= TICKS_MAX), TICK_STEPS_MS[-1])
+
+
+def _row(y: int, label: str, ends_ms: tuple[int, int], scale: float) -> list[str]:
     began_ms, ended_ms = ends_ms
-    y = MARGIN_PX + row * ROW_PX
     x = LABEL_PX + began_ms * scale
     width = max(2.0, (ended_ms - began_ms) * scale)
-    fill = "#0f9d7a" if name == "task" else "#3b6fd8"
+    fill = GREEN if label == "the task" else BLUE
+    return [
+        _text(LABEL_PX - 10, y + TEXT_PX, label, "end", DARK),
+        f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="{BAR_PX}" rx="3" fill="{fill}"/>',
+        _text(x + width + 6, y + TEXT_PX, str(ended_ms), "start", GREY),
+    ]
+
+
+def _text(x: float, y: float, text: str, anchor: str, fill: str) -> str:
     return (
-        f'<text x="{LABEL_PX - 12}" y="{y + 12}" text-anchor="end" fill="#222b36">'
-        f"{escape(name)}</text>"
-        f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="{BAR_PX}" rx="3" fill="{fill}"/>'
-        f'<text x="{x + width + 6:.1f}" y="{y + 12}" fill="#6a7380">{ended_ms}</text>'
+        f'<text x="{x:.1f}" y="{y:.0f}" text-anchor="{anchor}" fill="{fill}">{escape(text)}</text>'
     )
