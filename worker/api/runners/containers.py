@@ -13,6 +13,7 @@ from worker.api.runners.archive import Archive, is_name
 from worker.api.runners.container import (
     ARTIFACTS_PATH,
     NETWORK_LABEL,
+    TASK_LABEL,
     Container,
     record,
 )
@@ -46,7 +47,7 @@ class Containers:
 
     async def matching(self, **labels: str) -> list[Container]:
         """Those that carry these labels (`worker.` is put before each, `_` means `-`)."""
-        wanted = [f"{NETWORK_LABEL}={self._network}"]
+        wanted = [f"{NETWORK_LABEL}={self._network}", TASK_LABEL]
         wanted += [f"worker.{name.replace('_', '-')}={value}" for name, value in labels.items()]
         said = await self._engine.call_if_there(
             self._engine.client.containers, all=True, filters={"label": wanted}

@@ -100,9 +100,10 @@ class DockerRunner:
         self._max_running = max_running
         self._queue_max = queue_max
         self._retention_s = retention_s
-        self._engine: Engine  # from `open` on, and so the next two
+        self._engine: Engine  # from `open` on, and so the next three
         self._containers: Containers
         self._queue: ContainerQueue
+        self._starting: asyncio.Task[None]
         self._stories: set[asyncio.Task[None]] = set()
         self._leased_until: dict[str, datetime] = {}
 
@@ -125,7 +126,7 @@ class DockerRunner:
             max_running=self._max_running,
             retention_s=self._retention_s,
         )
-        self._spawn(self._queue.run())
+        self._starting = self._spawn(self._queue.run())
 
     async def close(self) -> None:
         """Leave the containers alone."""
@@ -135,7 +136,9 @@ class DockerRunner:
         self._engine.close()
 
     async def ready(self) -> bool:
-        """Whether the engine answers."""
+        """Whether the engine answers, and the queue is looked after."""
+        if self._starting.done():
+            return False
         with contextlib.suppress(RunnerUnavailable, Refused):
             await self._engine.call_once(self._engine.client.ping)
             return True
@@ -145,16 +148,19 @@ class DockerRunner:
         try:
             await self._engine.call(inspect, name)
         except Refused as error:
+            self._engine.close()
             raise SettingError(
                 f"{setting}: the Docker engine has no {what} {name!r}; make it, or name another"
             ) from error
         except RunnerUnavailable as error:
+            self._engine.close()
             raise SettingError(f"WORKER_RUNNER=docker: {error}") from error
 
-    def _spawn(self, story: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, story: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         told = asyncio.create_task(story)
         self._stories.add(told)
         told.add_done_callback(self._stories.discard)
+        return told
 
     # -- tasks
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
+import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
@@ -40,10 +41,17 @@ class Engine:
         # By name: for mypy the folder `docker` of the source tree would hide the library.
         docker: Any = importlib.import_module("docker")
         import requests  # noqa: PLC0415 - as heavy as the library above, and only wanted here
+        import urllib3  # noqa: PLC0415 - the same
 
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
         self._api_error = docker.errors.APIError
-        self._lost = (requests.exceptions.RequestException, docker.errors.DockerException, OSError)
+        self._lost = (
+            requests.exceptions.RequestException,
+            urllib3.exceptions.HTTPError,
+            docker.errors.DockerException,
+            tarfile.TarError,  # an answer that breaks off, as when a file grows while it is read
+            OSError,
+        )
         found = docker.utils.kwargs_from_env()
         self._url = found.get("base_url", "unix:///var/run/docker.sock")
         try:
