@@ -8,7 +8,8 @@ from container_run import docker
 
 def test_hardened(image):
     """In the hardened container everything is ok."""
-    lines = docker("run", "--rm", *HARDENED, "--user=12345:12345", image, "doctor").splitlines()
+    options = (*HARDENED, "--user=12345:12345", "--tmpfs=/artifacts:mode=1777")
+    lines = docker("run", "--rm", *options, image, "doctor").splitlines()
     assert [line for line in lines if not line.startswith("ok ")] == []
 
 
@@ -23,6 +24,8 @@ def test_defaults(image):
 
 
 def test_nowhere_to_write(image):
-    """Read-only without a tmpfs: it says so, and its exit code is 1."""
+    """Read-only without a tmpfs and a volume: a line for each, and it does not end well."""
     said = docker("run", "--rm", "--read-only", image, "doctor", check=False)
+    assert "FAIL  no temporary folder can be written to: " in said
     assert "--tmpfs /tmp" in said
+    assert "FAIL  artifacts cannot go to /artifacts: " in said

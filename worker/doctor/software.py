@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -77,7 +78,7 @@ def novnc(folder: Path, *, wanted: bool) -> Iterator[Finding]:
         wanted: a debug page is to be served.
     """
     if (folder / "core/rfb.js").is_file():
-        yield ok(f"noVNC {_package_version(DEBIAN_PACKAGES['noVNC'])} ({folder})")
+        yield ok(f"noVNC {_novnc_version(folder)} ({folder})")
         return
     found = failure if wanted else warning
     yield found(f"no noVNC in {folder}", "run `apt-get install novnc`, or set WORKER_NOVNC_DIR")
@@ -104,6 +105,13 @@ def fonts() -> Iterator[Finding]:
         else:
             mend = f"pages show boxes; run `apt-get install {package}`"
             yield warning(f"no {script} font", mend)
+
+
+def _novnc_version(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / "package.json").read_text())["version"])
+    except (OSError, ValueError, KeyError):
+        return _package_version(DEBIAN_PACKAGES["noVNC"])
 
 
 def _package_version(package: str) -> str:

@@ -77,6 +77,14 @@ def test_novnc(tmp_path):
     assert levels(software.novnc(tmp_path, wanted=True)) == [Level.FAILURE]
 
 
+def test_novnc_version(tmp_path):
+    """Its version is the one that its folder says."""
+    (tmp_path / "core").mkdir()
+    (tmp_path / "core" / "rfb.js").touch()
+    (tmp_path / "package.json").write_text('{"version": "1.5.0"}')
+    assert str(*software.novnc(tmp_path, wanted=True)) == f"ok    noVNC 1.5.0 ({tmp_path})"
+
+
 def test_browser_that_is_none(tmp_path):
     """A configured browser that is no program is a failure that names the setting."""
     (found,) = software.chromium(tmp_path / "nothing")

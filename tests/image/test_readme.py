@@ -1,0 +1,68 @@
+"""The README's commands work when they are pasted."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from container_run import docker
+from needed import need
+from test_compose import program
+
+ROOT = Path(__file__).parents[2]
+BLOCKS = re.findall(
+    r"<!-- run: (\w+) -->\n```sh\n(.*?)```\n<!-- /run -->",
+    (ROOT / "README.md").read_text(),
+    re.DOTALL,
+)
+
+
+def run(script, image):
+    """Paste a block into a shell; what it printed."""
+    if image != "worker":  # `make image IMAGE=…`
+        script = re.sub(r"\bworker (?=run|doctor)", f"{image} ", script)
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"IMAGE": image},
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_blocks():
+    """There is one block for a container and one for Compose."""
+    assert [name for name, _ in BLOCKS] == ["container", "compose"]
+
+
+@pytest.mark.timeout(300)
+def test_container(image):
+    """Two tasks succeed, the third is stopped, and the doctor says what it thinks."""
+    try:
+        said = run(dict(BLOCKS)["container"], image)
+    finally:
+        docker("rm", "--force", "a-task", check=False)
+        docker("volume", "rm", "worker-artifacts", "more-artifacts", check=False)
+    assert said.count('"event": "worker.finished"') == 2
+    assert said.count('"status": "success"') >= 2
+    assert "\n143\n" in said
+    assert "ok    Xvfb" in said
+
+
+@pytest.mark.timeout(300)
+def test_compose(image, gateway_image):
+    """The task runs behind the gateway and its stream has a URL."""
+    need("openssl", mend="apt-get install openssl")
+    script = dict(BLOCKS)["compose"].replace("docker compose", " ".join(program()))
+    try:
+        said = run(script, image)
+    finally:
+        docker("volume", "rm", "docker_artifacts", check=False)
+    assert re.search(r"ws://localhost:8080/tasks/[0-9a-f-]{36}/websockify\?token=\S+", said)
