@@ -25,6 +25,7 @@ from worker_run import PROGRAMS
 
 from worker.stream import tokens
 
+pytestmark = pytest.mark.timeout(300)  # the image is copied into podman first
 JOB = SECCOMP.parent / "k8s" / "task" / "job.yaml"
 SEES = ("--input", f"file={END_FILE}")
 # podman 4 knows the profile by the annotation that came before the field in the template.
