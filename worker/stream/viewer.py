@@ -15,6 +15,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from worker.outcome import DISPLAY_RESTARTING, PROTOCOL_VIOLATION, VIEWER_TOO_SLOW, Close, CloseCode
+from worker.stream.pace import Pace
 from worker.stream.rfb import PROTOCOL_VERSION, ProtocolViolation
 from worker.stream.websocket import MessageTooLarge, PeerGone
 
@@ -37,6 +38,7 @@ QUEUE_MAX_BYTES: Final = 16 * 1024 * 1024
 HOLD_BYTES: Final = 1024 * 1024  # above this the viewer's own update requests wait
 INPUT_MAX_BYTES: Final = 256 * 1024
 STALLED_S: Final = 10.0
+LEAST_BYTES: Final = 32 * 1024  # in STALLED_S, while more waits: less is not reading
 MESSAGE_S: Final = 10.0  # for a message to arrive whole, and so for each step of the handshake
 SLOWEST_BYTES_S: Final = 4096  # and so much longer for a large one
 PING_S: Final = 20.0
@@ -113,10 +115,11 @@ class Viewer:
         self._end_seen_at = 0.0
         self._quiet_since = 0.0
         self._server_lost_at: float | None = None
-        self._heard_at = self._pinged_at = self._progress_at = time.monotonic()
-        self._whole_at, self._whole_bytes, self._completed = time.monotonic(), 0, 0
+        self._heard_at = self._pinged_at = self._whole_at = time.monotonic()
+        self._whole_bytes, self._completed = 0, 0
         self._holding = False
         self._greeting = _Greeting()
+        self._pace = Pace(window_s=STALLED_S, least_bytes=LEAST_BYTES)
 
     @property
     def sent_bytes(self) -> int:
@@ -179,7 +182,9 @@ class Viewer:
                 return self._end
         elif self._server_lost_at is not None and now - self._server_lost_at >= VERDICT_S:
             return DISPLAY_RESTARTING
-        stalled = self._client.pending_bytes and now - self._progress_at >= STALLED_S
+        stalled = self._pace.too_slow(
+            now, waiting=bool(self._client.pending_bytes), taken_bytes=self._client.sent_bytes
+        )
         if stalled or self._client.pending_bytes > QUEUE_MAX_BYTES or self._is_late(now):
             return VIEWER_TOO_SLOW
         if now - self._heard_at >= SILENT_S:
@@ -225,8 +230,6 @@ class Viewer:
             self._server_lost_at = now
             return
         self._quiet_since = now
-        if not self._client.pending_bytes:
-            self._progress_at = now
         for message in self._greeting.from_server(data):
             self._client.queue_message(message)
         if self._on_first_frame and self._rfb.update_requests and data[0] == _FRAMEBUFFER_UPDATE:
@@ -249,8 +252,8 @@ class Viewer:
         return True
 
     def _flush_client(self) -> None:
-        if self._client.pending_bytes and self._client.flush():
-            self._progress_at = time.monotonic()
+        if self._client.pending_bytes and self._client.flush() and self._client.pending_bytes:
+            self._heard_at = time.monotonic()  # it reads, though our ping may still be queued
         self._hold_back()
 
     def _hold_back(self) -> None:

@@ -1,0 +1,136 @@
+"""What one task's stream serves at most, and whom it drops."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+
+import pytest
+from rfb_client import Ended, Refused, Viewer
+from viewers import SMALL_BUFFER_BYTES
+from worker_run import PROGRAMS, eventually
+
+TASKS = str(PROGRAMS / "tasks.py")
+MAX_VIEWERS = 16
+GONE_S = 15.0
+
+
+@pytest.fixture
+def worker(run, tmp_path):
+    """A worker that shows a page."""
+    started = run(f"{TASKS}:until_with_page", "--input", f"file={tmp_path / 'end'}")
+    started.event("task.started")
+    return started
+
+
+def watches(viewer):
+    """Ask for a pixel, and get it."""
+    viewer.request_update(incremental=False, w=1, h=1)
+    return viewer.read_update(20)
+
+
+def test_sixteen_viewers(worker):
+    """16 watch, the 17th gets 503 with Retry-After, and is let in when one has left."""
+    with contextlib.ExitStack() as stack:
+        viewers = [
+            stack.enter_context(Viewer.connect(worker.stream_url())) for _ in range(MAX_VIEWERS)
+        ]
+        for viewer in viewers:
+            watches(viewer)
+        url = worker.stream_url()
+        with pytest.raises(Refused) as refused:
+            Viewer.connect(url)
+        assert (refused.value.status, refused.value.detail) == (503, "Too many viewers")
+        assert int(refused.value.headers["Retry-After"]) > 0
+        viewers[0].close()
+        late = eventually(lambda: admitted(url), what="the next is let in")
+        stack.enter_context(late)
+        for viewer in (*viewers[1:], late):
+            watches(viewer)
+
+
+def admitted(url):
+    """A viewer, unless it is refused; a refusal does not use its token up."""
+    try:
+        return Viewer.connect(url)
+    except Refused as refused:
+        assert refused.status == 503
+        return None
+
+
+def test_seats_are_given_one_by_one(run, tmp_path):
+    """Of many that come at once, exactly as many as there are seats get in."""
+    worker = run(
+        f"{TASKS}:until",
+        *("--input", f"file={tmp_path / 'end'}"),
+        env={"WORKER_MAX_VIEWERS": "3"},
+    )
+    urls = [worker.stream_url() for _ in range(12)]
+    results: list[Viewer | Refused] = []
+    start = threading.Barrier(len(urls))
+
+    def come(url):
+        start.wait()
+        try:
+            results.append(Viewer.connect(url))
+        except Refused as refused:
+            results.append(refused)
+
+    threads = [threading.Thread(target=come, args=(url,)) for url in urls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    viewers = [result for result in results if isinstance(result, Viewer)]
+    assert len(viewers) == 3
+    assert {result.status for result in results if isinstance(result, Refused)} == {503}
+    for viewer in viewers:
+        viewer.close()
+
+
+def test_a_token_in_two_hands(worker):
+    """Of many that come with the same token at once, one gets in; the others get 401."""
+    url = worker.stream_url()
+    results: list[int] = []
+    start = threading.Barrier(8)
+
+    def come():
+        start.wait()
+        try:
+            Viewer.connect(url).close()
+            results.append(101)
+        except Refused as refused:
+            results.append(refused.status)
+
+    threads = [threading.Thread(target=come) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(results) == [101] + [401] * 7
+
+
+@pytest.mark.parametrize("rate_bytes_s", [1, 1000])
+def test_a_trickle_is_too_slow(worker, rate_bytes_s):
+    """A viewer that asks for all and reads a trickle is gone soon; another never notices."""
+    slow = Viewer.connect(worker.stream_url(), recv_buffer_bytes=SMALL_BUFFER_BYTES)
+    began = time.monotonic()
+    for _ in range(8):
+        slow.request_update(incremental=False)
+    slow.websocket.flush(5)
+    taken = bytearray(rate_bytes_s)
+    with Viewer.connect(worker.stream_url()) as good:
+        for _ in range(int(GONE_S)):
+            with contextlib.suppress(TimeoutError, Ended):
+                slow.websocket.read_some(memoryview(taken), time.monotonic())
+            watches(good)
+            closed = next((e for e in worker.events if e["event"] == "viewer.closed"), None)
+            if closed is not None:
+                break
+            time.sleep(1)  # the trickle's pace, not a wait
+        assert closed is not None
+        assert (closed["code"], closed["reason"]) == (1008, "viewer too slow")
+        assert time.monotonic() - began <= GONE_S + 1
+        watches(good)
+    slow.websocket.abort()
