@@ -162,7 +162,7 @@ def test_a_server_that_never_greets_is_lost() -> None:
 
     with FakeServer(script) as server:
         with pytest.raises(Lost, match="handshake"):
-            Viewer.connect(server.url, timeout_s=0.05)
+            Viewer.connect(server.url, timeout_s=0.5)
         hold.set()
 
 
