@@ -41,3 +41,4 @@ class Plan:
     novnc_dir: Path | None
     allowed_origins: tuple[str, ...]
     max_viewers: int
+    trusted_proxies: tuple[str, ...]

@@ -79,6 +79,7 @@ def make(settings: Settings, text: str | None, command: Sequence[str] | None) ->
         novnc_dir=novnc_dir,
         allowed_origins=settings.allowed_origins,
         max_viewers=settings.max_viewers,
+        trusted_proxies=settings.trusted_proxies,
     )
 
 

@@ -296,6 +296,7 @@ class _Session:
             max_viewers=self.plan.max_viewers,
             novnc_dir=str(novnc_dir) if novnc_dir else None,
             allowed_origins=self.plan.allowed_origins,
+            trusted_proxies=self.plan.trusted_proxies,
         )
 
     def _facts(self) -> dict[str, Any]:

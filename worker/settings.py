@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import uuid
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -105,6 +106,11 @@ class Settings(BaseSettings):
     max_viewers: int = Field(
         default=16, ge=1, description="How many may watch at once, besides the one in control."
     )
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Proxies whose X-Forwarded-For is believed, comma-separated addresses and "
+        "networks (`10.0.0.0/8`). Default: none.",
+    )
     stream_base_url: str | None = Field(
         default=None,
         pattern=r"^wss?://[^/?#\s]+(?:/[^?#\s]*)?$",
@@ -178,11 +184,23 @@ class Settings(BaseSettings):
         description="Let callbacks go to loopback, private and link-local addresses.",
     )
 
-    @field_validator("allowed_origins", mode="before")
+    @field_validator("allowed_origins", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            try:
+                ip_network(text, strict=False)
+            except ValueError:
+                raise ValueError(
+                    f"{text!r} is neither an address nor a network such as 10.0.0.0/8"
+                ) from None
         return value
 
     @field_validator("stream_secret")

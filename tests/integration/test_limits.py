@@ -134,3 +134,33 @@ def test_a_trickle_is_too_slow(worker, rate_bytes_s):
         assert time.monotonic() - began <= GONE_S + 1
         watches(good)
     slow.websocket.abort()
+
+
+def test_whose_address_is_told(run, tmp_path):
+    """Events tell the viewer's address and role as a trusted proxy tells it, and no token."""
+    worker = run(
+        f"{TASKS}:until",
+        *("--input", f"file={tmp_path / 'end'}"),
+        env={"WORKER_TRUSTED_PROXIES": "127.0.0.0/8"},
+    )
+    url = worker.stream_url()
+    headers = {"X-Forwarded-For": "6.6.6.6, 203.0.113.9"}
+    Viewer.connect(url, headers=headers).close()
+    connected, closed = worker.event("viewer.connected"), worker.event("viewer.closed")
+    for event in (connected, closed):
+        assert (event["address"], event["role"]) == ("203.0.113.9", "view")
+    assert closed["duration_s"] >= 0
+    assert closed["bytes_out"] > 0
+    assert closed["bytes_in"] > 0
+    assert closed["code"] == 1000
+    with pytest.raises(Refused):
+        Viewer.connect(url, headers=headers)
+    refused = worker.event("viewer.refused")
+    assert (refused["address"], refused["status"]) == ("203.0.113.9", 401)
+    assert url.partition("token=")[2] not in str(worker.events)
+
+
+def test_nobody_is_trusted_by_default(worker):
+    """Without trusted proxies the events tell the peer's address, whatever the header says."""
+    Viewer.connect(worker.stream_url(), headers={"X-Forwarded-For": "203.0.113.9"}).close()
+    assert worker.event("viewer.connected")["address"] == "127.0.0.1"

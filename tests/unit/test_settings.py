@@ -35,3 +35,11 @@ def test_a_secret_is_never_in_an_error():
     with pytest.raises(SettingError) as refused:
         settings.load({"stream_secret": "hunter2"}, {})
     assert "hunter2" not in str(refused.value)
+
+
+def test_trusted_proxies():
+    """Addresses and networks, of both families; anything else is said by name."""
+    options = {"trusted_proxies": " 10.0.0.7, 10.1.2.3/8,fd00::/8 "}
+    assert settings.load(options, {}).trusted_proxies == ("10.0.0.7", "10.1.2.3/8", "fd00::/8")
+    with pytest.raises(SettingError, match=r"'10\.0\.0\.0/33' is neither an address nor a network"):
+        settings.load({"trusted_proxies": "::1,10.0.0.0/33"}, {})

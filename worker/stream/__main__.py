@@ -25,7 +25,8 @@ def main() -> int:
         return 1  # the session ends, or does not know this process
     message = control.unpack(packet)
     fields = message["config"]
-    fields["allowed_origins"] = tuple(fields["allowed_origins"])
+    for name in ("allowed_origins", "trusted_proxies"):
+        fields[name] = tuple(fields[name])
     with socket.socket(fileno=descriptors[0]) as listener, channel:
         server = StreamServer(StreamConfig(**fields), State(message["state"]), listener, channel)
         for jti, expires_at in message["used"]:

@@ -50,6 +50,7 @@ class StreamConfig:
     max_viewers: int
     novnc_dir: str | None  # None: no debug page
     allowed_origins: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
 
 
 def pack(kind: str, **fields: Any) -> bytes:

@@ -52,7 +52,9 @@ class StreamHandler(ProxyRequestHandler):  # type: ignore[misc]  # websockify is
     server: StreamServer
     connection: socket.socket
     _seat: Seat | None = None
+    _role: Role | None = None
     _display: socket.socket | None = None
+    client_address: tuple[str, int]
     command: str | None
 
     def __init__(
@@ -72,6 +74,15 @@ class StreamHandler(ProxyRequestHandler):  # type: ignore[misc]  # websockify is
         """
         self._accepted_at = accepted_at
         super().__init__(connection, address, server)
+
+    def parse_request(self) -> bool:
+        """Read the head; from then on the client's address is what a trusted proxy says it is."""
+        parsed: bool = super().parse_request()
+        if parsed:
+            peer, port = self.client_address
+            forwarded = self.headers.get_all("X-Forwarded-For", [])
+            self.client_address = self.server.proxies.viewer(peer, forwarded), port
+        return parsed
 
     # -- plain requests
 
@@ -155,6 +166,7 @@ class StreamHandler(ProxyRequestHandler):  # type: ignore[misc]  # websockify is
             grant = self.server.token_plugin.check(tokens[0] if len(tokens) == 1 else "")
         except (TokenRefused, Refusal):
             raise Refusal(HTTPStatus.UNAUTHORIZED, BAD_TOKEN) from None
+        self._role = grant.role
         self._check_origin()
         self._check_handshake()
         self._seat = self.server.admit(grant, self.address)
@@ -244,7 +256,7 @@ class StreamHandler(ProxyRequestHandler):  # type: ignore[misc]  # websockify is
 
     def _refuse(self, refusal: Refusal) -> None:
         self._json(refusal.status, {"detail": refusal.detail}, refusal.headers)
-        self.server.refused(self.client_address, int(refusal.status))
+        self.server.refused(self.client_address, int(refusal.status), self._role)
 
     def _json(
         self, status: HTTPStatus, body: Mapping[str, Any], headers: Mapping[str, str] | None = None

@@ -20,6 +20,7 @@ from worker.outcome import DISPLAY_LOST, DISPLAY_RESTARTING, Close
 from worker.stream import control
 from worker.stream.control import PACKET_MAX_BYTES, State, StreamConfig
 from worker.stream.doze import Doze
+from worker.stream.forwarded import TrustedProxies
 from worker.stream.front import Front, refuse
 from worker.stream.handler import StreamHandler
 from worker.stream.metrics import Counts, Numbers, SessionFacts
@@ -94,6 +95,7 @@ class StreamServer:
             bytes.fromhex(config.key_hex),
             {Role.VIEW: config.x11vnc_socket, Role.CONTROL: config.x11vnc_control_socket},
         )
+        self.proxies = TrustedProxies(config.trusted_proxies)
         self.ws_connection = False  # websockify's handler sets it
         self._lock = threading.Lock()
         self._seats: dict[int, Seat] = {}
@@ -167,10 +169,11 @@ class StreamServer:
             self._doze.wake()  # it may go to sleep in a while
         os.eventfd_write(self._wake, 1)
 
-    def refused(self, address: tuple[str, int], status: int) -> None:
-        """A request was refused."""
+    def refused(self, address: tuple[str, int], status: int, role: Role | None = None) -> None:
+        """A request was refused; `role` is its good token's, if it had one."""
         self.counts.refused(status)
-        self.emit("viewer.refused", address=address[0], status=status)
+        known = {} if role is None else {"role": str(role)}
+        self.emit("viewer.refused", address=address[0], **known, status=status)
 
     def emit(self, name: str, **fields: Any) -> None:
         """Hand an event to the session, which writes all events."""
