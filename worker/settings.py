@@ -266,7 +266,8 @@ def _explain(error: ValidationError, options: Mapping[str, object]) -> str:
     said = []
     for problem in error.errors(include_url=False, include_context=False, include_input=False):
         field = str(problem["loc"][0])
-        given = f"--{field.replace('_', '-')}" if field in options else PREFIX + field.upper()
+        option = field.removeprefix("api_").replace("_", "-")  # `serve --port` is its own
+        given = f"--{option}" if field in options else PREFIX + field.upper()
         said.append(f"{given}: {problem['msg'].removeprefix('Value error, ')}")
     return "; ".join(said)
 

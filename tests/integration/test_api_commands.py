@@ -1,0 +1,79 @@
+"""`worker api-key` and `worker serve` on the command line: one clear line for every mistake."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.fixture
+def worker(tmp_path):
+    def run(*arguments, env=None, python=()):
+        environ = {k: v for k, v in os.environ.items() if not k.startswith("WORKER_")}
+        environ |= {"WORKER_STATE_DIR": str(tmp_path / "state")} | (env or {})
+        return subprocess.run(
+            [sys.executable, *(python or ("-m", "worker.cli")), *arguments],
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run
+
+
+def test_a_key_is_printed_alone_listed_by_its_beginning_and_revoked(worker):
+    key = worker("api-key", "alice", "--control").stdout.strip()
+    assert key.startswith("wk_")
+    listed = worker("api-key", "--list").stdout
+    assert listed.startswith(f"alice\t{key[:11]}…\tcontrol\t")
+    assert key not in listed
+    assert worker("api-key", "alice", "--revoke", key).returncode == 0
+    assert worker("api-key", "--list").stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env", "said"),
+    [
+        (["api-key"], {}, "which ACCOUNT?"),
+        (["api-key", "a b"], {}, "cannot name an account"),
+        (["api-key", "alice", "--revoke"], {}, "alice has no such key"),
+        (["serve", "--port", "x"], {}, "--port"),
+        (["serve", "--host", "203.0.113.1"], {}, "cannot listen on 203.0.113.1"),
+        (["serve"], {"WORKER_ENDPOINTS_DIR": "/none"}, "WORKER_ENDPOINTS_DIR"),
+        (["serve"], {"WORKER_RUNNER": "slurm"}, "WORKER_RUNNER"),
+        (["serve"], {"WORKER_RUNNER": "kubernetes"}, "WORKER_STREAM_SECRET"),
+        (["serve"], {"WORKER_STATE_DIR": "/proc/none"}, "WORKER_STATE_DIR"),
+        (["serve"], {"WORKER_QUEUE_MAXX": "1"}, "did you mean WORKER_QUEUE_MAX?"),
+    ],
+)
+def test_a_mistake_is_one_line(worker, arguments, env, said):
+    ended = worker(*arguments, env=env)
+    assert ended.returncode == 64
+    assert said in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_without_the_extra_it_says_what_to_install(worker):
+    """A finder that hides FastAPI stands for an installation without the extra."""
+    without = (
+        "import sys; sys.modules['fastapi'] = None; from worker.cli import main; "
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    ended = worker("serve", python=("-c", without))
+    assert ended.returncode == 64
+    assert "pip install 'worker[api]'" in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_task_does_not_pay_for_the_api(worker):
+    code = (
+        "import sys, worker.session, worker.plan, worker.settings; "
+        "print([name for name in sys.modules if name.split('.')[0] in "
+        "('fastapi', 'uvicorn', 'httpcore', 'starlette', 'docker', 'kubernetes')])"
+    )
+    assert worker(python=("-c", code)).stdout == "[]\n"
