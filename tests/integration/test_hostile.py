@@ -1,0 +1,193 @@
+"""Hostile viewers: a good one does not notice them, and they are soon gone."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import statistics
+import struct
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from rfb_client import Ended, Refused, Viewer, half_open
+from viewers import SMALL_BUFFER_BYTES
+from websocket_client import open_tcp
+from worker_run import PROGRAMS, eventually
+from x_client import Canvas
+
+TASKS = str(PROGRAMS / "tasks.py")
+GONE_S = 15
+GROWTH_MAX_BYTES = 64 * 2**20
+RATIO_MAX = 1.5
+HALF_OPEN = 200
+ROUNDS, ROUNDS_MAX = 2, 5
+SAMPLES = 150
+PLACE, SIZE = 100, 64
+
+
+class Good:
+    """A viewer that measures: from a change of the display to the pixel in its framebuffer."""
+
+    def __init__(self, worker):
+        self.canvas = Canvas(
+            worker.display, worker.xauthority, x=PLACE, y=PLACE, width=SIZE, height=SIZE
+        )
+        self.viewer = Viewer.connect(worker.stream_url())
+        self.viewer.request_update(incremental=False)
+        self.viewer.read_update(10)
+        self.viewer.request_update(incremental=True)
+        self.changes = 0
+
+    def sample(self):
+        """Seconds for one change."""
+        self.changes += 1
+        colour = (self.changes % 256, self.changes // 256 % 256, 128)
+        began = time.monotonic()
+        self.canvas.fill(colour)
+        while self.viewer.pixel(PLACE + SIZE // 2, PLACE + SIZE // 2) != colour:
+            self.viewer.read_update(10)
+            self.viewer.request_update(incremental=True)
+        return time.monotonic() - began
+
+    def samples(self):
+        """A round's."""
+        return [self.sample() for _ in range(SAMPLES)]
+
+
+class Bad:
+    """All the bad ones at once, each in a thread; they end when the server has ended them."""
+
+    def __init__(self, worker):
+        self.wrong = []
+        address = ("127.0.0.1", worker.port)
+        self.half_open = [half_open(*address) for _ in range(HALF_OPEN)]
+        self.threads = [
+            threading.Thread(target=self._act, args=(act, what), daemon=True)
+            for act, what in (
+                (self._never_reads, worker.stream_url()),
+                (self._frames_a_byte_a_second, worker.stream_url()),
+                (self._request_a_byte_a_second, address),
+                (self._wait_for_408, self.half_open),
+            )
+        ]
+        for thread in self.threads:
+            thread.start()
+
+    def _act(self, act, what):
+        try:
+            act(what)
+        except Exception as error:
+            self.wrong.append(error)
+
+    @staticmethod
+    def _never_reads(url):
+        viewer = Viewer.connect(url, recv_buffer_bytes=SMALL_BUFFER_BYTES)
+        poll = select.poll()  # its socket is never read, so only an end of TCP is seen
+        poll.register(viewer.websocket._sock, select.POLLRDHUP)
+        while not poll.poll(50):
+            viewer.request_update(incremental=False)
+        viewer.websocket.abort()
+
+    @staticmethod
+    def _frames_a_byte_a_second(url):
+        viewer = Viewer.connect(url)
+        event = struct.pack(">BBHH", 5, 0, 1, 1)
+        for byte in bytes([0x82, 0x80 | len(event)]) + bytes(4) + event * 100:
+            viewer.websocket.send_tcp(bytes([byte]))
+            with contextlib.suppress(TimeoutError, Ended):
+                viewer.websocket.read_some(memoryview(bytearray(100)), time.monotonic() + 1)
+            if viewer.websocket.closed:
+                assert viewer.websocket.closed.code == 1008
+                break
+        viewer.websocket.abort()
+
+    @staticmethod
+    def _request_a_byte_a_second(address):
+        with open_tcp(*address, timeout_s=10) as sock:
+            for byte in b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n":
+                sock.sendall(bytes([byte]))
+                if select.select([sock], [], [], 1)[0]:
+                    assert sock.recv(1000).startswith(b"HTTP/1.1 408 ")
+                    return
+
+    @staticmethod
+    def _wait_for_408(half_open):
+        deadline = time.monotonic() + GONE_S
+        for sock in half_open:
+            with sock:
+                sock.settimeout(max(0.001, deadline - time.monotonic()))
+                assert sock.recv(1000).startswith(b"HTTP/1.1 408 ")
+
+    def wait_gone(self):
+        """Wait for the end of each."""
+        for thread in self.threads:
+            thread.join(GONE_S * 2)
+            assert not thread.is_alive()
+
+
+def p95(samples):
+    """The 95th percentile."""
+    return statistics.quantiles(samples, n=20)[-1]
+
+
+def rss_bytes(pid):
+    """A process's resident memory."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
+
+
+@pytest.mark.timeout(300)
+def test_good_viewer_does_not_notice(run):
+    """Its p95 latency beside the bad ones is at most 1.5 times what it is alone, in turns."""
+    worker = run("--", "sleep", "600")
+    good = Good(worker)
+    server = worker.pid("worker.stream")
+    with good.canvas, good.viewer:
+        good.samples()
+        rss_before = rss_highest = rss_bytes(server)
+        alone, beside = [], []
+        for finished in range(1, ROUNDS_MAX + 1):
+            alone += good.samples()
+            bad = Bad(worker)
+            beside += good.samples()
+            rss_highest = max(rss_highest, rss_bytes(server))
+            bad.wait_gone()
+            assert not bad.wrong
+            for number in (2 * finished - 1, 2 * finished):
+                closed = worker.event("viewer.closed", count=number)
+                assert (closed["code"], closed["reason"]) == (1008, "viewer too slow")
+                assert closed["duration_s"] < GONE_S
+            if finished >= ROUNDS and p95(beside) <= RATIO_MAX * p95(alone):
+                break
+        print(f"p95 alone {p95(alone):.4f} s, beside {p95(beside):.4f} s, {finished} rounds")
+        print(f"grew by {(rss_highest - rss_before) / 2**20:.1f} MB")
+        assert p95(beside) <= RATIO_MAX * p95(alone)
+        assert rss_highest - rss_before <= GROWTH_MAX_BYTES
+
+
+def test_sixteen_viewers(run):
+    """16 watch; the 17th gets 503 and is told to come again; one leaves, and it is let in."""
+    worker = run("--", "sleep", "600")
+    with contextlib.ExitStack() as stack:
+        viewers = [
+            stack.enter_context(Viewer.connect(worker.stream_url(), timeout_s=30))
+            for _ in range(16)
+        ]
+        for viewer in viewers:
+            viewer.request_update(incremental=False)
+            viewer.read_update(30)
+        url = worker.stream_url()
+        with pytest.raises(Refused) as refused:
+            Viewer.connect(url)
+        assert refused.value.status == 503
+        assert int(refused.value.headers["Retry-After"]) > 0
+        viewers.pop().close()
+
+        def let_in():
+            with contextlib.suppress(Refused):
+                return stack.enter_context(Viewer.connect(url, timeout_s=30))
+
+        late = eventually(let_in, what="the 17th is let in")
+        late.request_update(incremental=False)
+        late.read_update(30)
