@@ -22,7 +22,7 @@ lint: setup-dev ## Check style, types and layers
 fuzz: setup-dev ## Attack a stream server with mutated bytes for 10 minutes
 	scripts/fuzz --seconds 600
 
-bench: setup-dev ## Measure speed and cost against the peers; takes about 15 minutes
+bench: setup-bench ## Measure speed and cost against the peers; takes about 15 minutes
 	scripts/bench
 
 image: ## Build the images `worker`, `worker-gateway` and `worker-api`; IMAGE=NAME names them otherwise
@@ -34,7 +34,10 @@ test-image: setup-dev ## Run the tests of the built images
 clean: ## Remove what was made
 	rm -rf .venv artifacts build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
+setup-bench:
+	@scripts/bootstrap dev api
+
 setup-dev:
 	@scripts/bootstrap dev
 
-.PHONY: help setup run test lint fuzz bench image test-image clean setup-dev
+.PHONY: help setup run test lint fuzz bench image test-image clean setup-bench setup-dev

@@ -47,8 +47,12 @@ class Plan:
         for number in range(count):
             self._show(what, number, count)
             yield number
-        self._parts_done += 1
+        self.next_part()
         self._show(what, 0, count)
+
+    def next_part(self) -> None:
+        """One group of lines is done."""
+        self._parts_done += 1
 
     def skip(self, why: str) -> None:
         """Say, once, what could not be compared."""
