@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 from pathlib import Path
 
 from worker.secrecy import hide_from_peers
 from worker.stream import control
-from worker.stream.control import PACKET_MAX_BYTES, State, StreamConfig
+from worker.stream.control import State, StreamConfig
 from worker.stream.server import StreamServer
 
 
@@ -20,17 +19,17 @@ def main() -> int:
     import jwt  # noqa: F401, PLC0415 - now, so that the first viewer need not wait for it
 
     channel = control.connect(Path(sys.argv[1]))
-    packet, descriptors, _, _ = socket.recv_fds(channel, PACKET_MAX_BYTES, 1)
-    if not packet or not descriptors:
+    configured = control.configured(channel)
+    if configured is None:
         return 1  # the session ends, or does not know this process
-    message = control.unpack(packet)
+    listener, message = configured
     fields = message["config"]
     for name in ("allowed_origins", "trusted_proxies"):
         fields[name] = tuple(fields[name])
-    with socket.socket(fileno=descriptors[0]) as listener, channel:
+    with listener, channel:
         server = StreamServer(StreamConfig(**fields), State(message["state"]), listener, channel)
         for jti, expires_at in message["used"]:
-            server.token_plugin.mark_used(jti, expires_at)
+            server.token_plugin.used.add(jti, expires_at)
         server.serve()
     return 0
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worker.stream import control
 from worker.stream.control import PACKET_MAX_BYTES, State, StreamConfig
+from worker.stream.used_tokens import UsedTokens
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     from worker.outcome import Close
@@ -50,7 +51,7 @@ class Channel:
         self._display_up = True
         self._display_pid = 0
         self._close: Close | None = None
-        self._used: list[tuple[str, int]] = []
+        self._used = UsedTokens()
         self._server: socket.socket | None = None
         self._socket = control.listen(path)
         self._loop = asyncio.get_running_loop()
@@ -98,9 +99,9 @@ class Channel:
         self._drop_server()
         server.setblocking(False)
         self._server = server
-        packet = control.configure(self._config, self._state, self._used)
         try:
-            socket.send_fds(server, [packet], [self._listener.fileno()])
+            used = self._used.items()
+            control.configure(server, self._listener, self._config, self._state, used)
         except OSError:
             self._drop_server()
             return
@@ -130,7 +131,7 @@ class Channel:
             case {"kind": "viewers.gone"}:
                 self.viewers_gone.set()
             case {"kind": "token.used", "jti": str(jti), "expires_at": int(expires_at)}:
-                self._used.append((jti, expires_at))
+                self._used.add(jti, expires_at)
             case {"kind": "facts.wanted"}:
                 self._tell(control.pack("facts", **self._facts()))
             case {"kind": "control.wanted"}:

@@ -5,7 +5,7 @@ session listens; a stream server connects whenever supervisord has (re)started i
 configuration together with the listening TCP socket (SCM_RIGHTS), so that a restart loses neither
 the port nor the connections that wait on it. No secret is in a file or an environment.
 
-    session → server   configure {…} + descriptor | state {state} | display {up, pid}
+    session → server   configure + two descriptors | state {state} | display {up, pid}
                        | control {up} | end {code, reason} | quit
                        | facts {stages_ms, restarts, pids}
     server → session   listening | token.used {jti, expires_at} | viewers.gone | event {name, …}
@@ -15,6 +15,7 @@ the port nor the connections that wait on it. No secret is in a file or an envir
 from __future__ import annotations
 
 import json
+import os
 import socket
 import struct
 from dataclasses import asdict, dataclass
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PACKET_MAX_BYTES: Final = 65536
+_CONFIGURE: Final = b"configure"
+_DESCRIPTORS: Final = 2
 _CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
 
 
@@ -64,15 +67,44 @@ def unpack(packet: bytes) -> dict[str, Any]:
     return fields
 
 
-def configure(config: StreamConfig, state: State, used: Sequence[tuple[str, int]]) -> bytes:
-    """The first packet to a stream server.
+def configure(
+    channel: socket.socket,
+    listener: socket.socket,
+    config: StreamConfig,
+    state: State,
+    used: Sequence[tuple[str, int]],
+) -> None:
+    """Send a stream server its first packet.
+
+    What it says is in memory that is handed over with the listener: thousands of used tokens do
+    not fit in a packet.
 
     Args:
+        channel: the session's end.
+        listener: the TCP socket that viewers connect to.
         config: what it serves.
         state: what the task is doing now.
         used: the `jti` and expiry of each token that was used with an earlier stream server.
+
+    Raises:
+        OSError: it is gone.
     """
-    return pack("configure", config=asdict(config), state=str(state), used=list(used))
+    packet = pack("configure", config=asdict(config), state=str(state), used=list(used))
+    with open(os.memfd_create("configure"), "w+b") as memory:  # noqa: PTH123 - a descriptor
+        memory.write(packet)
+        memory.flush()
+        socket.send_fds(channel, [_CONFIGURE], [listener.fileno(), memory.fileno()])
+
+
+def configured(channel: socket.socket) -> tuple[socket.socket, dict[str, Any]] | None:
+    """The listener and the fields of that packet; None when the session does not want this one."""
+    packet, descriptors, _, _ = socket.recv_fds(channel, PACKET_MAX_BYTES, _DESCRIPTORS)
+    if packet != _CONFIGURE or len(descriptors) != _DESCRIPTORS:
+        return None
+    listener, memory = descriptors
+    with open(memory, "rb") as content:  # noqa: PTH123 - a descriptor
+        content.seek(0)  # the offset is shared with who wrote it
+        return socket.socket(fileno=listener), unpack(content.read())
 
 
 def listen(path: Path) -> socket.socket:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Final
 
 from websockify.token_plugins import BasePlugin
 
 from worker.stream.tokens import Grant, Role, TokenRefused, verify
+from worker.stream.used_tokens import UsedTokens
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +23,7 @@ class StreamTokenPlugin(BasePlugin):  # type: ignore[misc]  # websockify is unty
         self._task_id = task_id
         self._key = key
         self._sockets = sockets
-        self._used: dict[str, int] = {}
+        self.used = UsedTokens()
 
     def lookup(self, token: str) -> tuple[str, str] | None:
         """Return websockify's question's answer: where this token leads; None for nowhere."""
@@ -40,7 +40,7 @@ class StreamTokenPlugin(BasePlugin):  # type: ignore[misc]  # websockify is unty
             TokenRefused: it is bad, expired or used.
         """
         grant = verify(token, self._key, self._task_id)
-        if grant.jti in self._used:
+        if grant.jti in self.used:
             raise TokenRefused("used")
         return grant
 
@@ -50,15 +50,9 @@ class StreamTokenPlugin(BasePlugin):  # type: ignore[misc]  # websockify is unty
         Raises:
             TokenRefused: somebody was faster.
         """
-        if grant.jti in self._used:
+        if grant.jti in self.used:
             raise TokenRefused("used")
-        self.mark_used(grant.jti, grant.expires_at)
-
-    def mark_used(self, jti: str, expires_at: int) -> None:
-        """Remember a used token until it expires."""
-        now = time.time()
-        self._used = {key: until for key, until in self._used.items() if until >= now}
-        self._used[jti] = expires_at
+        self.used.add(grant.jti, grant.expires_at)
 
     def display_socket(self, role: Role) -> str:
         """The x11vnc that a role is connected to."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
+import json
 import time
 
 import jwt
@@ -101,3 +104,45 @@ def test_derived_keys():
     """Each task's key is its own."""
     master = b"m" * 32
     assert tokens.derive_key(master, "a") != tokens.derive_key(master, "b")
+
+
+@given(st.integers(0, 400), st.sampled_from(["cut", "flipped"]))
+def test_damaged(place, how):
+    """A token cut or changed anywhere is refused."""
+    good = tokens.mint(KEY, TASK)
+    place %= len(good) - 1
+    other = "A" if good[place] != "A" else "B"
+    bad = good[:place] if how == "cut" else good[:place] + other + good[place + 1 :]
+    with pytest.raises(TokenRefused):
+        tokens.verify(bad, KEY, TASK)
+
+
+@pytest.mark.parametrize(
+    "algorithm", ["RS256", "ES256", "PS256", "none", "None", "hs256", "", None]
+)
+def test_the_token_does_not_choose_the_algorithm(algorithm):
+    """Whatever its header claims, with a signature that HS256 and the key would make."""
+    header, payload = {"typ": "JWT", "alg": algorithm}, claims()
+    signed = ".".join(encoded(part) for part in (header, payload))
+    signature = hmac.digest(KEY, signed.encode(), "sha256")
+    with pytest.raises(TokenRefused):
+        tokens.verify(
+            f"{signed}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}", KEY, TASK
+        )
+    with pytest.raises(TokenRefused):
+        tokens.verify(f"{signed}.", KEY, TASK)
+
+
+def encoded(part):
+    """A part of a JWT."""
+    return base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode()
+
+
+def test_used_tokens_are_forgotten_when_they_expire():
+    """What is remembered of used tokens does not grow for ever, and an expired one is refused."""
+    plugin = StreamTokenPlugin(TASK, KEY, SOCKETS)
+    for number in range(1000):
+        plugin.used.add(str(number), int(time.time()) - 1)
+    assert len(plugin.used.items()) < 500
+    with pytest.raises(TokenRefused):
+        plugin.check(tokens.mint(KEY, TASK, ttl_s=-1))
