@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,10 @@ import pytest
 from needed import need
 from worker_run import WorkerRun
 from worker_serve import WorkerServe
+
+import worker.stream.websocket  # noqa: F401 - so that it is done before what follows
+
+sys.modules.pop("numpy", None)  # it keeps numpy out of its process, over which hypothesis stumbles
 
 NEEDED = ("Xvfb", "x11vnc", "matchbox-window-manager", "chromium")
 

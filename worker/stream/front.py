@@ -52,6 +52,9 @@ class Front:
         epoll: select.epoll,
         hand_over: Callable[[socket.socket, tuple[str, int], float], None],
         refused: Callable[[tuple[str, int], int], None],
+        *,
+        head_timeout_s: float = HEAD_TIMEOUT_S,
+        half_open_max: int = HALF_OPEN_MAX,
     ) -> None:
         """Start accepting.
 
@@ -61,12 +64,15 @@ class Front:
             hand_over: gets each connection whose request head is complete, blocking again, with
                 the peer's address and when it was accepted, by time.monotonic().
             refused: is told of each connection that is refused here, with the HTTP status.
+            head_timeout_s: for a request's line and headers to arrive.
+            half_open_max: so many may be under way; one more, and the oldest is refused.
         """
         self._listener = listener
         self._listener.setblocking(False)
         self._epoll = epoll
         self._hand_over = hand_over
         self._refused = refused
+        self._head_timeout_s, self._half_open_max = head_timeout_s, half_open_max
         self._half_open: OrderedDict[int, _HalfOpen] = OrderedDict()  # oldest first
         epoll.register(listener.fileno(), select.EPOLLIN)
 
@@ -129,10 +135,10 @@ class Front:
 
     def _take(self, connection: socket.socket, address: tuple[str, int]) -> None:
         connection.setblocking(False)
-        if len(self._half_open) >= HALF_OPEN_MAX:
+        if len(self._half_open) >= self._half_open_max:
             oldest = next(iter(self._half_open.values()))
             self._refuse(oldest, "503 Service Unavailable", "too many unfinished requests")
-        entry = _HalfOpen(connection, address, time.monotonic() + HEAD_TIMEOUT_S)
+        entry = _HalfOpen(connection, address, time.monotonic() + self._head_timeout_s)
         self._half_open[connection.fileno()] = entry
         # Edge-triggered: one report for each arrival, although nothing is taken out here.
         self._epoll.register(
@@ -152,7 +158,7 @@ class Front:
         elif any(end in head for end in _END_OF_HEAD):
             connection = self._forget(entry)
             connection.setblocking(True)
-            self._hand_over(connection, entry.address, entry.deadline - HEAD_TIMEOUT_S)
+            self._hand_over(connection, entry.address, entry.deadline - self._head_timeout_s)
         elif len(head) >= HEAD_MAX_BYTES:
             status = "431 Request Header Fields Too Large"
             self._refuse(entry, status, f"the request's head is larger than {HEAD_MAX_BYTES} bytes")

@@ -103,8 +103,12 @@ class Viewer:
         server: socket.socket,
         rfb: ClientFilter,
         on_first_frame: Callable[[], None] = lambda: None,
+        *,
+        ping_s: float = PING_S,
+        silent_s: float = SILENT_S,
     ) -> None:
         self._on_first_frame: Callable[[], None] | None = on_first_frame
+        self._ping_s, self._silent_s = ping_s, silent_s
         self._client = client
         self._server = server
         self._rfb = rfb
@@ -162,7 +166,9 @@ class Viewer:
             decided = self._decide(now)
             if decided is not None:
                 return decided
-            ready = self._wait(_FINE_TICK_S if self._end or self._server_lost_at else _TICK_S)
+            ready = self._wait(
+                _FINE_TICK_S if self._end or self._server_lost_at else min(_TICK_S, self._ping_s)
+            )
             if self._wake in ready:
                 os.eventfd_read(self._wake)
             if self._server.fileno() in ready:
@@ -187,9 +193,9 @@ class Viewer:
         )
         if stalled or self._client.pending_bytes > QUEUE_MAX_BYTES or self._is_late(now):
             return VIEWER_TOO_SLOW
-        if now - self._heard_at >= SILENT_S:
+        if now - self._heard_at >= self._silent_s:
             raise PeerGone("silent")
-        if now - max(self._heard_at, self._pinged_at) >= PING_S:
+        if now - max(self._heard_at, self._pinged_at) >= self._ping_s:
             self._pinged_at = now
             self._client.queue_ping()
         return None

@@ -1,0 +1,81 @@
+"""Pings keep a stream open, and tell who is gone."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+
+import pytest
+from websocket_client import WebSocket
+from worker_run import eventually
+
+from worker.outcome import Close
+from worker.stream.rfb import ClientFilter
+from worker.stream.viewer import Viewer
+from worker.stream.websocket import ViewerSocket
+
+
+class Streamed:
+    """A viewer's thread between two socket pairs: the peer's WebSocket, and an idle x11vnc."""
+
+    def __init__(self, **limits):
+        self.closed = None
+        ours, theirs = socket.socketpair()
+        server, self.x11vnc = socket.socketpair()
+        server.setblocking(False)
+        client = ViewerSocket(None)
+        client.socket, client.client = ours, False  # as websockify's `accept` leaves it
+        client.adopt(b"")
+        self.peer = WebSocket(theirs)
+        self.viewer = Viewer(client, server, ClientFilter(control=False), **limits)
+        self._ours = ours
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self):
+        self.closed = self.viewer.run()
+        self._ours.close()
+
+    def end(self):
+        """Let all go."""
+        self.viewer.end(Close(code=1000, reason="task success"))
+        self._thread.join()
+        self.peer.abort()
+        self.x11vnc.close()
+
+
+@pytest.fixture
+def stream():
+    """Start viewers."""
+    started = []
+
+    def start(**limits):
+        started.append(Streamed(**limits))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.end()
+
+
+def read(peer):
+    """Read, and so answer pings."""
+    with contextlib.suppress(TimeoutError):
+        peer.read_some(memoryview(bytearray(100)), time.monotonic() + 0.01)
+    return peer.pings
+
+
+def test_a_peer_that_answers_stays(stream):
+    """It is pinged again and again, for longer than a silent one would be borne."""
+    streamed = stream(ping_s=0.05, silent_s=0.5)
+    eventually(lambda: read(streamed.peer) >= 20)
+    assert streamed.closed is None
+
+
+def test_a_dead_peer_is_dropped(stream):
+    """One that neither answers nor says anything is dropped, though its connection stands."""
+    streamed = stream(ping_s=0.05, silent_s=0.5)
+    eventually(lambda: streamed.closed is not None)
+    assert streamed.closed == Close(code=1006, reason="silent")
