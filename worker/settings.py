@@ -45,6 +45,7 @@ API_NAMES: Final = frozenset(
 LOOPBACK_HOSTS: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 HOUR_S: Final = 3600.0
 PORT_MAX: Final = 65535
+VIEWERS_LIMIT: Final = 200  # three descriptors each, of a stream server's 1024
 
 
 class Settings(BaseSettings):
@@ -104,7 +105,10 @@ class Settings(BaseSettings):
         "Default: any for the stream, none for the API.",
     )
     max_viewers: int = Field(
-        default=16, ge=1, description="How many may watch at once, besides the one in control."
+        default=16,
+        ge=1,
+        le=VIEWERS_LIMIT,
+        description="How many may watch at once, besides the one in control; at most 200.",
     )
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),

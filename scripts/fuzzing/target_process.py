@@ -98,6 +98,7 @@ class Target:
             "x11vnc_socket": str(folder / "view.sock"),
             "x11vnc_control_socket": str(folder / "control.sock"),
             "max_viewers": 1000,
+            "trusted_proxies": ["127.0.0.1"],
             "novnc_dir": "/usr/share/novnc",
         }
         known = {field.name for field in fields(StreamConfig)}

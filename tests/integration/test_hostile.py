@@ -22,6 +22,7 @@ GONE_S = 15
 GROWTH_MAX_BYTES = 64 * 2**20
 RATIO_MAX = 1.5
 HALF_OPEN = 200
+LINGERERS = 140  # more than the server has threads for requests
 ROUNDS, ROUNDS_MAX = 2, 5
 SAMPLES = 150
 PLACE, SIZE = 100, 64
@@ -164,6 +165,38 @@ def test_good_viewer_does_not_notice(run):
         print(f"grew by {(rss_highest - rss_before) / 2**20:.1f} MB")
         assert p95(beside) <= RATIO_MAX * p95(alone)
         assert rss_highest - rss_before <= GROWTH_MAX_BYTES
+
+
+def test_lingerers(run):
+    """Peers that were answered and go on to send, a byte now and then, keep nobody out."""
+    worker = run("--", "sleep", "600")
+    url = worker.stream_url()
+    with contextlib.ExitStack() as stack:
+        socks = []
+        for _ in range(LINGERERS):
+            sock = stack.enter_context(open_tcp("127.0.0.1", worker.port, timeout_s=10))
+            sock.sendall(b"GET /nothing HTTP/1.1\r\n\r\n")
+            socks.append(sock)
+        over = threading.Event()
+
+        def go_on():
+            while not over.wait(0.1):
+                for sock in socks:
+                    with contextlib.suppress(OSError):
+                        sock.sendall(b"x")
+
+        sender = threading.Thread(target=go_on)
+        sender.start()
+        try:
+
+            def answered():
+                with contextlib.suppress(Refused):
+                    return stack.enter_context(Viewer.connect(url, timeout_s=10))
+
+            eventually(answered, what="a good viewer is let in")
+        finally:
+            over.set()
+            sender.join()
 
 
 def test_sixteen_viewers(run):

@@ -45,7 +45,8 @@ class TrustedProxies:
             return peer if found is None else str(found)
         hops = [hop for value in forwarded for hop in value.split(",")][-HOPS_MAX:]
         for hop in reversed(hops):
-            before = _address(hop.strip())
+            # A zone (`fe80::1%…`) may be any text, and means nothing on another machine.
+            before = None if "%" in hop else _address(hop.strip())
             if before is None:
                 break
             found = before

@@ -36,6 +36,12 @@ def test_viewer(peer, forwarded, viewer):
     assert TRUSTED.viewer(peer, forwarded) == viewer
 
 
+def test_zone():
+    """A zone is any text at all, so an address with one is not believed."""
+    proxies = TrustedProxies(["10.0.0.1"])
+    assert proxies.viewer("10.0.0.1", ["fe80::1%anything at all"]) == "10.0.0.1"
+
+
 def test_nobody_is_trusted_by_default():
     """Without trusted proxies the header changes nothing."""
     assert TrustedProxies(()).viewer("10.1.2.3", ["203.0.113.9"]) == "10.1.2.3"
