@@ -32,7 +32,7 @@ test-image: setup-dev ## Run the tests of the built images
 	$(PYTEST) tests/image
 
 clean: ## Remove what was made
-	rm -rf .venv artifacts build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv artifacts build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .schemathesis
 
 setup-bench:
 	@scripts/bootstrap dev api
