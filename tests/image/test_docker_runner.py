@@ -19,7 +19,7 @@ from event_process import EventProcess
 from rfb_client import Closed, Viewer
 from viewers import Behaviour, mouse_mover
 from whole_story import watched_to_its_end
-from worker_run import PROGRAMS
+from worker_run import PROGRAMS, eventually
 from worker_serve import WorkerServe
 
 NOT_RUNNING = {"detail": "Stream not available: task is not running"}
@@ -159,6 +159,19 @@ def test_failures(serve):
     task = api.begin("exits")
     told = api.until(task, "failed")
     assert (told["exit_code"], told["error"]["type"]) == (7, "Exited")
+
+
+def test_retention(serve):
+    """What ended long enough ago is removed with its files, and then it is no task any more."""
+    first = serve()
+    task = first.begin("exits")
+    first.until(task, "failed")
+    inspected = "{{range .Mounts}}{{.Name}} {{end}}"
+    volume = docker("inspect", "--format", inspected, task).split()[0]
+    first.kill()
+    second = serve(WORKER_RETENTION_S="0.1", WORKER_STATE_DIR=str(first.state))
+    eventually(lambda: second.get(f"/tasks/{task}").status_code == 404, timeout_s=30)
+    assert not docker("volume", "ls", "--quiet", "--filter", f"name={volume}")
 
 
 def test_unstartable(serve):
