@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.server
 import json
 import threading
@@ -88,6 +89,8 @@ async def test_not_found(runner):
 
 async def test_engine_goes_away(engine, runner):
     """An engine that goes away later is named in one line, and the runner is not ready."""
+    said, lost = [], asyncio.Event()
+    runner._report = lambda event, **_: (said.append(event), lost.set())
     await runner.open()
     try:
         assert await runner.ready()
@@ -95,6 +98,10 @@ async def test_engine_goes_away(engine, runner):
         with pytest.raises(RunnerUnavailable, match="does not answer"):
             await runner.find("acme", str(uuid.uuid4()))
         assert not await runner.ready()
+        runner._queue.wake()
+        async with asyncio.timeout(30):
+            await lost.wait()
+        assert said == ["runner.lost"]
     finally:
         await runner.close()
 

@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
-from worker.api.runners import RunnerUnavailable
 from worker.api.runners.container import UNSTARTABLE, Container
 from worker.api.runners.engine import Refused
 
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 
     from worker.api.runners.containers import Containers
     from worker.api.runners.engine import Engine
+    from worker.api.runners.reach import Reach
 
 _TICK_S: Final = 0.5
 _SWEEP_S: Final = 60.0
@@ -27,10 +27,17 @@ class ContainerQueue:
     """Looks at the list of containers whenever something may have changed."""
 
     def __init__(
-        self, engine: Engine, containers: Containers, *, max_running: int, retention_s: float
+        self,
+        engine: Engine,
+        containers: Containers,
+        reach: Reach,
+        *,
+        max_running: int,
+        retention_s: float,
     ) -> None:
         self._engine = engine
         self._containers = containers
+        self._reach = reach
         self._max_running = max_running
         self._retention = timedelta(seconds=retention_s)
         self._wake = asyncio.Event()
@@ -51,7 +58,7 @@ class ContainerQueue:
         while True:
             self._wake.clear()
             waiting = True
-            with contextlib.suppress(RunnerUnavailable):
+            with self._reach.tried():
                 there = await self._containers.matching()
                 waiting = await self._start_some(there)
                 if loop.time() - swept_at >= _SWEEP_S:

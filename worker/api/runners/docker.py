@@ -32,7 +32,9 @@ from worker.api.runners.container import TOLD, Container, Shape
 from worker.api.runners.container_queue import ContainerQueue
 from worker.api.runners.containers import Containers
 from worker.api.runners.engine import Engine, Refused
+from worker.api.runners.reach import Reach
 from worker.errors import SettingError
+from worker.events import Events
 from worker.outcome import EXIT_SIGKILL
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from worker.api.runners import StreamKey
+    from worker.api.runners.reach import Report
     from worker.settings import Settings
 
 _DEFAULT_IMAGE: Final = "worker"
@@ -69,6 +72,7 @@ def make(settings: Settings, stream_key: StreamKey) -> DockerRunner:
         max_running=settings.max_running,
         queue_max=settings.queue_max,
         retention_s=settings.retention_s,
+        report=Events(None).emit,
     )
 
 
@@ -94,12 +98,14 @@ class DockerRunner:
         max_running: int,
         queue_max: int,
         retention_s: float,
+        report: Report,
     ) -> None:
         self._shape = shape
         self._stream_key = stream_key
         self._max_running = max_running
         self._queue_max = queue_max
         self._retention_s = retention_s
+        self._report = report
         self._engine: Engine  # from `open` on, and so the next three
         self._containers: Containers
         self._queue: ContainerQueue
@@ -123,6 +129,7 @@ class DockerRunner:
         self._queue = ContainerQueue(
             self._engine,
             self._containers,
+            Reach(self._report),
             max_running=self._max_running,
             retention_s=self._retention_s,
         )

@@ -30,7 +30,9 @@ from worker.api.runners import job as jobs
 from worker.api.runners.cluster import Cluster
 from worker.api.runners.job import Template
 from worker.api.runners.namespace import Namespace, labels_of
+from worker.api.runners.reach import Reach
 from worker.errors import SettingError
+from worker.events import Events
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -68,16 +70,20 @@ def make(settings: Settings, stream_key: StreamKey) -> KubernetesRunner:
         environ=inside.common(os.environ),
         mounted=mounted,
     )
-    return KubernetesRunner(template, stream_key, settings.kubernetes_namespace)
+    reach = Reach(Events(None).emit)
+    return KubernetesRunner(template, stream_key, settings.kubernetes_namespace, reach)
 
 
 class KubernetesRunner:
     """Tasks as Jobs of one namespace."""
 
-    def __init__(self, template: Template, stream_key: StreamKey, namespace: str | None) -> None:
+    def __init__(
+        self, template: Template, stream_key: StreamKey, namespace: str | None, reach: Reach
+    ) -> None:
         self._template = template
         self._stream_key = stream_key
         self._name = namespace
+        self._reach = reach
         self._cluster: Cluster  # from `open` on, and so the next
         self._namespace: Namespace
         self._repairing: asyncio.Task[None]
@@ -210,7 +216,7 @@ class KubernetesRunner:
 
     async def _keep_repairing(self) -> None:
         while True:
-            with contextlib.suppress(RunnerUnavailable):
+            with self._reach.tried():
                 await self.repair()
             await asyncio.sleep(_REPAIR_S)
 
