@@ -46,7 +46,7 @@ class Line:
     ours: list[float]
     base: list[float] = field(default_factory=list)
     compare: str = "ratio"
-    limit: float
+    limit: float | None  # None: shown beside the others, aimed at nothing
     at_least: bool = False
     note: str = ""
 
@@ -64,19 +64,22 @@ class Line:
     def met(self) -> bool:
         """Whether the median is where it should be."""
         found = self.compared.median
+        if self.limit is None:
+            return True
         return found >= self.limit if self.at_least else found <= self.limit
 
     def row(self) -> str:
         """The table's row, in Markdown."""
         sign = "≥" if self.at_least else "≤"
         unit = {"ratio": " ×", "difference": f" {self.unit}"}.get(self.compare, f" {self.unit}")
-        aim = f"{sign} {_short(self.limit)}{unit}".replace("≤ 0.25 s", "≤ + 0.25 s")
+        more = "+ " if self.compare == "difference" else ""
+        aim = f"{sign} {more}{_short(self.limit)}{unit}" if self.limit is not None else ""
         base = spread(self.base).text(f" {self.unit}") if self.base else ""
         against = f"{self.against}: {base}" if base else self.against or "–"
         compared = self.compared.text(unit) if self.compare != "value" else ""
         ours = spread(self.ours).text(f" {self.unit}")
         what = f"{self.what} {self.note}".strip()
-        met = "met" if self.met else "**missed**"
+        met = "" if self.limit is None else "met" if self.met else "**missed**"
         return f"| {self.key} | {what} | {ours} | {against} | {compared} | {aim} | {met} |"
 
     @classmethod
