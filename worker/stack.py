@@ -138,7 +138,7 @@ class Stack:
         self.events.emit("xvfb.started", display=self.display)
 
     async def start_on_display(self) -> None:
-        """Have supervisord start the window manager and x11vnc, and know the controller's."""
+        """Have supervisord start the window manager and x11vnc."""
         names = ("window_manager", "x11vnc")
         window_manager_program = Program(
             name="window_manager", command=window_manager.command(self.display), restart=True
@@ -148,15 +148,8 @@ class Stack:
             command=x11vnc.command(self.display, self.authority, self.x11vnc_socket),
             restart=True,
         )
-        control_program = Program(
-            name=CONTROL_PROGRAM,
-            command=x11vnc.command(
-                self.display, self.authority, self.x11vnc_control_socket, control=True
-            ),
-            restart=False,
-        )
         pids = await self.supervisord.start_together(
-            *names, add=[window_manager_program, x11vnc_program, control_program]
+            *names, add=[window_manager_program, x11vnc_program]
         )
         self._pids.update(zip(names, pids, strict=True))
 
@@ -181,8 +174,16 @@ class Stack:
         Raises:
             StartFailed: it died before, or was not ready in time.
         """
-        self._pids[CONTROL_PROGRAM] = pid = await self.supervisord.start(CONTROL_PROGRAM)
-        await self._living(CONTROL_PROGRAM, x11vnc.ready(self.x11vnc_control_socket))
+        path = self.x11vnc_control_socket
+        program = Program(
+            name=CONTROL_PROGRAM,
+            command=x11vnc.command(self.display, self.authority, path, control=True),
+            restart=False,
+        )
+        add = [] if CONTROL_PROGRAM in self._pids else [program]
+        (pid,) = await self.supervisord.start_together(CONTROL_PROGRAM, add=add)
+        self._pids[CONTROL_PROGRAM] = pid
+        await self._living(CONTROL_PROGRAM, x11vnc.ready(path))
         return pid
 
     async def _ready(self, name: str, ready: Coroutine[Any, Any, object]) -> None:
