@@ -24,7 +24,7 @@ RATIO_MAX = 1.5
 HALF_OPEN = 200
 LINGERERS = 140  # more than the server has threads for requests
 ROUNDS, ROUNDS_MAX = 2, 5
-SAMPLES = 150
+SAMPLES = 300  # about half of the time that the bad ones last
 PLACE, SIZE = 100, 64
 
 
