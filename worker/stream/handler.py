@@ -198,7 +198,7 @@ class StreamHandler(ProxyRequestHandler):  # type: ignore[misc]  # websockify is
         self._tune(self.connection)
         self.connection.setblocking(False)
         client.adopt(self.rfile.peek())
-        rfb = ClientFilter(control=seat.role is Role.CONTROL)
+        rfb = ClientFilter(control=seat.role is Role.CONTROL, one_frame=True)
         viewer = Viewer(client, display, rfb, self._on_first_frame)
         seat.attach(viewer)
         who = {"viewer": seat.number, "address": seat.address, "role": str(seat.role)}

@@ -41,13 +41,16 @@ class ClientFilter:
 
     Args:
         control: Whether the viewer's keys, pointer and clipboard text pass too.
+        one_frame: Whether a request for a whole frame waits until `frame_sent` says that the one
+            before was answered.
 
     Attributes:
         update_requests: How many FramebufferUpdateRequests have gone out so far.
         completed: How many messages have ended so far, whether they passed or not.
+        awaits_frame: With `one_frame`, such a request has gone out and is not yet answered.
     """
 
-    def __init__(self, *, control: bool) -> None:
+    def __init__(self, *, control: bool, one_frame: bool = False) -> None:
         self.update_requests = self.completed = 0
         self._control = control
         self._handshake = list(HANDSHAKE)
@@ -55,6 +58,7 @@ class ClientFilter:
         self._wanted_bytes = 1  # how much of it must be there for parsing to go on
         self._skip_bytes = 0  # what is still to come of a message that does not pass
         self._violated = False
+        self._one_frame, self.awaits_frame = one_frame, False
         self._holding = False
         self._held_request = b""
         self._keys_down: dict[int, None] = {}  # in the order they were pressed
@@ -97,8 +101,25 @@ class ClientFilter:
 
     def release_updates(self) -> bytes:
         """Let update requests pass again; return the one that was kept back, if any."""
-        request, self._held_request, self._holding = self._held_request, b"", False
-        self.update_requests += bool(request)
+        self._holding = False
+        request = self._held_request
+        if not request or (self.awaits_frame and _is_whole(request)):
+            return b""
+        self._held_request = b""
+        return self._request(request)
+
+    def frame_sent(self) -> bytes:
+        """Let the next request for a whole frame pass; return the one that was kept back, if any.
+
+        x11vnc answers each such request with a whole frame, 8 MB of pixels at worst, however many
+        come at once. So they pass one after the other.
+        """
+        self.awaits_frame = False
+        return b"" if self._holding else self.release_updates()
+
+    def _request(self, request: bytes) -> bytes:
+        self.update_requests += 1
+        self.awaits_frame |= self._one_frame and _is_whole(request)
         return request
 
     def release_input(self) -> bytes:
@@ -156,10 +177,10 @@ class ClientFilter:
         if self._handshake:
             del self._handshake[0]
         elif raw[0] == MessageType.FRAMEBUFFER_UPDATE_REQUEST:
-            if self._holding:
+            if self._holding or (self.awaits_frame and _is_whole(passed)):
                 self._held_request = _merged(self._held_request, passed)
                 return b""
-            self.update_requests += 1
+            return self._request(passed)
         elif passed:
             self._remember_input(passed)
         return passed
@@ -173,6 +194,12 @@ class ClientFilter:
                 self._keys_down.pop(keysym, None)
             elif len(self._keys_down) < MAX_KEYS_DOWN:
                 self._keys_down[keysym] = None
+
+
+def _is_whole(request: bytes) -> bool:
+    """Whether an update request wants its pixels whether or not they changed."""
+    _, incremental, *_ = UPDATE_REQUEST.unpack(request)
+    return not incremental
 
 
 def _merged(held: bytes, request: bytes) -> bytes:

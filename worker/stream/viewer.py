@@ -36,6 +36,7 @@ VERDICT_S: Final = 0.3  # for the session to say why x11vnc is gone
 
 QUEUE_MAX_BYTES: Final = 16 * 1024 * 1024
 HOLD_BYTES: Final = 1024 * 1024  # above this the viewer's own update requests wait
+FRAME_SENT_S: Final = 0.02  # a whole frame is out when x11vnc has been quiet for so long
 INPUT_MAX_BYTES: Final = 256 * 1024
 STALLED_S: Final = 10.0
 LEAST_BYTES: Final = 32 * 1024  # in STALLED_S, while more waits: less is not reading
@@ -122,6 +123,7 @@ class Viewer:
         self._heard_at = self._pinged_at = self._whole_at = time.monotonic()
         self._whole_bytes, self._completed = 0, 0
         self._holding = False
+        self._frame_began = False
         self._greeting = _Greeting()
         self._pace = Pace(window_s=STALLED_S, least_bytes=LEAST_BYTES)
 
@@ -166,9 +168,8 @@ class Viewer:
             decided = self._decide(now)
             if decided is not None:
                 return decided
-            ready = self._wait(
-                _FINE_TICK_S if self._end or self._server_lost_at else min(_TICK_S, self._ping_s)
-            )
+            fine = self._end or self._server_lost_at or self._rfb.awaits_frame
+            ready = self._wait(_FINE_TICK_S if fine else min(_TICK_S, self._ping_s))
             if self._wake in ready:
                 os.eventfd_read(self._wake)
             if self._server.fileno() in ready:
@@ -236,6 +237,7 @@ class Viewer:
             self._server_lost_at = now
             return
         self._quiet_since = now
+        self._frame_began = True
         for message in self._greeting.from_server(data):
             self._client.queue_message(message)
         if self._on_first_frame and self._rfb.update_requests and data[0] == _FRAMEBUFFER_UPDATE:
@@ -250,7 +252,9 @@ class Viewer:
             if messages is None or self._client.close_queued:
                 return False
             for message in messages:
+                awaited = self._rfb.awaits_frame
                 self._to_server += self._rfb.feed(message)
+                self._frame_began &= awaited or not self._rfb.awaits_frame
                 for waiting in self._greeting.from_viewer(message):
                     self._client.queue_message(waiting)
         except (ProtocolViolation, MessageTooLarge):
@@ -270,6 +274,14 @@ class Viewer:
         elif self._holding and self._client.pending_bytes < HOLD_BYTES // 2:
             self._holding = False
             self._to_server += self._rfb.release_updates()
+        if self._rfb.awaits_frame and self._frame_is_sent():
+            self._to_server += self._rfb.frame_sent()
+            self._frame_began = False
+
+    def _frame_is_sent(self) -> bool:
+        """Whether the frame that was asked for has come from x11vnc, and left for the viewer."""
+        quiet = time.monotonic() - self._quiet_since >= FRAME_SENT_S
+        return quiet and self._frame_began and not self._client.pending_bytes
 
     def _flush_server(self) -> None:
         if not self._to_server or self._server_lost_at is not None:

@@ -93,8 +93,8 @@ def qemu_audio(operation: int) -> bytes:
     return struct.pack(">BBH", 255, 1, operation) + (b"\x03\x02\0\0\xac\x44" * (operation == 2))
 
 
-def connected(*, control: bool) -> ClientFilter:
-    client = ClientFilter(control=control)
+def connected(*, control: bool, one_frame: bool = False) -> ClientFilter:
+    client = ClientFilter(control=control, one_frame=one_frame)
     assert client.feed(HANDSHAKE) == HANDSHAKE_PASSED
     return client
 
@@ -474,6 +474,24 @@ def test_requests_pass_again_after_release() -> None:
     client.hold_updates()
     assert client.release_updates() == b""
     assert client.feed(request) == request
+
+
+def test_one_whole_frame_at_a_time() -> None:
+    """Requests for whole frames pass one after the other, those behind as one; others pass."""
+    client = connected(control=False, one_frame=True)
+    whole = update_request(incremental=False, rect=(0, 0, 1920, 1080))
+    change = update_request(incremental=True, rect=(0, 0, 1920, 1080))
+    assert client.feed(whole * 4 + change) == whole + change
+    assert client.frame_sent() == whole
+    assert client.feed(whole) == b""
+    client.hold_updates()
+    assert client.frame_sent() == b""
+    assert client.release_updates() == whole
+    client.hold_updates()
+    client.feed(whole)
+    assert client.release_updates() == b""
+    assert client.frame_sent() == whole
+    assert client.frame_sent() == b""
 
 
 def test_only_requests_are_held() -> None:
