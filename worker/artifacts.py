@@ -39,14 +39,18 @@ class Artifacts:
     def write_result(self, text: str) -> None:
         """Write the outcome: whoever looks sees the whole of it or none.
 
+        Args:
+            text: JSON.
+
         Raises:
             OSError: the folder is gone, full or read-only.
         """
         descriptor, draft = tempfile.mkstemp(dir=self.folder, prefix=".result-")
         try:
-            with os.fdopen(descriptor, "w") as file:
+            with os.fdopen(descriptor, "wb") as file:
                 os.fchmod(file.fileno(), 0o644)
-                file.write(text + "\n")
+                # Half a surrogate pair has no UTF-8; its backslash escape is JSON's own.
+                file.write(f"{text}\n".encode(errors="backslashreplace"))
                 file.flush()
                 os.fsync(file.fileno())
             Path(draft).replace(self.result)
@@ -79,9 +83,10 @@ def brief(result: Mapping[str, Any]) -> bytes:
     )
     for each in tries:
         text = json.dumps(each, ensure_ascii=False, separators=(",", ":"))
-        if len(text.encode(errors="replace")) <= BRIEF_MAX_BYTES:
+        content = text.encode(errors="backslashreplace")
+        if len(content) <= BRIEF_MAX_BYTES:
             break
-    return text.encode(errors="replace")
+    return content
 
 
 def prepare(folder: Path) -> Artifacts:

@@ -12,8 +12,9 @@ _DIM: Final = "\x1b[2m"
 _BOLD: Final = "\x1b[1m"
 _RESET: Final = "\x1b[0m"
 _NAME_WIDTH: Final = 22
-# What a terminal would obey, or take for the end of a line: strangers' words stand in fields too.
-_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# What a terminal would obey, or take for the end of a line, and half surrogate pairs, which have no
+# UTF-8: strangers' words stand in fields too.
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class Events:

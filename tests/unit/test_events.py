@@ -36,3 +36,11 @@ def test_json_keeps_what_was_said():
     stream = io.StringIO()
     Events("id", stream).emit("viewer.closed", reason=NASTY)
     assert json.loads(stream.getvalue())["reason"] == NASTY
+
+
+def test_half_a_surrogate_pair():
+    """What has no UTF-8 is escaped, and so its event is not lost."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    Events("id", stream).emit("task.finished", error="half \ud83d")
+    line = stream.buffer.getvalue().decode()
+    assert json.loads(line)["error"] == "half \ud83d"
