@@ -118,7 +118,8 @@ def test_viewers_of_a_real_page_are_told(run, tmp_path, how):
 def test_twenty_viewers_at_once(run, tmp_path):
     """Twenty viewers are all told."""
     file = tmp_path / "end"
-    worker = run(f"{TASKS}:until", "--input", f"file={file}")
+    many = {"WORKER_MAX_VIEWERS": "20"}
+    worker = run(f"{TASKS}:until", "--input", f"file={file}", env=many)
     acts = [idle, functools.partial(mouse_mover, interval_s=0.02), busy_updater, idle] * 5
     watchers = [Behaviour(act, Viewer.connect(worker.stream_url())) for act in acts]
     for watcher in watchers:
