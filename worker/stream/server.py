@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 import threading
 import time
 import traceback
@@ -35,8 +36,6 @@ from worker.stream.token_plugin import StreamTokenPlugin
 from worker.stream.tokens import Grant, Role, TokenRefused, mint, stream_url
 
 if TYPE_CHECKING:
-    import socket
-
     from worker.stream.exposition import Exposition
     from worker.stream.viewer import Viewer
 
@@ -106,6 +105,7 @@ class StreamServer:
         self._exposition: Exposition | None = None
         self._requests: set[threading.Thread] = set()
         self._channel = channel
+        self._session_gone = False
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._display_up = True
         self._doze = Doze()
@@ -230,8 +230,7 @@ class StreamServer:
         self._tell(control.pack("listening"))
         while not self._done():
             reported = [descriptor for descriptor, _ in self._epoll.poll(self._tick())]
-            # The session first: whoever it has told that the stream is ready is let in.
-            for descriptor in sorted(reported, key=lambda each: each != self._channel.fileno()):
+            for descriptor in reported:
                 if descriptor == self._wake:
                     os.eventfd_read(self._wake)
                     self._on_leave()
@@ -261,15 +260,22 @@ class StreamServer:
         os.eventfd_write(self._wake, 1)
 
     def _on_session(self) -> None:
-        try:
-            packet = self._channel.recv(PACKET_MAX_BYTES)
-        except OSError:
-            packet = b""
-        if not packet:  # the session is gone, and the display with it
-            self._epoll.unregister(self._channel.fileno())
-            self._quit(DISPLAY_LOST)
-            return
-        message = control.unpack(packet)
+        """Take all that the session has said so far."""
+        while not self._session_gone:
+            try:
+                packet = self._channel.recv(PACKET_MAX_BYTES, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            except OSError:
+                packet = b""
+            if packet:
+                self._on_message(control.unpack(packet))
+            else:  # the display is gone with it
+                self._session_gone = True
+                self._epoll.unregister(self._channel.fileno())
+                self._quit(DISPLAY_LOST)
+
+    def _on_message(self, message: dict[str, Any]) -> None:
         match message["kind"]:
             case "state":
                 self.state = State(message["state"])
@@ -307,6 +313,7 @@ class StreamServer:
     def _start_request(
         self, connection: socket.socket, address: tuple[str, int], accepted_at: float
     ) -> None:
+        self._on_session()  # first: whoever it has told that the stream is ready is let in
         self._requests = {thread for thread in self._requests if thread.is_alive()}
         if len(self._requests) - len(self._seats) >= REQUEST_THREADS_MAX:
             self._refuse_for_now(connection, address)
