@@ -60,7 +60,7 @@ class ClientFilter:
         self._violated = False
         self._one_frame, self.awaits_frame = one_frame, False
         self._holding = False
-        self._held_request = b""
+        self._held_request = self._last_request = b""
         self._keys_down: dict[int, None] = {}  # in the order they were pressed
         self._pointer = b""
 
@@ -117,8 +117,21 @@ class ClientFilter:
         self.awaits_frame = False
         return b"" if self._holding else self.release_updates()
 
+    def look_again(self) -> bytes:
+        """Return requests for a pixel afresh, and for what changed of what was asked for last.
+
+        The one is answered at once; the other takes the place of the viewer's own request, which
+        libvncserver counts as answered by that. Empty when the viewer has asked for nothing yet.
+        """
+        if not self._last_request:
+            return b""
+        kind, _, x, y, width, height = UPDATE_REQUEST.unpack(self._last_request)
+        pixel = UPDATE_REQUEST.pack(kind, False, x, y, 1, 1)
+        return pixel + UPDATE_REQUEST.pack(kind, True, x, y, width, height)
+
     def _request(self, request: bytes) -> bytes:
         self.update_requests += 1
+        self._last_request = request
         self.awaits_frame |= self._one_frame and _is_whole(request)
         return request
 

@@ -15,6 +15,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from worker.outcome import DISPLAY_RESTARTING, PROTOCOL_VIOLATION, VIEWER_TOO_SLOW, Close, CloseCode
+from worker.stream.last_frame import LastFrame
 from worker.stream.pace import Pace
 from worker.stream.rfb import PROTOCOL_VERSION, ProtocolViolation
 from worker.stream.websocket import MessageTooLarge, PeerGone
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from worker.stream.websocket import ViewerSocket
 
 
-# The end: the last frame is out when x11vnc has been quiet for so long, or after so long anyway.
-QUIET_S: Final = 0.1  # x11vnc looks at the screen twenty times meanwhile
-LAST_FRAME_S: Final = 0.3
 FLUSH_S: Final = 0.3  # what is queued may still leave before the Close frame
 CLOSE_S: Final = 1.0  # for the peer's answering Close
 RELEASE_S: Final = 0.5  # for x11vnc to take the events that let go of a controller's keys
@@ -117,7 +115,7 @@ class Viewer:
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._wake_open = threading.Lock()
         self._end: Close | None = None
-        self._end_seen_at = 0.0
+        self._last_frame: LastFrame | None = None
         self._quiet_since = 0.0
         self._server_lost_at: float | None = None
         self._heard_at = self._pinged_at = self._whole_at = time.monotonic()
@@ -181,11 +179,12 @@ class Viewer:
 
     def _decide(self, now: float) -> Close | None:
         if self._end is not None:
-            if not self._end_seen_at:
-                self._end_seen_at = self._quiet_since = now
-            quiet = now - self._quiet_since >= QUIET_S or self._server_lost_at is not None
-            over = now - self._end_seen_at >= LAST_FRAME_S
-            if quiet or over or self._end.code != CloseCode.TASK_ENDED:
+            if self._last_frame is None:
+                ask = bool(self._rfb.update_requests) and not self._client.pending_bytes
+                self._last_frame = LastFrame(now, ask=ask)
+                self._ask_for_last_frame()
+            lost = self._server_lost_at is not None or self._end.code != CloseCode.TASK_ENDED
+            if lost or self._last_frame.is_out(now):
                 return self._end
         elif self._server_lost_at is not None and now - self._server_lost_at >= VERDICT_S:
             return DISPLAY_RESTARTING
@@ -238,6 +237,9 @@ class Viewer:
             return
         self._quiet_since = now
         self._frame_began = True
+        if self._last_frame is not None:
+            self._last_frame.heard(now)
+            self._ask_for_last_frame()
         for message in self._greeting.from_server(data):
             self._client.queue_message(message)
         if self._on_first_frame and self._rfb.update_requests and data[0] == _FRAMEBUFFER_UPDATE:
@@ -295,6 +297,10 @@ class Viewer:
         del self._to_server[:sent]
 
     # -- the end
+
+    def _ask_for_last_frame(self) -> None:
+        if self._last_frame is not None and self._last_frame.asks:
+            self._to_server += self._rfb.look_again()
 
     def _release_input(self) -> None:
         """Let go of what a controller that leaves holds down; x11vnc would not."""
