@@ -151,11 +151,12 @@ def test_artifacts_are_downloads(api, tmp_path):
     task = api.begin("painted", input_parameters={"gate": str(gate)})
     api.until(task, "success")
     listed = {each["name"] for each in api.get(f"/tasks/{task}/artifacts").json()["artifacts"]}
-    assert {"result.json", "task.log", "screen.png", "evil.html"} <= listed
+    assert {"result.json", "task.log", "screen.png", "evil.html", "two\nlines"} <= listed
     got = api.get(f"/tasks/{task}/artifacts/screen.png")
     assert got.content.startswith(b"\x89PNG")
     got = api.get(f"/tasks/{task}/artifacts/evil.html")
     assert got.headers["content-disposition"].startswith("attachment")
+    assert api.get(f"/tasks/{task}/artifacts/two%0Alines").content == b"of a name"
     for name in ("%2e%2e/events.jsonl", "..%2flock", "%2fetc%2fpasswd"):
         assert api.get(f"/tasks/{task}/artifacts/{name}").status_code == 404
 

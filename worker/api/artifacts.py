@@ -9,12 +9,30 @@ from urllib.parse import quote
 
 from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
+from starlette.convertors import Convertor, register_url_convertor
 
 from worker.api.context import OwnTask, Parts
 from worker.api.models import ArtifactFile, ArtifactList
 from worker.api.refusals import Refusal, described
 
 router: Final = APIRouter(prefix="/api/v1", tags=["artifacts"])
+
+
+class _AnyName(Convertor[str]):
+    """The whole rest of a path: Starlette's own `path` stops at a line break."""
+
+    regex = r"[\s\S]*"
+
+    def convert(self, value: str) -> str:
+        """It is text already."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """The same."""
+        return value
+
+
+register_url_convertor("any_name", _AnyName())
 
 _UNKNOWN_TYPE: Final = "application/octet-stream"
 _PLAIN_TYPES: Final = {".log": "text/plain; charset=utf-8", ".jsonl": "application/x-ndjson"}
@@ -34,7 +52,7 @@ async def artifacts(found: OwnTask, parts: Parts) -> ArtifactList:
 
 
 @router.get(
-    "/tasks/{task_id}/artifacts/{name:path}",
+    "/tasks/{task_id}/artifacts/{name:any_name}",
     summary="Download a file",
     response_class=StreamingResponse,
     responses={
@@ -59,4 +77,5 @@ async def artifact(found: OwnTask, name: str, parts: Parts) -> StreamingResponse
 
 def _media_type(name: str) -> str:
     suffix = "." + name.rpartition(".")[2]
-    return _PLAIN_TYPES.get(suffix) or mimetypes.guess_type(name)[0] or _UNKNOWN_TYPE
+    # Of the suffix alone: a name that begins with `data:` could else say any type, line breaks too.
+    return _PLAIN_TYPES.get(suffix) or mimetypes.guess_type(f"file{suffix}")[0] or _UNKNOWN_TYPE

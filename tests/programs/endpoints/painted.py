@@ -12,4 +12,5 @@ async def run(page, inputs):
     folder = Path(os.environ["WORKER_ARTIFACTS_DIR"])
     await page.screenshot(path=folder / "screen.png")
     (folder / "evil.html").write_text("<script>alert(1)</script>")
+    (folder / "two\nlines").write_text("of a name")
     return {"title": "painted"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from urllib.parse import quote
 
 import pytest
 
@@ -39,6 +40,30 @@ async def test_no_file_runs_as_a_page_of_ours(api, name):
     assert got.headers["content-security-policy"] == "sandbox"
 
 
+ODD_NAMES = [
+    "two\nlines.txt",
+    "ends with\n",
+    "\n",
+    "a\r\nb/c\u2028d",
+    "q?a=b#c%2Fd%0A.png",
+    "back\\slash \x7f\x01",
+    "data:text/html\r\nset-cookie: a=b,",
+    "ü/日本",
+]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+async def test_what_is_listed_can_be_downloaded(api, name):
+    """Percent-encoded, whatever a name holds; and nothing of it becomes a header."""
+    task_id = await api.start()
+    api.runner.files[task_id] = {name: b"this one", "ends with": b"another", "": b"none"}
+    listed = (await api.client.get(path(task_id))).json()["artifacts"]
+    assert name in [each["name"] for each in listed]
+    got = await api.client.get(path(task_id, quote(name, safe="/")))
+    assert (got.status_code, got.content) == (200, b"this one")
+    assert not any(ord(each) < 0x20 for each in "".join(got.headers.values()))
+
+
 async def test_one_that_is_not_there(api):
     task_id = await api.start()
     got = await api.client.get(path(task_id, "none.txt"))
@@ -69,6 +94,16 @@ def test_only_regular_files_are_listed(folder):
         Artifact(name="a.txt", size_bytes=1),
         Artifact(name="deep/deeper/b.txt", size_bytes=2),
     ]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+async def test_what_is_listed_can_be_opened(tmp_path, name):
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True, parents=True)
+    file.write_bytes(b"content")
+    [listed] = files.listed(tmp_path)
+    assert listed.name == name
+    assert b"".join([piece async for piece in files.opened(tmp_path, name)]) == b"content"
 
 
 def test_no_folder_has_no_files(tmp_path):

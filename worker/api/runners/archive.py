@@ -6,11 +6,11 @@ import tarfile
 from typing import IO, TYPE_CHECKING, Any, Final, cast
 
 from worker.api.runners import Artifact
+from worker.api.runners.files import is_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_HIDDEN: Final = "."
 _SEPARATOR: Final = "/"
 
 
@@ -58,10 +58,3 @@ class _Pipe:
         whole = b"".join(parts)
         self._rest = whole[size:]
         return whole[:size]
-
-
-def is_name(name: str) -> bool:
-    """Whether an artifact may be called so: no way out of the folder, no draft, real text."""
-    if any(not part or part.startswith(_HIDDEN) for part in name.split(_SEPARATOR)):
-        return False
-    return "\0" not in name and name.isprintable()

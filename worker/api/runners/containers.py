@@ -9,7 +9,7 @@ from collections import OrderedDict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from worker.api.runners.archive import Archive, is_name
+from worker.api.runners.archive import Archive
 from worker.api.runners.container import (
     ARTIFACTS_PATH,
     NETWORK_LABEL,
@@ -17,6 +17,7 @@ from worker.api.runners.container import (
     Container,
     record,
 )
+from worker.api.runners.files import is_name
 from worker.api.runners.results import parsed, with_result
 
 if TYPE_CHECKING:

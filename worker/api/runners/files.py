@@ -1,4 +1,4 @@
-"""Artifact files on this machine: listed and opened without ever leaving their folder.
+"""Artifact files: how they may be called; those of this machine, listed and opened.
 
 A task writes them, and a task may be broken into: links, devices and names with `..` lead nowhere.
 """
@@ -20,6 +20,22 @@ _FILES_MAX: Final = 10_000
 _PIECE_BYTES: Final = 256 * 1024
 _DEPTH_MAX: Final = 16
 _HIDDEN: Final = "."
+_SEPARATOR: Final = "/"
+
+
+def is_name(name: str) -> bool:
+    """Whether an artifact may be called so; the same for listing and for opening it.
+
+    No way out of the folder, no draft, and nothing that JSON cannot carry; any other character,
+    line breaks included, can stand in a name.
+    """
+    if any(not part or part.startswith(_HIDDEN) for part in name.split(_SEPARATOR)):
+        return False
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in name
 
 
 def listed(folder: Path) -> Sequence[Artifact]:
@@ -39,20 +55,12 @@ def _walk(folder: str, prefix: str) -> Iterator[Artifact]:
         return
     for entry in entries:
         name = prefix + entry.name
-        if entry.name.startswith(_HIDDEN) or not _is_text(name):
-            continue  # drafts, and names that JSON cannot carry
-        if entry.is_dir(follow_symlinks=False) and name.count("/") < _DEPTH_MAX:
-            yield from _walk(entry.path, name + "/")
+        if not is_name(name):
+            continue
+        if entry.is_dir(follow_symlinks=False) and name.count(_SEPARATOR) < _DEPTH_MAX:
+            yield from _walk(entry.path, name + _SEPARATOR)
         elif entry.is_file(follow_symlinks=False):
             yield Artifact(name=name, size_bytes=entry.stat(follow_symlinks=False).st_size)
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def opened(folder: Path, name: str) -> AsyncIterator[bytes] | None:
@@ -63,9 +71,9 @@ def opened(folder: Path, name: str) -> AsyncIterator[bytes] | None:
 
 def _open(folder: Path, name: str) -> int | None:
     """Open each part of the name by itself, so that no part can be a link (openat(2))."""
-    *folders, last = name.split("/")
-    if any(part.startswith(_HIDDEN) or not part or "\0" in part for part in (*folders, last)):
+    if not is_name(name):
         return None
+    *folders, last = name.split(_SEPARATOR)
     try:
         at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         for part in folders:
@@ -73,7 +81,7 @@ def _open(folder: Path, name: str) -> int | None:
             at = _step(at, part, flags)
         # O_NONBLOCK: opening a FIFO would wait for its other end.
         descriptor = _step(at, last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except (OSError, UnicodeEncodeError):
+    except OSError:
         return None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.api.runners.archive import Archive, is_name
+from worker.api.runners.archive import Archive
+from worker.api.runners.files import is_name
 
 
 def chunks(content: bytes, size: int) -> Iterator[bytes]:
@@ -42,6 +43,7 @@ def test_files():
         ("artifacts/sub/", None),
         ("artifacts/sub/b.txt", b"12"),
         ("artifacts/a.txt", b"1"),
+        ("artifacts/b\nb", b""),
         ("artifacts/link", "/etc/passwd"),
         ("artifacts/.draft", b""),
         ("artifacts/../../etc/passwd", b"x"),
@@ -49,6 +51,7 @@ def test_files():
     with contextlib.closing(Archive(chunks(content, 100))) as archive:
         assert [(each.name, each.size_bytes) for each in archive.files()] == [
             ("a.txt", 1),
+            ("b\nb", 0),
             ("sub/b.txt", 2),
         ]
 
@@ -68,14 +71,15 @@ def test_only_link():
         assert archive.only_file() is None
 
 
-@pytest.mark.parametrize("name", ["a", "a.txt", "sub/a.txt", "ü/日本", "a b"])
+@pytest.mark.parametrize("name", ["a", "a.txt", "sub/a.txt", "ü/日本", "a b", "a\nb", "a\x01"])
 def test_names(name):
     """A plain name is one."""
     assert is_name(name)
 
 
 @pytest.mark.parametrize(
-    "name", ["", "/", "/a", "a/", "..", "../a", "a/../b", "a//b", ".", ".a", "a/.b", "a\0b", "a\nb"]
+    "name",
+    ["", "/", "/a", "a/", "..", "../a", "a/../b", "a//b", ".", ".a", "a/.b", "a\0b", "\udcff"],
 )
 def test_no_names(name):
     """No name leads out of the folder, is hidden, or holds what is not text."""
