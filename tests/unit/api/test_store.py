@@ -86,6 +86,17 @@ async def test_an_end_is_final(store):
     assert store.callbacks_owed() == []
 
 
+async def test_an_ended_tasks_worker_is_looked_for_until_it_is_gone(store):
+    await store.add(order(1))
+    await store.take_next()
+    await store.note_process("task-1", 7, 8)
+    await store.note_end("task-1", End(status=TaskStatus.SUCCESS, finished_at=LATER))
+    [job] = store.unfinished()
+    assert (job.task_id, job.ended) == ("task-1", True)
+    await store.note_gone("task-1")
+    assert store.unfinished() == []
+
+
 async def test_pages_of_one_account(store):
     for number in range(3):
         await store.add(order(number))

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from worker.api.runners import Artifact, Cursor, Order, TaskRecord, TaskStatus, files
+from worker.api.runners.backstop import Backstop
 from worker.api.runners.environ import passed_on
 from worker.api.runners.local_worker import Folder, Process, Result, events, find_again, spawn
 from worker.api.runners.store import End, Store
 from worker.errors import SettingError
 from worker.events import rfc3339
-from worker.outcome import EXIT_SIGNAL_BASE, EXIT_SIGTERM
+from worker.outcome import EXIT_SIGNAL_BASE, EXIT_SIGTERM, EXIT_TIMEOUT
 from worker.settings import PREFIX, Settings
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class LocalRunner:
         stream_key: StreamKey,
         max_running: int,
         queue_max: int,
+        backstop: Backstop | None = None,
     ) -> None:
         """Make a runner; `open` begins.
 
@@ -52,12 +54,14 @@ class LocalRunner:
             stream_key: a task's stream key from its id.
             max_running: so many workers at a time.
             queue_max: more queued tasks are refused.
+            backstop: how long a worker may stay; default: Backstop's own.
         """
         self._state_dir = state_dir
         self._environ = dict(environ)
         self._stream_key = stream_key
         self._max_running = max_running
         self._queue_max = queue_max
+        self._backstop = backstop or Backstop()
         self._processes: dict[str, Process] = {}
         self._addresses: dict[str, str] = {}
         self._busy = 0
@@ -202,6 +206,8 @@ class LocalRunner:
         if folder.alive() and (process := await find_again(job, folder)) is not None:
             self._busy += 1
             self._mind(self._follow(job, folder, process))
+        elif job.ended:
+            await self._store.note_gone(job.task_id)
         elif folder.began() or folder.last_words():
             await self._store.note_end(job.task_id, _ended(folder, None, cancelled=job.cancel))
             folder.remove_session()
@@ -213,10 +219,16 @@ class LocalRunner:
     async def _follow(self, job: Job, folder: Folder, process: Process) -> None:
         """From a worker's start to its end."""
         self._processes[job.task_id] = process
-        reading = asyncio.ensure_future(self._read(job.task_id, folder))
+        reading = asyncio.ensure_future(self._read(job, folder))
+        overdue = None
         try:
             if await self._store.note_process(job.task_id, process.pid, process.started):
                 process.cancel()
+            if not await self._backstop.ends_in_time(process, job.timeout_s):
+                reading.cancel()  # what it says from now on, it says about our signal
+                if folder.result() is None:
+                    overdue = _overdue(job)
+                await self._backstop.end(process)
             returncode = await process.ended()
         finally:
             reading.cancel()
@@ -224,12 +236,17 @@ class LocalRunner:
             self._addresses.pop(job.task_id, None)
         self._processes.pop(job.task_id)
         cancelled = self._store.is_cancelled(job.task_id)
-        await self._store.note_end(job.task_id, _ended(folder, returncode, cancelled=cancelled))
+        end = overdue or _ended(folder, returncode, cancelled=cancelled)
+        await self._store.note_end(job.task_id, end)
+        await self._store.note_gone(job.task_id)
         self._free()
         await asyncio.sleep(_ORPHANS_GONE_S)  # the kernel has told the programs of a killed one
         await asyncio.to_thread(folder.remove_session)
 
-    async def _read(self, task_id: str, folder: Folder) -> None:
+    async def _read(self, job: Job, folder: Folder) -> None:
+        if job.ended:
+            return
+        task_id = job.task_id
         async for event in events(folder):
             if event["event"] == _STREAM_READY:
                 host = f"[{event['host']}]" if ":" in event["host"] else event["host"]
@@ -262,6 +279,7 @@ def make(settings: Settings, stream_key: StreamKey) -> LocalRunner:
         stream_key=stream_key,
         max_running=settings.max_running,
         queue_max=settings.queue_max,
+        backstop=Backstop(margin_s=Backstop().margin_s + settings.hold_s),
     )
 
 
@@ -315,6 +333,11 @@ def _died(folder: Folder, returncode: int | None) -> End:
     said = folder.last_words()
     message = f"the worker {how} before it could write a result" + (f": {said}" if said else "")
     return _failed("WorkerDied", message, exit_code)
+
+
+def _overdue(job: Job) -> End:
+    message = f"the worker was still there long after the task's timeout of {job.timeout_s:g} s"
+    return _failed("WorkerOverdue", f"{message}, and was ended", EXIT_TIMEOUT)
 
 
 def _never_started(why: str) -> End:

@@ -149,9 +149,14 @@ class Process:
         await exited(self.pid)
         return None if self.child is None else await asyncio.to_thread(self.child.wait)
 
+    @property
+    def there(self) -> bool:
+        """Whether it has not gone, with its pid perhaps another's."""
+        return start_ticks(self.pid) == self.started
+
     def cancel(self) -> None:
-        """Ask for its end; nothing happens when it has gone and its pid is another's."""
-        if start_ticks(self.pid) == self.started:
+        """Ask for its end; nothing happens when it has gone."""
+        if self.there:
             send_signal(self.pid, signal.SIGTERM)
 
 

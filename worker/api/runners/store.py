@@ -52,6 +52,7 @@ CREATE TABLE IF NOT EXISTS tasks (
 );
 CREATE INDEX IF NOT EXISTS tasks_of_account ON tasks (account, created_at, task_id);
 CREATE INDEX IF NOT EXISTS tasks_in_phase ON tasks (phase, number);
+CREATE INDEX IF NOT EXISTS workers_noted ON tasks (number) WHERE pid IS NOT NULL;
 CREATE INDEX IF NOT EXISTS callbacks_owed ON tasks (number) WHERE callback_owed;
 """
 _SUMMARY: Final = (
@@ -74,6 +75,11 @@ class Job:
     cancel: bool
     pid: int | None
     pid_started: int | None
+
+    @property
+    def ended(self) -> bool:
+        """Whether its end is known; its worker may still be clearing away."""
+        return _status(self.phase).ended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,6 +246,10 @@ class Store:
             from_phases=(STARTING,),
         )
 
+    async def note_gone(self, task_id: str) -> None:
+        """An ended task's worker is gone, too."""
+        await self._change("pid = NULL", (), task_id)
+
     async def note_end(self, task_id: str, end: End) -> bool:
         """A task has ended; returns False when that was known already."""
         return await self._change(
@@ -268,9 +278,9 @@ class Store:
         )
 
     def unfinished(self) -> Sequence[Job]:
-        """The tasks whose workers may be alive."""
+        """The tasks whose workers may be alive, ended ones included."""
         rows = self._reader.execute(
-            "SELECT * FROM tasks WHERE phase IN (?, ?) ORDER BY number",
+            "SELECT * FROM tasks WHERE phase IN (?, ?) OR pid IS NOT NULL ORDER BY number",
             (STARTING, str(TaskStatus.RUNNING)),
         )
         return [_job(row) for row in rows]
