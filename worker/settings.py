@@ -205,10 +205,11 @@ class Settings:
         default=1000,
         what="More queued tasks than this are refused with 429.",
     )
-    retention_s: float = _setting(
-        values.seconds(zero=False),
-        default=86400.0,
-        what="The docker runner keeps an ended task for so long.",
+    retention_s: float | None = _setting(
+        values.seconds(zero=True),
+        default=None,
+        what="An ended task, its artifacts and its Idempotency-Key are kept for so long; 0: "
+        "for ever. Default: 7 days (local), one day (docker).",
     )
     image: str | None = _setting(
         values.text,

@@ -97,3 +97,26 @@ def test_a_second_api_on_one_state_folder_is_refused(serve):
     assert second.returncode == 64
     assert second.stderr.count("\n") == 1
     assert "another `worker serve` uses" in second.stderr
+
+
+def test_what_ended_long_ago_is_forgotten(serve, tmp_path):
+    """With its files and its Idempotency-Key; what still runs is none of it."""
+    api = serve()
+    api.sign_in()
+    gate, ran = tmp_path / "gate", str(tmp_path / "ran")
+    key = {"idempotency-key": "once"}
+    body = {"endpoint_name": "echo", "input_parameters": {"n": 1}}
+    old = api.post("/inference", body, headers=key).json()["task_id"]
+    running = api.begin("gated", input_parameters={"gate": str(gate), "ran": ran})
+    api.until(old, "success")
+    api.until(running, "running")
+    assert api.stop() == 0
+    api.environ["WORKER_RETENTION_S"] = "0.1"
+    api.start()
+    eventually(lambda: api.get(f"/tasks/{old}").status_code == 404, what="the old task forgotten")
+    assert [each.name for each in (api.state / "tasks").iterdir()] == [running]
+    assert api.task(running)["status"] == "running"
+    again = api.post("/inference", body | {"input_parameters": {"n": 2}}, headers=key)
+    assert (again.status_code, again.json()["task_id"]) == (202, old)
+    gate.write_text("go")
+    eventually(lambda: api.get("/tasks").json()["tasks"] == [], timeout_s=60)

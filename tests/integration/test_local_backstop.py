@@ -19,6 +19,7 @@ from worker_run import MARK, PROGRAMS, marked
 from worker.api.runners import Order, TaskStatus
 from worker.api.runners.backstop import Backstop
 from worker.api.runners.local import LocalRunner
+from worker.api.runners.retention import Retention
 
 PATIENCE_S = 60
 WORKER = "worker.cli run"
@@ -41,6 +42,7 @@ class Machine:
             stream_key=lambda _: bytes(32),
             max_running=1,
             queue_max=10,
+            retention=Retention(kept_s=0),
             backstop=Backstop(margin_s=margin_s, grace_s=0.2),
         )
         await made.open()

@@ -97,6 +97,32 @@ async def test_an_ended_tasks_worker_is_looked_for_until_it_is_gone(store):
     assert store.unfinished() == []
 
 
+async def test_what_ended_long_ago_and_is_done_with_can_be_forgotten(store):
+    """No task that waits, starts or runs, whose worker lives or whose callback is owed."""
+    end = End(status=TaskStatus.SUCCESS, finished_at=LATER)
+    await store.add(order(1, callback_url="https://example.com"))
+    await store.add(order(2))
+    await store.add(order(3))
+    for _ in range(3):
+        await store.take_next()
+    await store.note_process("task-2", 7, 8)
+    await store.note_end("task-1", end)
+    await store.note_end("task-2", end)
+    await store.add(order(4))
+    long_after = NOW + timedelta(days=1)
+    assert store.expired(long_after, 10) == []
+    await store.callback_settled("task-1")
+    await store.note_gone("task-2")
+    assert store.expired(NOW, 10) == []
+    assert store.expired(long_after, 1) == ["task-1"]
+    assert store.expired(long_after, 10) == ["task-1", "task-2"]
+    await store.remove(["task-1", "task-2"])
+    assert store.expired(long_after, 10) == []
+    left = store.list("alice", None, None, 10)
+    assert [each.task_id for each in left] == ["task-4", "task-3"]
+    assert (await store.add(order(1, digest="another"))).digest == "another"
+
+
 async def test_pages_of_one_account(store):
     for number in range(3):
         await store.add(order(number))

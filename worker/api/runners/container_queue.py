@@ -90,6 +90,8 @@ class ContainerQueue:
 
     async def _sweep(self, there: Sequence[Container]) -> None:
         remove = self._engine.client.remove_container
+        if not self._retention:
+            return  # for ever
         ended = [each for each in there if each.ended]
         for each in ended:
             known = await self._containers.record(each)

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 _DEFAULT_IMAGE: Final = "worker"
 _STOP_GRACE_S: Final = 30
 _RETRY_AFTER_S: Final = 10
+_RETENTION_S: Final = 86400.0
+"""By default: each look at the queue has the engine list all that is kept."""
 
 
 def make(settings: Settings, stream_key: StreamKey) -> DockerRunner:
@@ -71,7 +73,7 @@ def make(settings: Settings, stream_key: StreamKey) -> DockerRunner:
         stream_key=stream_key,
         max_running=settings.max_running,
         queue_max=settings.queue_max,
-        retention_s=settings.retention_s,
+        retention_s=_RETENTION_S if settings.retention_s is None else settings.retention_s,
         report=Events(None).emit,
     )
 

@@ -15,6 +15,7 @@ from worker.api.runners import Artifact, Cursor, Order, TaskRecord, TaskStatus, 
 from worker.api.runners.backstop import Backstop
 from worker.api.runners.environ import passed_on
 from worker.api.runners.local_worker import Folder, Process, Result, events, find_again, spawn
+from worker.api.runners.retention import DEFAULT_S, Retention
 from worker.api.runners.store import End, Store
 from worker.errors import SettingError
 from worker.events import rfc3339
@@ -44,6 +45,7 @@ class LocalRunner:
         stream_key: StreamKey,
         max_running: int,
         queue_max: int,
+        retention: Retention,
         backstop: Backstop | None = None,
     ) -> None:
         """Make a runner; `open` begins.
@@ -54,6 +56,7 @@ class LocalRunner:
             stream_key: a task's stream key from its id.
             max_running: so many workers at a time.
             queue_max: more queued tasks are refused.
+            retention: how long an ended task is kept.
             backstop: how long a worker may stay; default: Backstop's own.
         """
         self._state_dir = state_dir
@@ -61,6 +64,7 @@ class LocalRunner:
         self._stream_key = stream_key
         self._max_running = max_running
         self._queue_max = queue_max
+        self._retention = retention
         self._backstop = backstop or Backstop()
         self._processes: dict[str, Process] = {}
         self._addresses: dict[str, str] = {}
@@ -86,6 +90,7 @@ class LocalRunner:
         for job in self._store.unfinished():
             await self._recover(job)
         self._mind(self._start_queued())
+        self._mind(self._retention.run(self._store, lambda task_id: self._folder(task_id).path))
 
     async def close(self) -> None:
         """Stop minding; the workers run on."""
@@ -279,6 +284,9 @@ def make(settings: Settings, stream_key: StreamKey) -> LocalRunner:
         stream_key=stream_key,
         max_running=settings.max_running,
         queue_max=settings.queue_max,
+        retention=Retention(
+            kept_s=DEFAULT_S if settings.retention_s is None else settings.retention_s
+        ),
         backstop=Backstop(margin_s=Backstop().margin_s + settings.hold_s),
     )
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from worker.api.runners import Cursor, Order, QueueFull, TaskRecord, TaskStatus
 from worker.errors import SettingError
+from worker.events import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -53,6 +54,7 @@ CREATE TABLE IF NOT EXISTS tasks (
 CREATE INDEX IF NOT EXISTS tasks_of_account ON tasks (account, created_at, task_id);
 CREATE INDEX IF NOT EXISTS tasks_in_phase ON tasks (phase, number);
 CREATE INDEX IF NOT EXISTS workers_noted ON tasks (number) WHERE pid IS NOT NULL;
+CREATE INDEX IF NOT EXISTS tasks_finished ON tasks (finished_at) WHERE finished_at IS NOT NULL;
 CREATE INDEX IF NOT EXISTS callbacks_owed ON tasks (number) WHERE callback_owed;
 """
 _SUMMARY: Final = (
@@ -295,6 +297,21 @@ class Store:
     async def callback_settled(self, task_id: str) -> None:
         """A callback is owed no more."""
         await self._change("callback_owed = 0", (), task_id)
+
+    def expired(self, before: datetime, limit: int) -> Sequence[str]:
+        """Tasks that ended before this, and of which nothing is left to be done."""
+        rows = self._reader.execute(
+            "SELECT task_id FROM tasks WHERE finished_at IS NOT NULL AND finished_at < ? "
+            "AND pid IS NULL AND NOT callback_owed ORDER BY finished_at LIMIT ?",
+            (rfc3339(before), limit),
+        )
+        return [row["task_id"] for row in rows]
+
+    async def remove(self, task_ids: Sequence[str]) -> None:
+        """Forget tasks; their ids, and so their Idempotency-Keys, are free again."""
+        marks = ", ".join("?" * len(task_ids))
+        statement = f"DELETE FROM tasks WHERE task_id IN ({marks})"  # noqa: S608 - constant texts
+        await self._write(lambda connection: connection.execute(statement, tuple(task_ids)))
 
     # -- how it is written
 
