@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from worker.children import exited, in_thread
-from worker.display import cut_buffer
+from worker.display import cut_buffer, shared_memory
 from worker.errors import SessionError
 from worker.stack import CONTROL_PROGRAM
 from worker.stream import x11vnc
@@ -86,7 +87,9 @@ class Controller:
         pid = await self.stack.start_control()
         dead = asyncio.ensure_future(exited(pid))
         told = asyncio.Event()
-        primed = asyncio.ensure_future(x11vnc.prime(self.stack.x11vnc_control_socket, told.set))
+        welcomed = functools.partial(shared_memory.let_go, pid)
+        path = self.stack.x11vnc_control_socket
+        primed = asyncio.ensure_future(x11vnc.prime(path, welcomed=welcomed, heard=told.set))
         try:
             await self._make_it_tell(told)
             self.events.emit(f"{CONTROL_PROGRAM}.started")

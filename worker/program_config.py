@@ -48,6 +48,7 @@ stderr_logfile_backups=1
 autostart=false
 autorestart={restart}
 startsecs=0
+stopsignal={stop_signal}
 stopwaitsecs=1
 killasgroup=true
 """
@@ -61,6 +62,7 @@ class Program:
     command: Sequence[str]
     restart: bool
     stdout: Path | None = None
+    stop_signal: str = "TERM"
 
 
 def config_path(folder: Path) -> Path:
@@ -78,6 +80,7 @@ def write_config(folder: Path, programs: Sequence[Program]) -> None:
             stdout=_literal(str(program.stdout)) if program.stdout else "NONE",
             folder=_literal(str(folder)),
             restart="true" if program.restart else "false",
+            stop_signal=program.stop_signal,
         )
         for program in programs
     ]

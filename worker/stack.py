@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import time
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from worker import launch, programs
 from worker.children import exited, in_thread
-from worker.display import window_manager, xvfb
+from worker.display import shared_memory, window_manager, xvfb
 from worker.errors import SessionError, SessionLost, StartFailed
 from worker.program_config import Program
 from worker.stream import x11vnc
@@ -147,6 +148,7 @@ class Stack:
             name="x11vnc",
             command=x11vnc.command(self.display, self.authority, self.x11vnc_socket),
             restart=True,
+            stop_signal="KILL",  # it can deadlock in its TERM handler, and has nothing to save
         )
         pids = await self.supervisord.start_together(
             *names, add=[window_manager_program, x11vnc_program]
@@ -210,7 +212,10 @@ class Stack:
             waiting.cancel()
 
     def _prime_x11vnc(self) -> None:
-        self._watchers.append(asyncio.ensure_future(x11vnc.prime(self.x11vnc_socket)))
+        # Its memory now, while it lives: nobody may be left to do it later.
+        welcomed = functools.partial(shared_memory.let_go, self.x11vnc_pid)
+        primed = x11vnc.prime(self.x11vnc_socket, welcomed=welcomed)
+        self._watchers.append(asyncio.ensure_future(primed))
 
     # -- programs that die
 
@@ -241,6 +246,7 @@ class Stack:
                 self._lose(SessionLost(f"{name} died {len(deaths)} times in a row: {said}"))
                 return
             self._tell(name, up=False)
+            shared_memory.let_go(self._pids[name])  # what it had not let go of yet
             try:
                 async with asyncio.timeout(RESTART_TIMEOUT_S):
                     self._pids[name] = await self.supervisord.replaced(name, self._pids[name])
@@ -289,6 +295,8 @@ class Stack:
             return
         known = [name for name in names if name in self._pids]
         await asyncio.gather(*(self._supervisord.stop(name, self._pids[name]) for name in known))
+        for name in known:
+            shared_memory.let_go(self._pids[name])
 
     async def shut_down(self) -> None:
         """End supervisord itself; its programs are stopped already."""

@@ -89,7 +89,12 @@ def accepts(unix_socket: Path) -> bool:
         return True
 
 
-async def prime(unix_socket: Path, heard: Callable[[], None] = lambda: None) -> None:
+async def prime(
+    unix_socket: Path,
+    *,
+    welcomed: Callable[[], None] = lambda: None,
+    heard: Callable[[], None] = lambda: None,
+) -> None:
     """Be a client that only sits there, from x11vnc's start to its end.
 
     Without any client x11vnc looks for new ones five times a second, and for half a second after
@@ -98,6 +103,7 @@ async def prime(unix_socket: Path, heard: Callable[[], None] = lambda: None) -> 
 
     Args:
         unix_socket: where x11vnc listens.
+        welcomed: called when x11vnc has let it in, and so has begun to watch the display.
         heard: called whenever it says something on its own, as it does about copied text.
     """
     reader, writer = await asyncio.open_unix_connection(str(unix_socket))
@@ -109,6 +115,7 @@ async def prime(unix_socket: Path, heard: Callable[[], None] = lambda: None) -> 
         writer.write(_SHARED)
         init = await reader.readexactly(_SERVER_INIT_BYTES)
         await reader.readexactly(int.from_bytes(init[-_LENGTH_BYTES:], "big"))
+        welcomed()
         while await reader.read(_ANY_BYTES):  # it asks for nothing, and so gets little
             heard()
     except (OSError, EOFError):
