@@ -161,8 +161,7 @@ def _options(arguments: argparse.Namespace, *names: str) -> dict[str, object]:
 
 
 def _run(arguments: argparse.Namespace, command: list[str] | None, signals: _EarlySignals) -> int:
-    import dataclasses  # noqa: PLC0415 - `worker --help` need not wait for it
-    import gc  # noqa: PLC0415 - the same
+    import gc  # noqa: PLC0415 - `worker --help` need not wait for it
 
     gc.disable()  # what is loaded now stays: looking for garbage in it costs a tenth of the time
     from worker import plan, settings  # noqa: PLC0415 - the same
@@ -175,7 +174,7 @@ def _run(arguments: argparse.Namespace, command: list[str] | None, signals: _Ear
     chosen = settings.load(options)
     if arguments.input:
         merged = {**chosen.inputs, **dict(_pair(text) for text in arguments.input)}
-        chosen = dataclasses.replace(chosen, inputs=merged)
+        chosen = chosen.model_copy(update={"inputs": merged})
     if (arguments.target is None) == (command is None):
         raise UsageError("give either a TARGET or a command behind `--`; see `worker run --help`")
     ready = plan.make(chosen, arguments.target, command)
@@ -301,7 +300,7 @@ def _stream_url(arguments: argparse.Namespace) -> int:
     if chosen.stream_secret is None and chosen.stream_key is None:
         print(_ask_local_worker(chosen, arguments.role))
         return EXIT_SUCCESS
-    if "task_id" not in chosen.given:
+    if "task_id" not in chosen.model_fields_set:
         raise SettingError("--task-id: which task's stream?")
     key = plan.stream_key(chosen)
     role = tokens.Role(arguments.role)
@@ -332,7 +331,7 @@ def _ask_local_worker(chosen: Settings, role: str) -> str:
             f"no worker in debug mode answers at {plan.netloc(chosen)}, and neither "
             "WORKER_STREAM_SECRET nor WORKER_STREAM_KEY is set to sign a URL here"
         ) from error
-    if "task_id" in chosen.given and f"/tasks/{chosen.task_id}/" not in url:
+    if "task_id" in chosen.model_fields_set and f"/tasks/{chosen.task_id}/" not in url:
         raise SettingError(f"another task than {chosen.task_id} runs at {plan.netloc(chosen)}")
     return url
 

@@ -107,9 +107,9 @@ def _launch(settings: Settings, chromium: Path) -> tuple[dict[str, Any], tuple[N
 def stream_key(settings: Settings) -> bytes:
     """The task's stream key: given, derived from the master secret, or random."""
     if settings.stream_key is not None:
-        return bytes.fromhex(settings.stream_key.reveal())
+        return bytes.fromhex(settings.stream_key.get_secret_value())
     if settings.stream_secret is not None:
-        master = settings.stream_secret.reveal().encode()
+        master = settings.stream_secret.get_secret_value().encode()
         return tokens.derive_key(master, settings.task_id)
     return tokens.random_key()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from worker.errors import SettingError
-from worker.values import SECRET_MIN_BYTES
+from worker.settings import SECRET_MIN_BYTES
 
 if TYPE_CHECKING:
     from worker.settings import Settings
@@ -26,7 +26,7 @@ def read(settings: Settings) -> bytes:
         SettingError: it must be set, or the state folder cannot be used.
     """
     if settings.stream_secret is not None:
-        return settings.stream_secret.reveal().encode()
+        return settings.stream_secret.get_secret_value().encode()
     if settings.runner == "kubernetes":
         raise SettingError(
             "WORKER_STREAM_SECRET: set it to the same in every replica; make one with "

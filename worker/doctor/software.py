@@ -23,6 +23,7 @@ _PROGRAMS: Final = ("Xvfb", "x11vnc", "matchbox-window-manager")
 _PACKAGES: Final = (
     "playwright",
     "psutil",
+    "pydantic-settings",
     "PyJWT",
     "python-xlib",
     "supervisor",

@@ -7,9 +7,9 @@ from functools import cache
 
 import yaml
 
-from worker import settings
 from worker.api.runners import inside
 from worker.api.runners.cluster import RULES
+from worker.settings import Settings
 from worker.task import target
 
 K8S = inside.SOURCE_TREE / "docker/k8s"
@@ -65,7 +65,7 @@ def test_settings_exist():
     job = yaml.safe_load((K8S / "task/job.yaml").read_bytes())
     containers = [pod("api")["containers"][0], job["spec"]["template"]["spec"]["containers"][0]]
     names = {each["name"] for container in containers for each in container["env"]}
-    assert names <= {f"WORKER_{name.upper()}" for name in settings.names()}
+    assert names <= {f"WORKER_{name.upper()}" for name in Settings.model_fields}
 
 
 def test_template_is_the_task_s():

@@ -9,7 +9,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from worker import outcome, programs, session, settings
+from worker import outcome, programs, session
+from worker.settings import Settings
 from worker.task import process
 
 K8S = Path(__file__).parents[3] / "docker" / "k8s"
@@ -117,13 +118,13 @@ def test_deadline(job, pod, container):
 
 def test_variables(container):
     """Every variable is a setting."""
-    known = {f"WORKER_{name.upper()}" for name in settings.names()}
+    known = {f"WORKER_{name.upper()}" for name in Settings.model_fields}
     assert {variable["name"] for variable in container["env"]} <= known
 
 
 def test_ports(container):
     """The port is the one that the worker listens on, for probes, Service and policy alike."""
-    port = settings.load({}, {}).port
+    port = Settings.model_fields["port"].default
     assert container["ports"] == [{"name": "stream", "containerPort": port}]
     assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "stream"}
     assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "stream"}
