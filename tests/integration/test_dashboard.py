@@ -396,6 +396,16 @@ def test_text_stays_text(idle, page):
     assert page.title() != "owned"
 
 
+def test_output_left_out(idle, page):
+    """An output that was too large to be kept is told from none."""
+    sign_in(page, idle)
+    ended = {"status": "success", "error": None, "input_parameters": {}, "output": None}
+    task = _task("large", **ended, output_omitted=True)
+    page.route("**/api/v1/tasks/*", lambda route: route.fulfill(json=task))
+    page.evaluate("location.hash = '#/tasks/large'")
+    expect(page.locator("#output")).to_contain_text("larger than what could be kept")
+
+
 def test_no_such_task(idle, page):
     """A deep link to a task that is not there, or is another account's, says so."""
     sign_in(page, idle)

@@ -237,6 +237,17 @@ async def test_success(runner, cluster):
     assert await runner.stream_address(wanted.task_id) is None
 
 
+async def test_success_with_an_output_too_large_to_be_told(runner, cluster):
+    """A worker that could not write its whole output says so, and so does the task."""
+    wanted = order()
+    await runner.start(wanted)
+    told = result("success", 0, output_omitted=True)
+    cluster.set_pod(wanted.task_id, terminated(0, "Completed", told))
+    cluster.end_job(wanted.task_id, "Complete")
+    known = await runner.find("acme", wanted.task_id)
+    assert (known.status, known.output, known.output_omitted) == ("success", None, True)
+
+
 async def test_success_without_a_pod(runner, cluster):
     """A Job outlives its pod, and its success with it."""
     wanted = order()

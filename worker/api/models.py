@@ -99,7 +99,11 @@ class Task(TaskSummary):
     """A task with all that is known of it."""
 
     input_parameters: dict[str, Any]
-    output: Any
+    output: Any = Field(description="What the task returned; null until it has.")
+    output_omitted: bool = Field(
+        description="It returned something that is larger than what could be kept of it (4 KB with "
+        "the kubernetes runner), so `output` is null."
+    )
     error: TaskFailure | None
 
     @classmethod
@@ -111,6 +115,7 @@ class Task(TaskSummary):
                 **fields,
                 "input_parameters": record.inputs,
                 "output": record.output,
+                "output_omitted": record.output_omitted,
                 "error": record.error,
             }
         )

@@ -193,8 +193,20 @@ async def test_all_that_is_known(api):
         "exit_code": 1,
         "input_parameters": {"a": [1]},
         "output": None,
+        "output_omitted": False,
         "error": {"type": "LookupError", "message": "nothing there", "traceback": "…"},
     }
+
+
+async def test_an_output_that_was_too_large_is_said_to_be(api):
+    task_id = await api.start()
+    api.runner.set(task_id, TaskStatus.SUCCESS, exit_code=0, output_omitted=True)
+    said = (await api.client.get(f"{TASKS}/{task_id}")).json()
+    assert (said["output"], said["output_omitted"]) == (None, True)
+    described = (await api.client.get("/openapi.json")).json()["components"]["schemas"]["Task"]
+    assert (
+        "larger than what could be kept" in described["properties"]["output_omitted"]["description"]
+    )
 
 
 @pytest.mark.parametrize("path", ["", "/stream", "/artifacts", "/artifacts/task.log"])

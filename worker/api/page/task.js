@@ -8,6 +8,7 @@ import { Watch } from "./watch.js";
 
 const POLL_MS = 1000;
 const TICK_MS = 500;
+const TOO_LARGE = "Left out: the output is larger than what could be kept of it";
 
 export class TaskPage {
   #session;
@@ -145,10 +146,10 @@ export class TaskPage {
 }
 
 function drawResult(task) {
-  const { error, output } = task;
+  const { error, output, output_omitted: omitted } = task;
   setTextOrHide("failure", error ? [error.type, error.message].filter(Boolean).join(": ") : "");
   const hasOutput = output !== null && output !== undefined;
-  setText("output", hasOutput ? JSON.stringify(output, null, 2) : "No output");
+  setText("output", hasOutput ? JSON.stringify(output, null, 2) : omitted ? TOO_LARGE : "No output");
   $("output").classList.toggle("hint", !hasOutput);
   $("traceback").hidden = !error?.traceback;
   write($("traceback").querySelector("pre"), error?.traceback ?? "");

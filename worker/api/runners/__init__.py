@@ -70,6 +70,7 @@ class TaskRecord:
     finished_at: datetime | None = None
     exit_code: int | None = None
     output: Any = None
+    output_omitted: bool = False  # there was one, larger than what could be kept
     error: dict[str, Any] | None = None  # type, message, and perhaps traceback
 
 

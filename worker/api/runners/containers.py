@@ -86,7 +86,10 @@ class Containers:
 
     async def _with_own_words(self, container: Container, known: TaskRecord) -> TaskRecord:
         """Add the worker's result; one that left none said why on stderr, last."""
-        result = await self._result(container)
+        content = await self._engine.call_if_there(self._read_result, container.id)
+        if len(content or b"") > _RESULT_MAX_BYTES:
+            return dataclasses.replace(known, output_omitted=True)
+        result = parsed(content)
         if result is not None or known.error is None:
             return with_result(known, result)
         client = self._engine.client
@@ -97,14 +100,10 @@ class Containers:
         error = {**known.error, "message": f"{known.error['message']}: {text[:_LINE_MAX_CHARS]}"}
         return dataclasses.replace(known, error=error)
 
-    async def _result(self, container: Container) -> Any:
-        content = await self._engine.call_if_there(self._read_result, container.id)
-        return parsed(content)
-
     def _read_result(self, container_id: str) -> bytes | None:
         with contextlib.closing(self._archive(container_id, "result.json")) as archive:
             file = archive.only_file()
-            return file.read(_RESULT_MAX_BYTES) if file is not None else None
+            return file.read(_RESULT_MAX_BYTES + 1) if file is not None else None
 
     def forget(self, container: Container) -> None:
         """It is removed."""

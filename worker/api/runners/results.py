@@ -32,5 +32,10 @@ def with_result(known: TaskRecord, result: Any) -> TaskRecord:
     if not status.ended or not (told or error is None):
         return known
     return dataclasses.replace(
-        known, status=status, exit_code=exit_code, output=output, error=error
+        known,
+        status=status,
+        exit_code=exit_code,
+        output=output,
+        output_omitted=result.get("output_omitted") is True,
+        error=error,
     )
