@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from worker.settings import API_NAMES, PREFIX
+from worker.secrecy import PREFIX
+from worker.settings import API_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

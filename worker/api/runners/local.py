@@ -20,7 +20,8 @@ from worker.api.runners.store import End, Store
 from worker.errors import SettingError
 from worker.events import rfc3339
 from worker.outcome import EXIT_SIGNAL_BASE, EXIT_SIGTERM, EXIT_TIMEOUT
-from worker.settings import PREFIX, Settings
+from worker.secrecy import PREFIX
+from worker.settings import Settings
 
 if TYPE_CHECKING:
     from worker.api.runners import StreamKey
