@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from worker.settings import Settings
 
 _BACKLOG: Final = 1024
+_ACCEPTS_A_TURN: Final = 16
 _STOP_LIMIT_S: Final = 5
 
 
@@ -73,9 +74,12 @@ async def _until_stopped(services: Services, listener: socket.socket, sender: Se
         server_header=False,
         timeout_graceful_shutdown=_STOP_LIMIT_S,
     )
+    # libuv (from 1.45 on) accepts one connection per listening descriptor and turn of the loop; so
+    # while many clients keep each turn busy, new ones would wait for as many turns as they are.
+    listeners = [listener, *(listener.dup() for _ in range(_ACCEPTS_A_TURN - 1))]
     sending = asyncio.ensure_future(sender.run())
     try:
-        await uvicorn.Server(config).serve([listener])
+        await uvicorn.Server(config).serve(listeners)
     finally:
         sending.cancel()
         await asyncio.wait([sending])
