@@ -48,8 +48,12 @@ def page(browser):
 
 
 def _is_ours(message):
-    """An error of the page's code or policy; the browser itself reports each 4xx."""
-    return message.type == "error" and "Failed to load resource" not in message.text
+    """An error of the page's code or policy; the browser itself reports each 4xx.
+
+    And it drops what it is loading when the machine's network changes, which the page must mend.
+    """
+    browsers_own = ("Failed to load resource", "net::ERR_NETWORK_CHANGED")
+    return message.type == "error" and not any(each in message.text for each in browsers_own)
 
 
 def sign_in(page, served, *, control=False):
@@ -394,6 +398,63 @@ def test_text_stays_text(idle, page):
     expect(page.locator("#missing-text")).to_have_text(EVIL)
     assert page.locator("body img, body script").count() == 0
     assert page.title() != "owned"
+
+
+def drop(page, pattern, *, times):
+    """Let the next requests fail on their way; those that did."""
+    dropped = []
+
+    def answer(route):
+        if len(dropped) < times:
+            dropped.append(route.request.url)
+            route.abort("connectionaborted")
+        else:
+            route.continue_()
+
+    page.route(pattern, answer)
+    return dropped
+
+
+@pytest.mark.parametrize("file", ["live/view-panel.js", "page/dashboard.js", "page/dashboard.css"])
+def test_loads_again(idle, page, file):
+    """What was dropped on its way, twice even, is asked for again, and the page is whole."""
+    dropped = drop(page, f"**/{file}", times=2)
+    page.goto(idle.url)
+    page.wait_for_function(
+        "() => !sessionStorage['worker.tries'] && document.styleSheets.length > 1"
+    )
+    page.wait_for_selector("html[data-page=sign-in] #key")
+    assert len(dropped) == 2
+
+
+def test_gives_up_loading(idle, page):
+    """What never arrives is not asked for for ever, and the page says what is the matter."""
+    page.clock.install()
+    page.route("**/page/dashboard.js", lambda route: route.abort("connectionaborted"))
+    loads = []
+    page.on("domcontentloaded", lambda _: loads.append(1))
+    page.goto(idle.url)
+    for tries in range(1, 9):
+        expect(page.locator("#trouble")).to_have_text("The page did not load whole. Trying again.")
+        with page.expect_event("domcontentloaded"):
+            page.clock.run_for(30_000)
+        assert len(loads) == tries + 1
+    said = "The page did not load whole. Reload it to try again."
+    expect(page.locator("#trouble")).to_have_text(said)
+    page.clock.run_for(600_000)
+    assert len(loads) == 9
+
+
+def test_novnc_loads_again(serve, page, tmp_path):
+    """The same for noVNC, where it is there and was only dropped."""
+    dropped = drop(page, "**/novnc/core/websock.js", times=1)
+    sign_in(page, serve())
+    file = tmp_path / "end"
+    start(page, "paint", file=file)
+    watching(page, "connected")
+    assert dropped
+    file.write_text("end")
+    watching(page, "ended", outcome="success")
 
 
 def test_output_left_out(idle, page):

@@ -34,7 +34,7 @@ def add(app: FastAPI, novnc_dir: Path) -> None:
         if found is None:
             raise Refusal(HTTPStatus.NOT_FOUND, "Not found")
         etag = f'"{hashlib.sha256(found.content).hexdigest()[:_ETAG_CHARS]}"'
-        headers = {**page_files.HEADERS, "ETag": etag}
+        headers = {**page_files.headers(found), "ETag": etag}
         if request.headers.get("if-none-match") == etag:
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
         return Response(found.content, media_type=found.media_type, headers=headers)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 
 import pytest
@@ -28,10 +30,19 @@ async def test_files(api, path, media_type):
     assert "set-cookie" not in answer.headers
 
 
-async def test_nothing_inline(api):
-    """The page has no script, style or handler of its own: the policy would stop them."""
-    page = (await api.client.get("/")).text
-    assert re.findall(r"<style|\sstyle=|\son[a-z]+=|javascript:|<script(?![^>]*\ssrc=)", page) == []
+async def test_one_script_inline(api):
+    """Of all that stands in the page itself the policy lets one script run, by its hash."""
+    answer = await api.client.get("/")
+    [script] = re.findall(r"<script>(.*?)</script>", answer.text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = answer.headers["content-security-policy"]
+    assert f"script-src 'self' 'sha256-{digest}';" in policy
+    rest = answer.text.replace(script, "")
+    assert (
+        re.findall(r"<style|\sstyle=|\son[a-z]+=|javascript:|<script(?!>|[^>]*\ssrc=)", rest) == []
+    )
+    module = await api.client.get("/page/dashboard.js")
+    assert "script-src 'self';" in module.headers["content-security-policy"]
 
 
 async def test_not_sent_twice(api):

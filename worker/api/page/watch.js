@@ -2,7 +2,8 @@
 
 import { LiveView, StreamUnavailable } from "../live/live-view.js";
 import {
-  $, describe, leaveWithDoubleEscape, markState, notify, showControl, showWords, toggleControl,
+  $, describe, leaveWithDoubleEscape, loadNoVnc, markState, notify, showControl, showWords,
+  toggleControl,
 } from "../live/view-panel.js";
 import { isOver } from "./api.js";
 
@@ -65,10 +66,8 @@ export class Watch {
   async #open() {
     const { task_id: id } = this.#task;
     this.#opening = true;
-    let RFB;
-    try {
-      ({ default: RFB } = await import("../novnc/core/rfb.js"));
-    } catch {
+    const RFB = await loadNoVnc();
+    if (!RFB) {
       if (this.#task?.task_id === id) this.#draw({ state: "error", reason: NOVNC_MISSING });
       return;
     }

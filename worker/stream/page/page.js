@@ -23,8 +23,8 @@
 
 import { LiveView, fetchStreamUrl } from "./live-view.js";
 import {
-  $, clock, describe, leaveWithDoubleEscape, markState, notify, setText, setTextOrHide, showControl,
-  showWords, toggleControl,
+  $, clock, describe, leaveWithDoubleEscape, loadNoVnc, markState, notify, setText, setTextOrHide,
+  showControl, showWords, toggleControl,
 } from "./view-panel.js";
 
 const STATE_POLL_MS = 2000;
@@ -46,10 +46,8 @@ let endedAt = null;
 
 async function begin() {
   listen();
-  let RFB;
-  try {
-    ({ default: RFB } = await import("../novnc/core/rfb.js"));
-  } catch {
+  const RFB = await loadNoVnc();
+  if (!RFB) {
     render({ state: "error", outcome: null, code: null, role: null,
       reason: "noVNC could not be loaded: apt-get install novnc" });
     return;

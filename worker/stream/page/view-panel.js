@@ -9,9 +9,29 @@
 const CLOSE = { displayLost: 1011, restarting: 1012 };
 const TOO_SLOW = "viewer too slow";
 const NOTICE_MS = 6000;
+const NOVNC_PAUSES_MS = [500, 2000];
 const DOUBLE_ESCAPE_MS = 500;
 
 export const $ = (id) => document.getElementById(id);
+
+/**
+ * noVNC's RFB; null when noVNC is not there.
+ *
+ * Asked for again where it was only dropped on its way, as when the machine's network changes.
+ */
+export async function loadNoVnc() {
+  const url = new URL("../novnc/core/rfb.js", import.meta.url);
+  for (const pauseMs of [...NOVNC_PAUSES_MS, null]) {
+    try {
+      return (await import(url)).default;
+    } catch {
+      const answer = await fetch(url).catch(() => null);
+      if (pauseMs === null || answer?.status === 404) return null;
+    }
+    await new Promise((resolve) => { setTimeout(resolve, pauseMs); });
+  }
+  return null;
+}
 
 /** Only when it changes: a live region reads out whatever is set. */
 export function setText(id, text) {
