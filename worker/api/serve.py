@@ -55,6 +55,7 @@ async def serve(settings: Settings) -> None:
         report=events.emit,
         private=settings.callback_private,
     )
+    tokens.prepare()
     await runner.open()
     try:
         host, port = listener.getsockname()[:2]
