@@ -51,9 +51,10 @@ def _is_ours(message):
     """An error of the page's code or policy; the browser itself reports each 4xx.
 
     And it drops what it is loading when the machine's network changes, which the page must mend.
+    noVNC tells of what was still on its way when the view let go of it.
     """
-    browsers_own = ("Failed to load resource", "net::ERR_NETWORK_CHANGED")
-    return message.type == "error" and not any(each in message.text for each in browsers_own)
+    others = ("Failed to load resource", "net::ERR_NETWORK_CHANGED", "Got data while disconnected")
+    return message.type == "error" and not any(each in message.text for each in others)
 
 
 def sign_in(page, served, *, control=False):
