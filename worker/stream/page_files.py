@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 LIVE_VIEW_DIR: Final = Path(__file__).parent / "page"
-"""The live view, and what the debug page and the dashboard share of their looks."""
+"""The live view, and what the debug page and the dashboard share of their looks.
+
+An `index.html` has `panel.html`, the picture and the card above it, where it says `<!-- panel -->`.
+"""
 
 HEADERS: Final = {
     "Cache-Control": "no-cache",
@@ -32,6 +35,8 @@ HEADERS: Final = {
 _SCRIPTS: Final = "script-src 'self'"
 _INLINE_SCRIPT: Final = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 _INDEX: Final = "index.html"
+_PANEL: Final = "panel.html"
+_PANEL_PLACE: Final = b"<!-- panel -->"
 _MEDIA_TYPES: Final = {".js": "text/javascript; charset=utf-8", ".html": "text/html; charset=utf-8"}
 
 
@@ -73,6 +78,8 @@ def _read(root: Path, name: str) -> File | None:
         if not file.is_relative_to(root.resolve()) or not file.is_file():
             return None
         content = file.read_bytes()
+        if _PANEL_PLACE in content and file.name == _INDEX:
+            content = content.replace(_PANEL_PLACE, (LIVE_VIEW_DIR / _PANEL).read_bytes())
     except (OSError, ValueError):
         return None
     guessed = _MEDIA_TYPES.get(file.suffix) or mimetypes.guess_type(file.name)[0]

@@ -45,6 +45,14 @@ async def test_one_script_inline(api):
     assert "script-src 'self';" in module.headers["content-security-policy"]
 
 
+async def test_panel(api):
+    """The live view's markup, which the debug page has too, stands in the page."""
+    page = (await api.client.get("/")).text
+    assert "<!-- panel -->" not in page
+    for name in ("stage", "status-title", "retry", "notice"):
+        assert page.count(f'id="{name}"') == 1
+
+
 async def test_not_sent_twice(api):
     """A file that the browser has is not sent again."""
     first = await api.client.get("/live/live-view.js")

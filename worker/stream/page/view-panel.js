@@ -1,9 +1,8 @@
 /**
  * What stands around a live view on our own pages: its state in words, and the switch for control.
  *
- * The debug page and the dashboard both have these elements:
- *   #stage, #status-title, #status-text, #status-raw, #status-next, #retry,
- *   #control, #control-holder, #notice
+ * The debug page and the dashboard both have panel.html (#stage, #status-title, #status-text,
+ * #status-raw, #status-next, #retry, #notice), and #control and #control-holder.
  */
 
 const CLOSE = { displayLost: 1011, restarting: 1012 };
