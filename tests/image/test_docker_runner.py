@@ -115,13 +115,15 @@ def test_whole_story(serve, gateway):
     task = ApiTask(api, **SEES)
     assert task.event("stream.ready")
     assert task.stream_url().startswith(f"{gateway.url}/tasks/{task.task_id}/websockify?token=")
+    docker("exec", task.task_id, "sh", "-c", "echo -n odd > '/artifacts/two\nlines'")
     watched_to_its_end(task)
     assert api.get(f"/tasks/{task.task_id}/stream").json() == NOT_RUNNING
     told = api.task(task.task_id)
     assert (told["status"], told["output"]) == ("success", [1920, 1080, 1920, 1080])
     files = api.get(f"/tasks/{task.task_id}/artifacts").json()["artifacts"]
-    assert {"result.json", "task.log", "end"} <= {file["name"] for file in files}
+    assert {"result.json", "task.log", "end", "two\nlines"} <= {file["name"] for file in files}
     assert api.get(f"/tasks/{task.task_id}/artifacts/end").content == b"end"
+    assert api.get(f"/tasks/{task.task_id}/artifacts/two%0Alines").content == b"odd"
 
     second = ApiTask(api, **SEES)
     second.event("task.started")
