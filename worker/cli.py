@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from worker.order import Plan
-    from worker.run_settings import RunSettings
     from worker.settings import Settings
 
 _RUN_OPTIONS = (
@@ -165,24 +164,21 @@ def _run(arguments: argparse.Namespace, command: list[str] | None, signals: _Ear
     import gc  # noqa: PLC0415 - `worker --help` need not wait for it
 
     gc.disable()  # what is loaded now stays: looking for garbage in it costs a tenth of the time
-    import dataclasses  # noqa: PLC0415 - the same
-
-    from worker import run_settings  # noqa: PLC0415 - the same
+    from worker import plan, settings  # noqa: PLC0415 - the same
 
     names = [option.removeprefix("--").replace("-", "_") for option, _, _ in _RUN_OPTIONS]
     options = _options(arguments, *names)
     inputs = _inputs(arguments)
     if inputs:
         options["inputs"] = inputs
-    more_inputs = dict(_pair(text) for text in arguments.input)
+    chosen = settings.load(options)
+    if arguments.input:
+        merged = {**chosen.inputs, **dict(_pair(text) for text in arguments.input)}
+        chosen = chosen.model_copy(update={"inputs": merged})
     if (arguments.target is None) == (command is None):
         raise UsageError("give either a TARGET or a command behind `--`; see `worker run --help`")
-    reading = run_settings.Reading(options)
-    from worker import launch, plan  # noqa: F401, PLC0415 - they load while the settings are read
-
-    chosen = reading.result()
-    chosen = dataclasses.replace(chosen, inputs={**chosen.inputs, **more_inputs})
-    return _live(plan.make(chosen, arguments.target, command), signals)
+    ready = plan.make(chosen, arguments.target, command)
+    return _live(ready, signals)
 
 
 def _live(ready: Plan, signals: _EarlySignals) -> NoReturn:
@@ -295,49 +291,48 @@ def _doctor() -> int:
 
 
 def _stream_url(arguments: argparse.Namespace) -> int:
-    from worker import plan, run_settings, settings  # noqa: PLC0415 - `worker --help` need not wait
+    from worker import plan, settings  # noqa: PLC0415 - `worker --help` need not wait for it
     from worker.stream import tokens  # noqa: PLC0415 - the same
 
     chosen = settings.load(_options(arguments, "task_id", "host", "port"))
-    stream = run_settings.of(chosen)
     if not arguments.ttl_s > 0:
         raise SettingError("--ttl-s: must be more than 0")
     if chosen.stream_secret is None and chosen.stream_key is None:
-        print(_ask_local_worker(chosen, stream, arguments.role))
+        print(_ask_local_worker(chosen, arguments.role))
         return EXIT_SUCCESS
     if "task_id" not in chosen.model_fields_set:
         raise SettingError("--task-id: which task's stream?")
-    key = plan.stream_key(stream)
+    key = plan.stream_key(chosen)
     role = tokens.Role(arguments.role)
     token = tokens.mint(key, chosen.task_id, role, ttl_s=arguments.ttl_s)
-    base = chosen.stream_base_url or f"ws://{plan.netloc(stream)}"
+    base = chosen.stream_base_url or f"ws://{plan.netloc(chosen)}"
     print(tokens.stream_url(base, chosen.task_id, token))
     return EXIT_SUCCESS
 
 
-def _ask_local_worker(chosen: Settings, stream: RunSettings, role: str) -> str:
+def _ask_local_worker(chosen: Settings, role: str) -> str:
     import json  # noqa: PLC0415 - only here
     import urllib.error  # noqa: PLC0415 - only here
     import urllib.request  # noqa: PLC0415 - only here
 
     from worker import plan  # noqa: PLC0415 - `worker --help` need not wait for it
 
-    address = f"http://{plan.netloc(stream)}/debug/stream-url?role={role}"
+    address = f"http://{plan.netloc(chosen)}/debug/stream-url?role={role}"
     try:
         with urllib.request.urlopen(address, timeout=5) as answer:
             url = str(json.load(answer)["stream_url"])
     except urllib.error.HTTPError as error:
         raise SettingError(
-            f"the worker at {plan.netloc(stream)} gives no stream URL (HTTP {error.code}); set "
+            f"the worker at {plan.netloc(chosen)} gives no stream URL (HTTP {error.code}); set "
             "WORKER_STREAM_SECRET or WORKER_STREAM_KEY for it and here"
         ) from error
     except (OSError, ValueError, KeyError) as error:
         raise SettingError(
-            f"no worker in debug mode answers at {plan.netloc(stream)}, and neither "
+            f"no worker in debug mode answers at {plan.netloc(chosen)}, and neither "
             "WORKER_STREAM_SECRET nor WORKER_STREAM_KEY is set to sign a URL here"
         ) from error
     if "task_id" in chosen.model_fields_set and f"/tasks/{chosen.task_id}/" not in url:
-        raise SettingError(f"another task than {chosen.task_id} runs at {plan.netloc(stream)}")
+        raise SettingError(f"another task than {chosen.task_id} runs at {plan.netloc(chosen)}")
     return url
 
 

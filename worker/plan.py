@@ -12,20 +12,19 @@ from typing import TYPE_CHECKING, Any
 from worker import artifacts
 from worker.errors import PortInUse, ProgramMissing, SettingError
 from worker.order import Notice, Plan
-from worker.secrecy import PREFIX, SECRET_VARIABLES, hide_from_peers, scrub_environment
+from worker.secrecy import hide_from_peers, scrub_environment
+from worker.settings import PREFIX, SECRET_NAMES, Settings
 from worker.stream import tokens
 from worker.task import browser, sandbox, target
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from worker.run_settings import RunSettings
-
 _PROGRAMS = ("Xvfb", "x11vnc", "matchbox-window-manager")
 _BACKLOG = 128
 
 
-def make(settings: RunSettings, text: str | None, command: Sequence[str] | None) -> Plan:
+def make(settings: Settings, text: str | None, command: Sequence[str] | None) -> Plan:
     """Check everything.
 
     Args:
@@ -38,8 +37,8 @@ def make(settings: RunSettings, text: str | None, command: Sequence[str] | None)
     """
     key = stream_key(settings)
     hide_from_peers()
-    for name in SECRET_VARIABLES:
-        scrub_environment(name)
+    for name in SECRET_NAMES:
+        scrub_environment(PREFIX + name.upper())
     chosen = target.function(text) if text is not None else target.command(command or ())
     for program in _PROGRAMS:
         if shutil.which(program) is None:
@@ -84,7 +83,7 @@ def make(settings: RunSettings, text: str | None, command: Sequence[str] | None)
     )
 
 
-def _launch(settings: RunSettings, chromium: Path) -> tuple[dict[str, Any], tuple[Notice, ...]]:
+def _launch(settings: Settings, chromium: Path) -> tuple[dict[str, Any], tuple[Notice, ...]]:
     """How the browser is launched, and what of it is less than it should be."""
     notices = []
     refusal = sandbox.refusal() if settings.chromium_sandbox != "off" else None
@@ -105,17 +104,17 @@ def _launch(settings: RunSettings, chromium: Path) -> tuple[dict[str, Any], tupl
     return options, tuple(notices)
 
 
-def stream_key(settings: RunSettings) -> bytes:
+def stream_key(settings: Settings) -> bytes:
     """The task's stream key: given, derived from the master secret, or random."""
     if settings.stream_key is not None:
-        return bytes.fromhex(settings.stream_key)
+        return bytes.fromhex(settings.stream_key.get_secret_value())
     if settings.stream_secret is not None:
-        master = settings.stream_secret.encode()
+        master = settings.stream_secret.get_secret_value().encode()
         return tokens.derive_key(master, settings.task_id)
     return tokens.random_key()
 
 
-def netloc(settings: RunSettings) -> str:
+def netloc(settings: Settings) -> str:
     """The stream's host and port as a URL has them."""
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     return f"{host}:{settings.port}"

@@ -6,8 +6,6 @@ import ctypes
 import os
 from typing import Final
 
-PREFIX: Final = "WORKER_"  # of every variable of ours
-SECRET_VARIABLES: Final = (f"{PREFIX}STREAM_SECRET", f"{PREFIX}STREAM_KEY")
 _PR_SET_DUMPABLE: Final = 4
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 

@@ -13,12 +13,13 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from worker.errors import SettingError
-from worker.secrecy import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+PREFIX: Final = "WORKER_"
 SECRET_MIN_BYTES: Final = 32
+SECRET_NAMES: Final = ("stream_secret", "stream_key")
 API_NAMES: Final = frozenset(
     {
         "runner",

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from worker.secrecy import PREFIX
-from worker.settings import API_NAMES
+from worker.settings import API_NAMES, PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

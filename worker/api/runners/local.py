@@ -20,8 +20,7 @@ from worker.api.runners.store import End, Store
 from worker.errors import SettingError
 from worker.events import rfc3339
 from worker.outcome import EXIT_SIGNAL_BASE, EXIT_SIGTERM, EXIT_TIMEOUT
-from worker.secrecy import PREFIX
-from worker.settings import Settings
+from worker.settings import PREFIX, Settings
 
 if TYPE_CHECKING:
     from worker.api.runners import StreamKey
