@@ -186,7 +186,10 @@ class WorkerServe:
 
         def there() -> dict[str, Any] | None:
             told = self.task(task_id)
-            return told if told["status"] in statuses else None
+            if told["status"] in statuses:
+                return told
+            assert told["status"] in ("queued", "running"), f"wanted {statuses}, ended as {told}"
+            return None
 
         told: dict[str, Any] = eventually(there, timeout_s=PATIENCE_S, what=f"{statuses}")
         return told
