@@ -309,7 +309,7 @@ class _Session:
 
     def _tell_display(self, up: bool) -> None:  # noqa: FBT001 - a callback's one argument
         if self.channel is not None:
-            self.channel.set_display_up(up=up, idle_pid=self.stack.idle_x11vnc_pid)
+            self.channel.set_display_up(up=up, pid=self.stack.x11vnc_pid)
 
     def _answer_control(self, up: bool) -> None:  # noqa: FBT001 - the same
         if self.channel is not None:

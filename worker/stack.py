@@ -42,7 +42,7 @@ class Stack:
         children: of this process.
         events: where starts and restarts are told.
         mark: notes that a stage of the start is over, by name.
-        on_x11vnc: told when it changes whether x11vnc can be connected to, or may be stopped.
+        on_x11vnc: told whether x11vnc can be connected to, when that changes.
         lost: is set when a program that cannot be replaced dies.
         display: for example `:7`; empty until Xvfb is up.
         restarts: how often each program that may be restarted was.
@@ -60,7 +60,6 @@ class Stack:
     restarts: dict[str, int] = field(default_factory=dict)
     _supervisord: Supervisord | None = None
     _pids: dict[str, int] = field(default_factory=dict)
-    _x11vnc_primed: bool = False
     _watchers: list[asyncio.Task[None]] = field(default_factory=list)
 
     @property
@@ -108,11 +107,6 @@ class Stack:
     def x11vnc_pid(self) -> int:
         """The process id of x11vnc; 0 before it was started."""
         return self._pids.get("x11vnc", 0)
-
-    @property
-    def idle_x11vnc_pid(self) -> int:
-        """The process id of x11vnc if it may be stopped while nobody watches, else 0."""
-        return self._pids.get("x11vnc", 0) if self._x11vnc_primed else 0
 
     @property
     def pids(self) -> dict[str, int]:
@@ -219,13 +213,7 @@ class Stack:
 
     def _prime_x11vnc(self) -> None:
         # Its memory now, while it lives: nobody may be left to do it later.
-        let_go = functools.partial(shared_memory.let_go, self.x11vnc_pid)
-
-        def welcomed() -> None:
-            let_go()
-            self._x11vnc_primed = True
-            self.on_x11vnc(True)
-
+        welcomed = functools.partial(shared_memory.let_go, self.x11vnc_pid)
         primed = x11vnc.prime(self.x11vnc_socket, welcomed=welcomed)
         self._watchers.append(asyncio.ensure_future(primed))
 
@@ -288,7 +276,6 @@ class Stack:
 
     def _tell(self, name: str, *, up: bool) -> None:
         if name == "x11vnc":
-            self._x11vnc_primed = False
             self.on_x11vnc(up)
 
     def _lose(self, error: SessionLost) -> None:

@@ -49,7 +49,7 @@ class Channel:
         self._facts = facts
         self._state = State.STARTING
         self._display_up = True
-        self._idle_pid = 0
+        self._display_pid = 0
         self._close: Close | None = None
         self._used = UsedTokens()
         self._server: socket.socket | None = None
@@ -62,9 +62,9 @@ class Channel:
         self._state = state
         self._tell(control.pack("state", state=str(state)))
 
-    def set_display_up(self, *, up: bool, idle_pid: int) -> None:
-        """Say whether x11vnc can be connected to, and its process id once it may be stopped."""
-        self._display_up, self._idle_pid = up, idle_pid
+    def set_display_up(self, *, up: bool, pid: int) -> None:
+        """Say whether x11vnc can be connected to, and its process id."""
+        self._display_up, self._display_pid = up, pid if up else 0
         self._tell_display()
 
     def answer_control(self, *, up: bool) -> None:
@@ -142,7 +142,7 @@ class Channel:
                 self._on_event(name, **fields)
 
     def _tell_display(self) -> None:
-        self._tell(control.pack("display", up=self._display_up, idle_pid=self._idle_pid))
+        self._tell(control.pack("display", up=self._display_up, pid=self._display_pid))
 
     def _tell(self, packet: bytes) -> None:
         if self._server is None:

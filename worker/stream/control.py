@@ -5,7 +5,7 @@ session listens; a stream server connects whenever supervisord has (re)started i
 configuration together with the listening TCP socket (SCM_RIGHTS), so that a restart loses neither
 the port nor the connections that wait on it. No secret is in a file or an environment.
 
-    session → server   configure + two descriptors | state {state} | display {up, idle_pid}
+    session → server   configure + two descriptors | state {state} | display {up, pid}
                        | control {up} | end {code, reason} | quit
                        | facts {stages_ms, restarts, pids}
     server → session   listening | token.used {jti, expires_at} | viewers.gone | event {name, …}

@@ -15,13 +15,9 @@ import threading
 import time
 from typing import Final
 
-SETTLE_S: Final = 2.0  # from the last viewer's leaving
+SETTLE_S: Final = 2.0  # from its start, or the last viewer's leaving
 SLEEP_S: Final = 2.0
 MOMENT_S: Final = 0.015
-# Half a second behind its first client it begins to watch for changes (see x11vnc.prime), if it is
-# awake: else the first viewer would see nothing change for half a second.
-FIRST_SLEEP_S: Final = 0.6
-FIRST_MOMENT_S: Final = 0.06
 
 
 class Doze:
@@ -32,23 +28,17 @@ class Doze:
         self._process = -1  # a pidfd: a number could be somebody else's by now
         self._stopped = False
         self._change_at = 0.0
-        self._first = True
 
     def use(self, pid: int) -> None:
-        """x11vnc may be stopped; 0: it may not, or is gone.
-
-        At its start it is stopped at once: while Chromium opens, it would copy each of the
-        window's first pictures, for nobody, on the cores that Chromium wants.
-        """
+        """x11vnc was started; 0: it is gone."""
         with self._lock:
             if self._process >= 0:
                 os.close(self._process)
                 self._process = -1
             with contextlib.suppress(OSError):
                 self._process = os.pidfd_open(pid) if pid else -1
-            self._send(signal.SIGCONT)  # another stream server may have stopped it
-            self._first = True
-            self._change_at = time.monotonic() + MOMENT_S
+            self._stopped = False
+            self._change_at = time.monotonic() + SETTLE_S
 
     def wake(self) -> None:
         """Somebody comes, or it is to end: it runs from now on."""
@@ -69,11 +59,7 @@ class Doze:
                 return None
             if now >= self._change_at:
                 self._send(signal.SIGCONT if self._stopped else signal.SIGSTOP)
-                sleep_s, moment_s = SLEEP_S, MOMENT_S
-                if self._first:
-                    sleep_s, moment_s = FIRST_SLEEP_S, FIRST_MOMENT_S
-                    self._first = self._stopped
-                self._change_at = now + (sleep_s if self._stopped else moment_s)
+                self._change_at = now + (SLEEP_S if self._stopped else MOMENT_S)
             return self._change_at - now
 
     def _send(self, signal_number: signal.Signals) -> None:

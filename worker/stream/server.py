@@ -281,7 +281,7 @@ class StreamServer:
                 self.state = State(message["state"])
             case "display":
                 self._display_up = message["up"]
-                self._doze.use(message["idle_pid"])
+                self._doze.use(message["pid"])
             case "control":
                 self._control_up = message["up"]
                 self._control_answered.set()
