@@ -44,6 +44,7 @@ API_NAMES: Final = frozenset(
 """What only `worker serve` reads: no worker is told."""
 LOOPBACK_HOSTS: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 HOUR_S: Final = 3600.0
+CENTURY_S: Final = 100 * 365 * 24 * HOUR_S
 PORT_MAX: Final = 65535
 VIEWERS_LIMIT: Final = 200  # three descriptors each, of a stream server's 1024
 
@@ -157,6 +158,7 @@ class Settings(BaseSettings):
     retention_s: float | None = Field(
         default=None,
         ge=0,
+        le=CENTURY_S,
         description="An ended task, its artifacts and its Idempotency-Key are kept for so long; "
         "0: for ever. Default: 7 days (local), one day (docker).",
     )

@@ -172,7 +172,7 @@ def test_last_frame_of_an_x11vnc_that_is_late(run, tmp_path):
 
         def go_on(x11vnc):
             worker.event("task.finished")
-            time.sleep(LATE_S)
+            time.sleep(LATE_S)  # not to synchronise: so long it does not run
             os.kill(x11vnc, signal.SIGCONT)
 
         assert watch_recoloured(worker, file, when_blue=busy) == ORANGE

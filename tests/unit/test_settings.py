@@ -50,3 +50,10 @@ def test_unknown_variable(name):
     """An unknown variable is refused with the nearest name, another case's too."""
     with pytest.raises(SettingError, match=f"unknown variable {name}; .* WORKER_STREAM_SECRET"):
         settings.load({}, {name: "s" * 32})
+
+
+@pytest.mark.parametrize("seconds", ["inf", "nan", "1e300", "-1"])
+def test_retention_is_a_time_that_can_be_reckoned_with(seconds):
+    """What no calendar holds is refused here, not where the queue is looked at."""
+    with pytest.raises(SettingError, match="--retention-s"):
+        settings.load({"retention_s": seconds}, {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import time
@@ -53,5 +54,6 @@ def _remove(folder: Path) -> None:
         for name in folders:
             path = Path(root, name)
             if not path.is_symlink():
-                path.chmod(_OWNER_ALL)
+                with contextlib.suppress(OSError):  # what cannot be removed must not keep the rest
+                    path.chmod(_OWNER_ALL)
     shutil.rmtree(folder, ignore_errors=True)
