@@ -132,8 +132,10 @@ class _Session:
         ended = await self._until_stopped(self._start_and_run())
         self._mark("task")
         self._write_result(ended)
+        if self.channel is not None:
+            self.channel.end(ended.close)  # first: who has read that it finished is not let in
         self.events.emit("task.finished", **_summary(ended))
-        await self._end_stream(ended)
+        await self._viewers_gone()
         return ended
 
     async def _start_and_run(self) -> Outcome:
@@ -211,10 +213,9 @@ class _Session:
 
     # -- the end
 
-    async def _end_stream(self, ended: Outcome) -> None:
-        """Admit nobody any more, and tell every viewer how it ended."""
+    async def _viewers_gone(self) -> None:
+        """Wait until every viewer was told how it ended, or does not listen."""
         if self.channel is not None:
-            self.channel.end(ended.close)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_VIEWERS_GONE_S):
                     await self.channel.viewers_gone.wait()
