@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 from rfb_client import Viewer
@@ -29,6 +31,32 @@ def test_x11vnc_sleeps_until_somebody_watches(run, tmp_path):
             eventually(lambda: viewer.pixel(960, 700) == (20, 120, 220) or again(viewer))
             assert state(pid) != "T"
     eventually(lambda: state(pid) == "T", what="x11vnc is stopped again")
+    file.write_text("end")
+    assert worker.wait() == 0
+
+
+def test_a_new_stream_server_wakes_it(run, tmp_path):
+    """The stream server is killed while x11vnc sleeps: the next viewer gets its picture."""
+    file = tmp_path / "end"
+    worker = run(f"{TASKS}:until", "--input", f"file={file}")
+    worker.event("task.started")
+    pid, server = worker.pid("x11vnc -display"), worker.pid("worker.stream")
+
+    def asleep():
+        """Stop the server in a moment in which x11vnc is stopped, too."""
+        os.kill(server, signal.SIGSTOP)
+        eventually(lambda: state(server) == "T")
+        if state(pid) == "T":
+            return True
+        os.kill(server, signal.SIGCONT)
+        return False
+
+    eventually(asleep, what="x11vnc is stopped")
+    os.kill(server, signal.SIGKILL)
+    worker.event("websockify.restarted")
+    with Viewer.connect(worker.stream_url()) as viewer:
+        viewer.request_update(incremental=False)
+        assert viewer.read_update(10).rects
     file.write_text("end")
     assert worker.wait() == 0
 

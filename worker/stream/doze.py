@@ -37,7 +37,7 @@ class Doze:
                 self._process = -1
             with contextlib.suppress(OSError):
                 self._process = os.pidfd_open(pid) if pid else -1
-            self._stopped = False
+            self._send(signal.SIGCONT)  # another stream server may have died and left it stopped
             self._change_at = time.monotonic() + SETTLE_S
 
     def wake(self) -> None:
@@ -64,5 +64,7 @@ class Doze:
 
     def _send(self, signal_number: signal.Signals) -> None:
         self._stopped = signal_number == signal.SIGSTOP
+        if self._process < 0:
+            return
         with contextlib.suppress(OSError):
             signal.pidfd_send_signal(self._process, signal_number)
