@@ -115,6 +115,7 @@ class _Session:
             events=self.events,
             mark=self._mark,
             on_x11vnc=self._tell_display,
+            on_x11vnc_blind=self._tell_display_blind,
         )
         self.controller = Controller(
             stack=self.stack, events=self.events, answer=self._answer_control
@@ -311,6 +312,10 @@ class _Session:
     def _tell_display(self, up: bool) -> None:  # noqa: FBT001 - a callback's one argument
         if self.channel is not None:
             self.channel.set_display_up(up=up, pid=self.stack.x11vnc_pid)
+
+    def _tell_display_blind(self) -> None:
+        if self.channel is not None:
+            self.channel.display_blind()
 
     def _answer_control(self, up: bool) -> None:  # noqa: FBT001 - the same
         if self.channel is not None:

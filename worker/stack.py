@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import os
 import time
 from dataclasses import dataclass, field
@@ -43,6 +42,7 @@ class Stack:
         events: where starts and restarts are told.
         mark: notes that a stage of the start is over, by name.
         on_x11vnc: told whether x11vnc can be connected to, when that changes.
+        on_x11vnc_blind: told when x11vnc will see no change for a while.
         lost: is set when a program that cannot be replaced dies.
         display: for example `:7`; empty until Xvfb is up.
         restarts: how often each program that may be restarted was.
@@ -53,6 +53,7 @@ class Stack:
     events: Events
     mark: Callable[[str], None]
     on_x11vnc: Callable[[bool], None]
+    on_x11vnc_blind: Callable[[], None]
     lost: asyncio.Future[SessionLost] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -212,8 +213,13 @@ class Stack:
             waiting.cancel()
 
     def _prime_x11vnc(self) -> None:
-        # Its memory now, while it lives: nobody may be left to do it later.
-        welcomed = functools.partial(shared_memory.let_go, self.x11vnc_pid)
+        pid = self.x11vnc_pid
+
+        def welcomed() -> None:
+            # Its memory now, while it lives: nobody may be left to do it later.
+            shared_memory.let_go(pid)
+            self.on_x11vnc_blind()
+
         primed = x11vnc.prime(self.x11vnc_socket, welcomed=welcomed)
         self._watchers.append(asyncio.ensure_future(primed))
 

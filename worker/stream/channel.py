@@ -67,6 +67,10 @@ class Channel:
         self._display_up, self._display_pid = up, pid if up else 0
         self._tell_display()
 
+    def display_blind(self) -> None:
+        """Say that x11vnc will see no change for a while (see `doze`)."""
+        self._tell(control.pack("display.blind"))
+
     def answer_control(self, *, up: bool) -> None:
         """Answer whoever wants control: whether its x11vnc can be connected to."""
         self._tell(control.pack("control", up=up))

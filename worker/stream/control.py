@@ -6,6 +6,7 @@ configuration together with the listening TCP socket (SCM_RIGHTS), so that a res
 the port nor the connections that wait on it. No secret is in a file or an environment.
 
     session → server   configure + two descriptors | state {state} | display {up, pid}
+                       | display.blind
                        | control {up} | end {code, reason} | quit
                        | facts {stages_ms, restarts, pids}
     server → session   listening | token.used {jti, expires_at} | viewers.gone | event {name, …}

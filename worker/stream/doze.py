@@ -4,6 +4,10 @@ It looks at the screen two hundred times a second, 3 % of a core, whether anybod
 Letting it go and starting it again would cost the next viewer half a second, so it is stopped as
 it is (SIGSTOP). What the X server has to tell it waits meanwhile in the X server's memory, so
 every two seconds it gets a moment to take that in.
+
+It also sleeps through the half second behind its first client, in which it does not watch for
+changes (see `x11vnc.prime`): it reads the whole screen over and over instead, on the cores that the
+browser wants to start on.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from typing import Final
 SETTLE_S: Final = 2.0  # from its start, or the last viewer's leaving
 SLEEP_S: Final = 2.0
 MOMENT_S: Final = 0.015
+BLIND_S: Final = 0.5
 
 
 class Doze:
@@ -27,6 +32,7 @@ class Doze:
         self._lock = threading.Lock()
         self._process = -1  # a pidfd: a number could be somebody else's by now
         self._stopped = False
+        self._blind = False
         self._change_at = 0.0
 
     def use(self, pid: int) -> None:
@@ -38,14 +44,19 @@ class Doze:
             with contextlib.suppress(OSError):
                 self._process = os.pidfd_open(pid) if pid else -1
             self._send(signal.SIGCONT)  # another stream server may have died and left it stopped
-            self._change_at = time.monotonic() + SETTLE_S
+            self._settle()
+
+    def skip_blind(self) -> None:
+        """Its first client, who does not look, has just come."""
+        with self._lock:
+            self._blind, self._change_at = True, time.monotonic()
 
     def wake(self) -> None:
         """Somebody comes, or it is to end: it runs from now on."""
         with self._lock:
             if self._stopped:
                 self._send(signal.SIGCONT)
-            self._change_at = time.monotonic() + SETTLE_S
+            self._settle()
 
     def tick(self) -> float | None:
         """While nobody watches, stop it or give it its moment.
@@ -58,9 +69,21 @@ class Doze:
             if self._process < 0:
                 return None
             if now >= self._change_at:
-                self._send(signal.SIGCONT if self._stopped else signal.SIGSTOP)
-                self._change_at = now + (SLEEP_S if self._stopped else MOMENT_S)
+                self._turn(now)
             return self._change_at - now
+
+    def _turn(self, now: float) -> None:
+        if not self._stopped:
+            self._send(signal.SIGSTOP)
+            self._change_at = now + (BLIND_S if self._blind else SLEEP_S)
+            return
+        self._send(signal.SIGCONT)
+        self._change_at = now + MOMENT_S
+        if self._blind:
+            self._settle()
+
+    def _settle(self) -> None:
+        self._blind, self._change_at = False, time.monotonic() + SETTLE_S
 
     def _send(self, signal_number: signal.Signals) -> None:
         self._stopped = signal_number == signal.SIGSTOP

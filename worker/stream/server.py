@@ -282,6 +282,8 @@ class StreamServer:
             case "display":
                 self._display_up = message["up"]
                 self._doze.use(message["pid"])
+            case "display.blind":
+                self._doze.skip_blind()
             case "control":
                 self._control_up = message["up"]
                 self._control_answered.set()

@@ -1,0 +1,94 @@
+"""When x11vnc sleeps; a child that does nothing stands for it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from worker_run import eventually
+
+from worker.stream import doze
+from worker.stream.doze import Doze
+
+
+@pytest.fixture
+def child():
+    """A process that waits."""
+    with subprocess.Popen(["/bin/sleep", "600"]) as process:
+        yield process
+        process.kill()
+
+
+def stopped(process):
+    """Whether it is stopped (proc(5): T)."""
+    return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+def test_it_is_awake_at_first(child):
+    """Nothing is due before it has settled."""
+    dozing = Doze()
+    dozing.use(child.pid)
+    assert dozing.tick() > doze.MOMENT_S
+    assert not stopped(child)
+
+
+def test_it_sleeps_and_gets_its_moments(child, monkeypatch):
+    """Stopped, woken for a moment, stopped again; awake when somebody comes."""
+    monkeypatch.setattr(doze, "SETTLE_S", 0)
+    monkeypatch.setattr(doze, "SLEEP_S", 0)
+    dozing = Doze()
+    dozing.use(child.pid)
+    for _ in range(2):
+        eventually(lambda: dozing.tick() == 0)  # its sleep is over at once
+        eventually(lambda: stopped(child))
+        assert 0 < dozing.tick() <= doze.MOMENT_S
+        eventually(lambda: not stopped(child))
+    eventually(lambda: dozing.tick() == 0)
+    eventually(lambda: stopped(child))
+    dozing.wake()
+    eventually(lambda: not stopped(child))
+
+
+def test_it_sleeps_while_it_sees_nothing(child, monkeypatch):
+    """Stopped at once, and then awake for longer than a moment."""
+    monkeypatch.setattr(doze, "BLIND_S", 0)
+    dozing = Doze()
+    dozing.use(child.pid)
+    dozing.skip_blind()
+    dozing.tick()
+    eventually(lambda: stopped(child))
+    assert dozing.tick() > doze.MOMENT_S
+    eventually(lambda: not stopped(child))
+
+
+def test_who_comes_while_it_sees_nothing_wakes_it(child):
+    """And it is not stopped again before it has settled."""
+    dozing = Doze()
+    dozing.use(child.pid)
+    dozing.skip_blind()
+    assert dozing.tick() > doze.MOMENT_S
+    eventually(lambda: stopped(child))
+    dozing.wake()
+    assert dozing.tick() > doze.MOMENT_S
+    eventually(lambda: not stopped(child))
+
+
+def test_a_stopped_one_is_woken_when_it_is_taken_over(child):
+    """Its forerunner may have been killed."""
+    os.kill(child.pid, signal.SIGSTOP)
+    eventually(lambda: stopped(child))
+    Doze().use(child.pid)
+    eventually(lambda: not stopped(child))
+
+
+def test_one_that_is_gone_costs_nothing():
+    """No process: nothing to do, and nothing breaks."""
+    dozing = Doze()
+    assert dozing.tick() is None
+    dozing.use(0)
+    dozing.skip_blind()
+    dozing.wake()
+    assert dozing.tick() is None
