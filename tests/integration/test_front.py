@@ -19,10 +19,10 @@ PATIENCE_S = 10.0
 class Served:
     """A front that works in a thread; what it hands over is answered with `ok`."""
 
-    def __init__(self, **limits):
+    def __init__(self, listener=None, **limits):
         self.refused = []
         self._over = False
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = listener or socket.create_server(("127.0.0.1", 0))
         self.address = self._listener.getsockname()
         self._epoll = select.epoll()
         self._front = Front(self._listener, self._epoll, self._answer, self._on_refused, **limits)
@@ -49,11 +49,16 @@ class Served:
         connection.sendall(data)
         return connection
 
-    def end(self):
-        """Serve no more."""
+    def end(self, *, leave=False):
+        """Serve no more; `leave`: somebody else will."""
+        if self._over:
+            return
         self._over = True
         self._thread.join()
-        self._front.close()
+        if leave:
+            self._front.leave("503 Service Unavailable", "somebody else will serve")
+        else:
+            self._front.close("409 Conflict", "it is over")
         self._epoll.close()
 
 
@@ -62,8 +67,8 @@ def serve():
     """Start fronts with limits."""
     with contextlib.ExitStack() as stack:
 
-        def start(**limits):
-            served = Served(**limits)
+        def start(listener=None, **limits):
+            served = Served(listener, **limits)
             stack.callback(served.end)
             return served
 
@@ -119,3 +124,26 @@ def test_many_half_open(serve):
         assert answer(strangers[0]).startswith(b"HTTP/1.1 503 ")
     eventually(lambda: len(served.refused) >= 8)
     assert set(served.refused) == {503}
+
+
+def test_the_end(serve):
+    """Unfinished requests are answered, and from then on nobody is there."""
+    served = serve()
+    with served.connect(b"GET /") as unfinished, served.connect(HEAD) as good:
+        assert answer(good) == b"ok"
+        served.end()
+        assert answer(unfinished).startswith(b"HTTP/1.1 409 ")
+    assert served.refused == [409]
+
+
+def test_the_next_one(serve):
+    """Who leaves the listener to another answers its unfinished requests, and keeps nobody out."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        first = serve(listener.dup())
+        with first.connect(b"GET /") as unfinished, first.connect(HEAD) as good:
+            assert answer(good) == b"ok"
+            first.end(leave=True)
+            assert answer(unfinished).startswith(b"HTTP/1.1 503 ")
+        with first.connect(HEAD) as waiting:
+            serve(listener.dup())
+            assert answer(waiting) == b"ok"

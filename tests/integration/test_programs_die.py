@@ -65,7 +65,9 @@ def test_websockify_stopped(task):
     os.kill(task.pid("worker.stream"), signal.SIGTERM)
     assert viewer.result(10) == Closed(1012, "display server restarting")
     task.event("websockify.restarted", timeout_s=10)
-    task.finish()
+    with Viewer.connect(task.stream_url()) as viewer:
+        task.finish()
+        assert viewer.wait_closed(10) == Closed(1000, "task success")
     assert task.wait() == 0
 
 

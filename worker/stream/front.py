@@ -107,11 +107,27 @@ class Front:
             self._refuse(oldest, "408 Request Timeout", "the request did not arrive in time")
         return None
 
-    def close(self) -> None:
-        """Stop listening without resetting a connection that was already established.
+    def leave(self, status: str, detail: str) -> None:
+        """Accept no more: who waits to be accepted is the next one's, at the same listener.
+
+        Args:
+            status: the HTTP code and phrase that those get whose request has not arrived.
+            detail: in plain words.
+        """
+        self._epoll.unregister(self._listener.fileno())
+        self._listener.close()
+        for entry in list(self._half_open.values()):
+            self._refuse(entry, status, detail)
+
+    def close(self, status: str, detail: str) -> None:
+        """Listen no more, for ever, without resetting a connection that was established.
 
         From here on the kernel drops whoever still knocks (as if nobody were there), so the
         queue of established connections can be emptied and closed with nobody in it.
+
+        Args:
+            status: as for `leave`.
+            detail: the same.
         """
         drop_all = struct.pack("HBBI", 0x06, 0, 0, 0)  # BPF: return 0, "accept no byte"
         program = ctypes.create_string_buffer(drop_all)
@@ -122,8 +138,7 @@ class Front:
         )
         while self.accept():
             pass
-        self._epoll.unregister(self._listener.fileno())
-        self._listener.close()
+        self.leave(status, detail)
 
     def _make_room(self) -> None:
         """No descriptor is left, and the one that waits would be reported again at once."""

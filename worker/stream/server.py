@@ -106,6 +106,7 @@ class StreamServer:
         self._requests: set[threading.Thread] = set()
         self._channel = channel
         self._session_gone = False
+        self._over = False  # nobody will listen any more
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._display_up = True
         self._doze = Doze()
@@ -238,7 +239,11 @@ class StreamServer:
                     self._on_session()
                 else:
                     self._front.handle(descriptor)
-        self._front.close()
+        self._on_session()
+        if self._over:
+            self._front.close("409 Conflict", NOT_RUNNING)
+        else:
+            self._front.leave("503 Service Unavailable", DISPLAY_RESTARTING.reason)
         self._finish_requests()
 
     def _tick(self) -> float:
@@ -271,7 +276,7 @@ class StreamServer:
             if packet:
                 self._on_message(control.unpack(packet))
             else:  # the display is gone with it
-                self._session_gone = True
+                self._session_gone = self._over = True
                 self._epoll.unregister(self._channel.fileno())
                 self._quit(DISPLAY_LOST)
 
@@ -293,6 +298,7 @@ class StreamServer:
             case "facts":
                 self._facts.arrived(message)
             case "quit":
+                self._over = True
                 self._quit(DISPLAY_LOST)
 
     def _end(self, close: Close) -> None:
