@@ -7,7 +7,8 @@ every two seconds it gets a moment to take that in.
 
 It also sleeps through the half second behind its first client, in which it does not watch for
 changes (see `x11vnc.prime`): it reads the whole screen over and over instead, on the cores that the
-browser wants to start on.
+browser wants to start on. A viewer that comes meanwhile would begin another such half second: it is
+let through at once when that one has just begun, and behind it when it is nearly over.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ SETTLE_S: Final = 2.0  # from its start, or the last viewer's leaving
 SLEEP_S: Final = 2.0
 MOMENT_S: Final = 0.015
 BLIND_S: Final = 0.5
+BLIND_END_S: Final = 0.03  # for x11vnc to begin to watch
+WAIT_MAX_S: Final = 0.3  # rather than to see nothing change for half a second
 
 
 class Doze:
@@ -34,6 +37,7 @@ class Doze:
         self._stopped = False
         self._blind = False
         self._change_at = 0.0
+        self._watches_at = 0.0
 
     def use(self, pid: int) -> None:
         """x11vnc was started; 0: it is gone."""
@@ -49,7 +53,19 @@ class Doze:
     def skip_blind(self) -> None:
         """Its first client, who does not look, has just come."""
         with self._lock:
-            self._blind, self._change_at = True, time.monotonic()
+            now = time.monotonic()
+            self._blind, self._change_at = True, now
+            self._watches_at = now + BLIND_S + BLIND_END_S
+
+    def wait_s(self) -> float:
+        """How many seconds a viewer had better wait before it connects; it was woken for it."""
+        with self._lock:
+            now = time.monotonic()
+            left_s = max(0.0, self._watches_at - now)
+            if left_s <= WAIT_MAX_S:
+                return left_s
+            self._watches_at = now + BLIND_S + BLIND_END_S
+            return 0.0
 
     def wake(self) -> None:
         """Somebody comes, or it is to end: it runs from now on."""

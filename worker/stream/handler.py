@@ -175,6 +175,8 @@ class StreamHandler(ProxyRequestHandler):  # type: ignore[misc]  # websockify is
     def _connect_display(self, role: Role) -> socket.socket:
         if role is Role.CONTROL and not self.server.start_control():
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, DISPLAY_RESTARTING, {"Retry-After": "1"})
+        if role is Role.VIEW:
+            self.server.wait_for_display()
         server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             server.connect(self.server.token_plugin.display_socket(role))

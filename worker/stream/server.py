@@ -154,6 +154,10 @@ class StreamServer:
         self._tell(control.pack("token.used", jti=grant.jti, expires_at=grant.expires_at))
         return seat
 
+    def wait_for_display(self) -> None:
+        """Return when x11vnc shows changes to who connects to it, if that is soon."""
+        time.sleep(self._doze.wait_s())
+
     def start_control(self) -> bool:
         """Have the controller's x11vnc started; whether it can be connected to, in time."""
         self._control_answered.clear()  # there is one controller, so nobody else waits for it

@@ -44,7 +44,7 @@ def test_it_sleeps_and_gets_its_moments(child, monkeypatch):
     for _ in range(2):
         eventually(lambda: dozing.tick() == 0)  # its sleep is over at once
         eventually(lambda: stopped(child))
-        assert 0 < dozing.tick() <= doze.MOMENT_S
+        assert 0 < dozing.tick() < 2 * doze.MOMENT_S
         eventually(lambda: not stopped(child))
     eventually(lambda: dozing.tick() == 0)
     eventually(lambda: stopped(child))
@@ -74,6 +74,20 @@ def test_who_comes_while_it_sees_nothing_wakes_it(child):
     dozing.wake()
     assert dozing.tick() > doze.MOMENT_S
     eventually(lambda: not stopped(child))
+
+
+def test_a_viewer_waits_for_the_end_of_it_only(child, monkeypatch):
+    """At first it is let through, which begins it anew; then it waits for its end."""
+    dozing = Doze()
+    dozing.use(child.pid)
+    assert dozing.wait_s() == 0  # nobody is its first client yet
+    monkeypatch.setattr(doze, "WAIT_MAX_S", 0)
+    dozing.skip_blind()
+    assert dozing.wait_s() == 0
+    monkeypatch.setattr(doze, "WAIT_MAX_S", 60)
+    assert 0 < dozing.wait_s() < 2 * doze.BLIND_S
+    eventually(lambda: dozing.wait_s() == 0)
+    assert dozing.wait_s() == 0
 
 
 def test_a_stopped_one_is_woken_when_it_is_taken_over(child):
