@@ -132,7 +132,7 @@ class Channel:
         match message:
             case {"kind": "listening"}:
                 self.listening.set()
-            case {"kind": "viewers.gone"}:
+            case {"kind": "viewers.gone"} if self._close is not None:  # not those of a restart
                 self.viewers_gone.set()
             case {"kind": "token.used", "jti": str(jti), "expires_at": int(expires_at)}:
                 self._used.add(jti, expires_at)
