@@ -54,7 +54,7 @@ class WorkerRun(EventProcess):
 
     def stream_url(self, role: str = "view") -> str:
         """A fresh URL."""
-        with urllib.request.urlopen(f"{self.page}debug/stream-url?role={role}", timeout=5) as got:
+        with urllib.request.urlopen(f"{self.page}debug/stream-url?role={role}", timeout=20) as got:
             return str(json.load(got)["stream_url"])
 
     @property

@@ -57,6 +57,7 @@ class Served:
         self._thread.join()
         if leave:
             self._front.leave("503 Service Unavailable", "somebody else will serve")
+            self._listener.close()
         else:
             self._front.close("409 Conflict", "it is over")
         self._epoll.close()

@@ -59,13 +59,14 @@ def test_websockify_killed(task):
 
 
 def test_websockify_stopped(task):
-    """Websockify asked to stop by supervisorctl's TERM tells its viewers to come back."""
+    """Websockify asked to stop by supervisorctl's TERM tells its viewers to come back, at once."""
+    url = task.stream_url()
     viewer = Behaviour(idle, Viewer.connect(task.stream_url()))
     viewer.wait_ready(10)
     os.kill(task.pid("worker.stream"), signal.SIGTERM)
     assert viewer.result(10) == Closed(1012, "display server restarting")
-    task.event("websockify.restarted", timeout_s=10)
-    with Viewer.connect(task.stream_url()) as viewer:
+    with Viewer.connect(url) as viewer:
+        task.event("websockify.restarted", timeout_s=10)
         task.finish()
         assert viewer.wait_closed(10) == Closed(1000, "task success")
     assert task.wait() == 0

@@ -24,7 +24,7 @@ SETTLE_S: Final = 2.0  # from its start, or the last viewer's leaving
 SLEEP_S: Final = 2.0
 MOMENT_S: Final = 0.015
 BLIND_S: Final = 0.5
-BLIND_END_S: Final = 0.03  # for x11vnc to begin to watch
+BLIND_END_S: Final = 0.03  # for it to begin to watch then
 WAIT_MAX_S: Final = 0.3  # rather than to see nothing change for half a second
 
 
@@ -37,7 +37,7 @@ class Doze:
         self._stopped = False
         self._blind = False
         self._change_at = 0.0
-        self._watches_at = 0.0
+        self._sees_at = 0.0  # unless a further client comes before
 
     def use(self, pid: int) -> None:
         """x11vnc was started; 0: it is gone."""
@@ -48,6 +48,7 @@ class Doze:
             with contextlib.suppress(OSError):
                 self._process = os.pidfd_open(pid) if pid else -1
             self._send(signal.SIGCONT)  # another stream server may have died and left it stopped
+            self._sees_at = 0.0
             self._settle()
 
     def skip_blind(self) -> None:
@@ -55,16 +56,16 @@ class Doze:
         with self._lock:
             now = time.monotonic()
             self._blind, self._change_at = True, now
-            self._watches_at = now + BLIND_S + BLIND_END_S
+            self._sees_at = now + BLIND_S
 
     def wait_s(self) -> float:
         """How many seconds a viewer had better wait before it connects; it was woken for it."""
         with self._lock:
             now = time.monotonic()
-            left_s = max(0.0, self._watches_at - now)
+            left_s = max(0.0, self._sees_at + BLIND_END_S - now)
             if left_s <= WAIT_MAX_S:
                 return left_s
-            self._watches_at = now + BLIND_S + BLIND_END_S
+            self._sees_at = now + BLIND_S
             return 0.0
 
     def wake(self) -> None:
@@ -89,14 +90,16 @@ class Doze:
             return self._change_at - now
 
     def _turn(self, now: float) -> None:
-        if not self._stopped:
-            self._send(signal.SIGSTOP)
-            self._change_at = now + (BLIND_S if self._blind else SLEEP_S)
-            return
-        self._send(signal.SIGCONT)
-        self._change_at = now + MOMENT_S
-        if self._blind:
+        if self._blind and now >= self._sees_at:
+            if self._stopped:
+                self._send(signal.SIGCONT)
             self._settle()
+        elif self._stopped:
+            self._send(signal.SIGCONT)
+            self._change_at = now + MOMENT_S
+        else:
+            self._send(signal.SIGSTOP)
+            self._change_at = self._sees_at if self._blind else now + SLEEP_S
 
     def _settle(self) -> None:
         self._blind, self._change_at = False, time.monotonic() + SETTLE_S

@@ -69,6 +69,7 @@ class Front:
         """
         self._listener = listener
         self._listener.setblocking(False)
+        self._accepting = True
         self._epoll = epoll
         self._hand_over = hand_over
         self._refused = refused
@@ -114,8 +115,9 @@ class Front:
             status: the HTTP code and phrase that those get whose request has not arrived.
             detail: in plain words.
         """
-        self._epoll.unregister(self._listener.fileno())
-        self._listener.close()
+        if self._accepting:
+            self._epoll.unregister(self._listener.fileno())
+            self._accepting = False
         for entry in list(self._half_open.values()):
             self._refuse(entry, status, detail)
 
@@ -139,6 +141,7 @@ class Front:
         while self.accept():
             pass
         self.leave(status, detail)
+        self._listener.close()
 
     def _make_room(self) -> None:
         """No descriptor is left, and the one that waits would be reported again at once."""

@@ -107,6 +107,7 @@ class StreamServer:
         self._channel = channel
         self._session_gone = False
         self._over = False  # nobody will listen any more
+        self._terminated = False
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._display_up = True
         self._doze = Doze()
@@ -238,7 +239,7 @@ class StreamServer:
             for descriptor in reported:
                 if descriptor == self._wake:
                     os.eventfd_read(self._wake)
-                    self._on_leave()
+                    self._on_wake()
                 elif descriptor == self._channel.fileno():
                     self._on_session()
                 else:
@@ -246,9 +247,15 @@ class StreamServer:
         self._on_session()
         if self._over:
             self._front.close("409 Conflict", NOT_RUNNING)
-        else:
-            self._front.leave("503 Service Unavailable", DISPLAY_RESTARTING.reason)
         self._finish_requests()
+
+    def _on_wake(self) -> None:
+        if self._terminated:
+            self._on_session()
+            if not self._over:  # who knocks from now on is for the next server
+                self._front.leave("503 Service Unavailable", DISPLAY_RESTARTING.reason)
+            self._quit(DISPLAY_RESTARTING)
+        self._on_leave()
 
     def _tick(self) -> float:
         """Do what is due; the seconds until more may be."""
@@ -264,8 +271,11 @@ class StreamServer:
         return not self._seats or time.monotonic() > self._leave_by
 
     def _on_terminate(self, *_: object) -> None:
-        """Supervisord, or somebody with supervisorctl, stops this server."""
-        self._quit(DISPLAY_RESTARTING)
+        """Supervisord, or somebody with supervisorctl, stops this server.
+
+        The loop does what there is to do: it may hold any lock at this moment.
+        """
+        self._terminated = True
         os.eventfd_write(self._wake, 1)
 
     def _on_session(self) -> None:
