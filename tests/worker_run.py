@@ -120,6 +120,11 @@ def _command_line(pid: int) -> str:
         return "gone"
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a process is stopped by a signal (proc(5), stat: T)."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
 def eventually(condition: Any, *, timeout_s: float = 10, what: str = "") -> Any:
     """Poll until a condition is true; its value."""
     deadline = time.monotonic() + timeout_s

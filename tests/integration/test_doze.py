@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-from pathlib import Path
 
 from rfb_client import Viewer
-from worker_run import PROGRAMS, eventually
+from worker_run import PROGRAMS, eventually, is_stopped
 
 TASKS = str(PROGRAMS / "tasks.py")
-
-
-def state(pid):
-    """Its state as proc(5) has it: T is stopped."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def test_x11vnc_sleeps_until_somebody_watches(run, tmp_path):
@@ -24,13 +18,13 @@ def test_x11vnc_sleeps_until_somebody_watches(run, tmp_path):
     worker.event("task.started")
     pid = worker.pid("x11vnc -display")
     for _ in range(2):
-        eventually(lambda: state(pid) == "T", what="x11vnc is stopped")
+        eventually(lambda: is_stopped(pid), what="x11vnc is stopped")
         with Viewer.connect(worker.stream_url()) as viewer:
             viewer.request_update(incremental=False)
             viewer.read_update(10)
             eventually(lambda: viewer.pixel(960, 700) == (20, 120, 220) or again(viewer))
-            assert state(pid) != "T"
-    eventually(lambda: state(pid) == "T", what="x11vnc is stopped again")
+            assert not is_stopped(pid)
+    eventually(lambda: is_stopped(pid), what="x11vnc is stopped again")
     file.write_text("end")
     assert worker.wait() == 0
 
@@ -45,8 +39,8 @@ def test_a_new_stream_server_wakes_it(run, tmp_path):
     def asleep():
         """Stop the server in a moment in which x11vnc is stopped, too."""
         os.kill(server, signal.SIGSTOP)
-        eventually(lambda: state(server) == "T")
-        if state(pid) == "T":
+        eventually(lambda: is_stopped(server))
+        if is_stopped(pid):
             return True
         os.kill(server, signal.SIGCONT)
         return False

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from pathlib import Path
 
 import pytest
-from worker_run import eventually
+from worker_run import eventually, is_stopped
 
 from worker.stream import doze
 from worker.stream.doze import Doze
@@ -22,17 +21,12 @@ def child():
         process.kill()
 
 
-def stopped(process):
-    """Whether it is stopped (proc(5): T)."""
-    return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
-
-
 def test_it_is_awake_at_first(child):
     """Nothing is due before it has settled."""
     dozing = Doze()
     dozing.use(child.pid)
     assert dozing.tick() > doze.MOMENT_S
-    assert not stopped(child)
+    assert not is_stopped(child.pid)
 
 
 def test_it_sleeps_and_gets_its_moments(child, monkeypatch):
@@ -43,13 +37,13 @@ def test_it_sleeps_and_gets_its_moments(child, monkeypatch):
     dozing.use(child.pid)
     for _ in range(2):
         eventually(lambda: dozing.tick() == 0)  # its sleep is over at once
-        eventually(lambda: stopped(child))
+        eventually(lambda: is_stopped(child.pid))
         assert 0 < dozing.tick() < 2 * doze.MOMENT_S
-        eventually(lambda: not stopped(child))
+        eventually(lambda: not is_stopped(child.pid))
     eventually(lambda: dozing.tick() == 0)
-    eventually(lambda: stopped(child))
+    eventually(lambda: is_stopped(child.pid))
     dozing.wake()
-    eventually(lambda: not stopped(child))
+    eventually(lambda: not is_stopped(child.pid))
 
 
 def test_it_sleeps_while_it_sees_nothing(child):
@@ -58,9 +52,9 @@ def test_it_sleeps_while_it_sees_nothing(child):
     dozing.use(child.pid)
     dozing.skip_blind()
     dozing.tick()
-    eventually(lambda: stopped(child))
+    eventually(lambda: is_stopped(child.pid))
     eventually(lambda: dozing.tick() > doze.BLIND_S)
-    eventually(lambda: not stopped(child))
+    eventually(lambda: not is_stopped(child.pid))
 
 
 def test_its_blind_time_may_be_over_already(child, monkeypatch):
@@ -70,7 +64,7 @@ def test_its_blind_time_may_be_over_already(child, monkeypatch):
     dozing.use(child.pid)
     dozing.skip_blind()
     assert dozing.tick() > doze.MOMENT_S
-    assert not stopped(child)
+    assert not is_stopped(child.pid)
 
 
 def test_who_comes_while_it_sees_nothing_wakes_it(child):
@@ -79,10 +73,10 @@ def test_who_comes_while_it_sees_nothing_wakes_it(child):
     dozing.use(child.pid)
     dozing.skip_blind()
     assert dozing.tick() > doze.MOMENT_S
-    eventually(lambda: stopped(child))
+    eventually(lambda: is_stopped(child.pid))
     dozing.wake()
     assert dozing.tick() > doze.MOMENT_S
-    eventually(lambda: not stopped(child))
+    eventually(lambda: not is_stopped(child.pid))
 
 
 def test_a_viewer_waits_for_the_end_of_it_only(child, monkeypatch):
@@ -102,9 +96,9 @@ def test_a_viewer_waits_for_the_end_of_it_only(child, monkeypatch):
 def test_a_stopped_one_is_woken_when_it_is_taken_over(child):
     """Its forerunner may have been killed."""
     os.kill(child.pid, signal.SIGSTOP)
-    eventually(lambda: stopped(child))
+    eventually(lambda: is_stopped(child.pid))
     Doze().use(child.pid)
-    eventually(lambda: not stopped(child))
+    eventually(lambda: not is_stopped(child.pid))
 
 
 def test_one_that_is_gone_costs_nothing():
