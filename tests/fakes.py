@@ -7,7 +7,14 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 
 from worker.api.accounts import Account
-from worker.api.runners import Artifact, Cursor, Order, QueueFull, TaskRecord, TaskStatus
+from worker.api.runners.protocol import (
+    Artifact,
+    Cursor,
+    QueueFull,
+    TaskRecord,
+    TaskRequest,
+    TaskStatus,
+)
 
 
 class FakeAccounts:
@@ -25,7 +32,7 @@ class FakeRunner:
 
     def __init__(self, queue_max: int = 100) -> None:
         self.queue_max = queue_max
-        self.orders: list[Order] = []
+        self.requests: list[TaskRequest] = []
         self.records: dict[str, TaskRecord] = {}
         self.files: dict[str, dict[str, bytes]] = {}
         self.addresses: dict[str, str] = {}
@@ -58,25 +65,25 @@ class FakeRunner:
     async def ready(self) -> bool:
         return self.unavailable is None
 
-    async def start(self, order: Order) -> TaskRecord:
+    async def start(self, request: TaskRequest) -> TaskRecord:
         self._answer()
-        if order.task_id not in self.records:
+        if request.task_id not in self.records:
             waiting = [each for each in self.records.values() if each.status is TaskStatus.QUEUED]
             if len(waiting) >= self.queue_max:
                 raise QueueFull(retry_after_s=7)
-            self.orders.append(order)
-            self.records[order.task_id] = TaskRecord(
-                task_id=order.task_id,
-                account=order.account,
-                endpoint_name=order.endpoint_name,
+            self.requests.append(request)
+            self.records[request.task_id] = TaskRecord(
+                task_id=request.task_id,
+                account=request.account,
+                endpoint_name=request.endpoint_name,
                 status=TaskStatus.QUEUED,
-                created_at=order.created_at,
-                digest=order.digest,
-                inputs=order.inputs,
-                timeout_s=order.timeout_s,
-                callback_url=order.callback_url,
+                created_at=request.created_at,
+                digest=request.digest,
+                inputs=request.inputs,
+                timeout_s=request.timeout_s,
+                callback_url=request.callback_url,
             )
-        return self.records[order.task_id]
+        return self.records[request.task_id]
 
     async def cancel(self, task_id: str) -> None:
         self._answer()

@@ -15,7 +15,7 @@ from worker.outcome import EXIT_RAISED, EXIT_SUCCESS, EXIT_USAGE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from worker.order import Plan
+    from worker.session.plan import Plan
     from worker.settings import Settings
 
 _RUN_OPTIONS = (
@@ -164,7 +164,8 @@ def _run(arguments: argparse.Namespace, command: list[str] | None, signals: _Ear
     import gc  # noqa: PLC0415 - `worker --help` need not wait for it
 
     gc.disable()  # what is loaded now stays: looking for garbage in it costs a tenth of the time
-    from worker import plan, settings  # noqa: PLC0415 - the same
+    from worker import settings  # noqa: PLC0415 - the same
+    from worker.session import preflight  # noqa: PLC0415 - the same
 
     names = [option.removeprefix("--").replace("-", "_") for option, _, _ in _RUN_OPTIONS]
     options = _options(arguments, *names)
@@ -177,20 +178,20 @@ def _run(arguments: argparse.Namespace, command: list[str] | None, signals: _Ear
         chosen = chosen.model_copy(update={"inputs": merged})
     if (arguments.target is None) == (command is None):
         raise UsageError("give either a TARGET or a command behind `--`; see `worker run --help`")
-    ready = plan.make(chosen, arguments.target, command)
+    ready = preflight.make(chosen, arguments.target, command)
     return _live(ready, signals)
 
 
 def _live(ready: Plan, signals: _EarlySignals) -> NoReturn:
-    from worker import launch  # noqa: PLC0415 - only for `run`, when all is checked
+    from worker.session import prelaunch  # noqa: PLC0415 - only for `run`, when all is checked
 
-    launched = launch.launch(ready)
+    launched = prelaunch.launch(ready)
     # The rest loads while the launched processes load what they need.
     import asyncio  # noqa: PLC0415
     import gc  # noqa: PLC0415
 
-    from worker import session  # noqa: PLC0415
     from worker.events import Events  # noqa: PLC0415
+    from worker.session import session  # noqa: PLC0415
 
     gc.freeze()
     gc.enable()
@@ -248,7 +249,7 @@ def _serve(arguments: argparse.Namespace, signals: _EarlySignals) -> int:
 
 def _api_key(arguments: argparse.Namespace) -> int:
     from worker import settings  # noqa: PLC0415 - `worker --help` need not wait for it
-    from worker.api import accounts, master  # noqa: PLC0415 - the same
+    from worker.api import accounts, master_secret  # noqa: PLC0415 - the same
 
     chosen = settings.load({})
     file = accounts.keys_file(chosen)
@@ -266,7 +267,7 @@ def _api_key(arguments: argparse.Namespace) -> int:
             raise SettingError(f"{arguments.account} has no such key; see `worker api-key --list`")
         print(f"revoked {gone} of {arguments.account}", file=sys.stderr)
     elif arguments.callback_secret:
-        print(master.callback_secret(master.read(chosen), arguments.account))
+        print(master_secret.callback_secret(master_secret.read(chosen), arguments.account))
     else:
         print(accounts.create(file, arguments.account, control=arguments.control))
         print("This key is shown once; only its hash is kept.", file=sys.stderr)
@@ -291,7 +292,8 @@ def _doctor() -> int:
 
 
 def _stream_url(arguments: argparse.Namespace) -> int:
-    from worker import plan, settings  # noqa: PLC0415 - `worker --help` need not wait for it
+    from worker import settings  # noqa: PLC0415 - `worker --help` need not wait for it
+    from worker.session import preflight  # noqa: PLC0415 - `worker --help` need not wait for it
     from worker.stream import tokens  # noqa: PLC0415 - the same
 
     chosen = settings.load(_options(arguments, "task_id", "host", "port"))
@@ -302,10 +304,10 @@ def _stream_url(arguments: argparse.Namespace) -> int:
         return EXIT_SUCCESS
     if "task_id" not in chosen.model_fields_set:
         raise SettingError("--task-id: which task's stream?")
-    key = plan.stream_key(chosen)
+    key = preflight.stream_key(chosen)
     role = tokens.Role(arguments.role)
     token = tokens.mint(key, chosen.task_id, role, ttl_s=arguments.ttl_s)
-    base = chosen.stream_base_url or f"ws://{plan.netloc(chosen)}"
+    base = chosen.stream_base_url or f"ws://{preflight.netloc(chosen)}"
     print(tokens.stream_url(base, chosen.task_id, token))
     return EXIT_SUCCESS
 
@@ -315,24 +317,24 @@ def _ask_local_worker(chosen: Settings, role: str) -> str:
     import urllib.error  # noqa: PLC0415 - only here
     import urllib.request  # noqa: PLC0415 - only here
 
-    from worker import plan  # noqa: PLC0415 - `worker --help` need not wait for it
+    from worker.session import preflight  # noqa: PLC0415 - `worker --help` need not wait for it
 
-    address = f"http://{plan.netloc(chosen)}/debug/stream-url?role={role}"
+    address = f"http://{preflight.netloc(chosen)}/debug/stream-url?role={role}"
     try:
         with urllib.request.urlopen(address, timeout=5) as answer:
             url = str(json.load(answer)["stream_url"])
     except urllib.error.HTTPError as error:
         raise SettingError(
-            f"the worker at {plan.netloc(chosen)} gives no stream URL (HTTP {error.code}); set "
-            "WORKER_STREAM_SECRET or WORKER_STREAM_KEY for it and here"
+            f"the worker at {preflight.netloc(chosen)} gives no stream URL (HTTP {error.code}); "
+            "set WORKER_STREAM_SECRET or WORKER_STREAM_KEY for it and here"
         ) from error
     except (OSError, ValueError, KeyError) as error:
         raise SettingError(
-            f"no worker in debug mode answers at {plan.netloc(chosen)}, and neither "
+            f"no worker in debug mode answers at {preflight.netloc(chosen)}, and neither "
             "WORKER_STREAM_SECRET nor WORKER_STREAM_KEY is set to sign a URL here"
         ) from error
     if "task_id" in chosen.model_fields_set and f"/tasks/{chosen.task_id}/" not in url:
-        raise SettingError(f"another task than {chosen.task_id} runs at {plan.netloc(chosen)}")
+        raise SettingError(f"another task than {chosen.task_id} runs at {preflight.netloc(chosen)}")
     return url
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worker import stream
-from worker.stream.control import State, StreamConfig
+from worker.stream.messages import State, StreamConfig
 from worker.stream.server import StreamServer
 
 if TYPE_CHECKING:

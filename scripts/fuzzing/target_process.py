@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from fuzzing.display import HARMLESS, INPUT, Display
-from worker.stream import control, tokens
-from worker.stream.control import StreamConfig
+from worker.stream import messages, tokens
+from worker.stream.messages import StreamConfig
 from worker.stream.tokens import Role
 
 TASK_ID: Final = "fuzz"
@@ -106,16 +106,16 @@ class Target:
 
     def _hear(self, ready: threading.Event) -> None:
         """Be the session: answer what it is asked, and keep what it is told."""
-        while packet := self._channel.recv(control.PACKET_MAX_BYTES):
-            message = control.unpack(packet)
+        while packet := self._channel.recv(messages.PACKET_MAX_BYTES):
+            message = messages.unpack(packet)
             match message["kind"]:
                 case "listening":
                     ready.set()
                 case "facts.wanted":
                     told = {"stages_ms": {}, "restarts": {}, "pids": {"x": self.process.pid}}
-                    self._channel.send(control.pack("facts", **told))
+                    self._channel.send(messages.pack("facts", **told))
                 case "control.wanted":
-                    self._channel.send(control.pack("control", up=True))
+                    self._channel.send(messages.pack("control", up=True))
                 case "event":
                     self._note(message["name"], message["fields"])
 

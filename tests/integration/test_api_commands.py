@@ -72,7 +72,7 @@ def test_without_the_extra_it_says_what_to_install(worker):
 
 def test_a_task_does_not_pay_for_the_api(worker):
     code = (
-        "import sys, worker.session, worker.plan, worker.settings; "
+        "import sys, worker.session.session, worker.session.preflight, worker.settings; "
         "print([name for name in sys.modules if name.split('.')[0] in "
         "('fastapi', 'uvicorn', 'httpcore', 'starlette', 'docker', 'kubernetes')])"
     )

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from fakes import FakeRunner
 
-from worker.api.callbacks import Sender, signed
-from worker.api.runners import Order, TaskStatus
+from worker.api.callbacks.sender import Sender, signed
+from worker.api.runners.protocol import TaskRequest, TaskStatus
 
 TASK = "11111111-2222-4333-8444-555555555555"
 NOW = datetime(2026, 5, 4, tzinfo=UTC)
@@ -80,7 +80,7 @@ async def runner() -> FakeRunner:
 
 async def owed(runner: FakeRunner, url: str) -> None:
     """A task that has ended and wants a callback."""
-    order = Order(
+    request = TaskRequest(
         task_id=TASK,
         account="alice",
         endpoint_name="tour",
@@ -91,7 +91,7 @@ async def owed(runner: FakeRunner, url: str) -> None:
         digest="",
         created_at=NOW,
     )
-    await runner.start(order)
+    await runner.start(request)
     runner.set(TASK, TaskStatus.SUCCESS, finished_at=NOW, exit_code=0, output={"n": 1})
 
 

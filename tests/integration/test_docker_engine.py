@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import pytest
 
 from worker import settings
-from worker.api.runners import RunnerUnavailable
-from worker.api.runners import docker as docker_runner
+from worker.api.runners.docker import runner as docker_runner
+from worker.api.runners.protocol import RunnerUnavailable
 from worker.errors import SettingError
 
 

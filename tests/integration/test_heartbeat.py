@@ -12,7 +12,7 @@ from websocket_client import WebSocket
 from worker_run import eventually
 
 from worker.outcome import Close
-from worker.stream.rfb import ClientFilter
+from worker.rfb.client_filter import ClientFilter
 from worker.stream.viewer import Viewer
 from worker.stream.websocket import ViewerSocket
 

@@ -18,16 +18,17 @@ import yaml
 from fake_cluster import JOBS, NAMESPACE, SECRETS, FakeCluster, kubeconfig
 
 from worker import settings
-from worker.api.runners import Order, QueueFull, RunnerUnavailable, TaskStatus, inside
-from worker.api.runners import kubernetes as kubernetes_runner
-from worker.api.runners.cluster import RULES
-from worker.api.runners.kubernetes import KubernetesRunner
+from worker.api.runners import container_worker
+from worker.api.runners.kubernetes import runner as kubernetes_runner
+from worker.api.runners.kubernetes.cluster import RULES
+from worker.api.runners.kubernetes.runner import KubernetesRunner
+from worker.api.runners.protocol import QueueFull, RunnerUnavailable, TaskRequest, TaskStatus
 from worker.errors import SettingError
 from worker.stream import tokens
 
 MASTER = b"m" * 32
 RUNNING = {"running": {"startedAt": "2026-01-02T03:04:06Z"}}
-TEMPLATE = yaml.safe_load((inside.SOURCE_TREE / "docker/k8s/task/job.yaml").read_bytes())
+TEMPLATE = yaml.safe_load((container_worker.SOURCE_TREE / "docker/k8s/task/job.yaml").read_bytes())
 
 
 def terminated(code: int, reason: str = "Error", result: Any = None) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def result(status: str, code: int, **more: Any) -> dict[str, Any]:
     return {"status": status, "exit_code": code, "output": None, "error": None, **more}
 
 
-def order(**more: Any) -> Order:
+def request(**more: Any) -> TaskRequest:
     known: dict[str, Any] = {
         "task_id": str(uuid.uuid4()),
         "account": "acme",
@@ -58,7 +59,7 @@ def order(**more: Any) -> Order:
         "digest": "d" * 64,
         "created_at": datetime.now(UTC),
     }
-    return Order(**known | more)
+    return TaskRequest(**known | more)
 
 
 Replica = Callable[[], Any]
@@ -102,7 +103,7 @@ async def status_of(runner, wanted) -> str:
 
 async def test_start(runner, cluster):
     """A task becomes a Job, and a Secret with its own stream key that goes with the Job."""
-    wanted = order()
+    wanted = request()
     known = await runner.start(wanted)
     assert known.status is TaskStatus.QUEUED
     job = cluster.job(wanted.task_id)
@@ -122,7 +123,7 @@ async def test_start(runner, cluster):
 
 async def test_job_is_the_template(runner, cluster):
     """What runs is the template of docker/k8s/task, but for what is the task's own."""
-    wanted = order(timeout_s=3600.0)
+    wanted = request(timeout_s=3600.0)
     await runner.start(wanted)
     job = copy.deepcopy(cluster.job(wanted.task_id))
     assert job["metadata"].pop("name") == wanted.task_id
@@ -148,7 +149,7 @@ async def test_job_is_the_template(runner, cluster):
 
 async def test_timeout(runner, cluster):
     """A Job's deadline leaves its task as much room behind its timeout as the template does."""
-    wanted = order(timeout_s=100.5)
+    wanted = request(timeout_s=100.5)
     await runner.start(wanted)
     margin_s = TEMPLATE["spec"]["activeDeadlineSeconds"] - 3600
     assert 100.5 + margin_s <= cluster.job(wanted.task_id)["spec"]["activeDeadlineSeconds"] <= 402
@@ -157,15 +158,15 @@ async def test_timeout(runner, cluster):
 async def test_image(replica, cluster):
     """WORKER_IMAGE outranks the template's."""
     runner = await replica(image="registry.example/worker:7")
-    wanted = order()
+    wanted = request()
     await runner.start(wanted)
     container = cluster.job(wanted.task_id)["spec"]["template"]["spec"]["containers"][0]
     assert container["image"] == "registry.example/worker:7"
 
 
 async def test_start_again(runner, cluster):
-    """The same task is started once; the second order gets the first one's record."""
-    wanted = order()
+    """The same task is started once; the second request gets the first one's record."""
+    wanted = request()
     await runner.start(wanted)
     again = await runner.start(dataclasses.replace(wanted, digest="e" * 64))
     assert again.digest == wanted.digest
@@ -177,7 +178,7 @@ async def test_full(runner, cluster):
     message = 'jobs.batch "x" is forbidden: exceeded quota: tasks'
     cluster.refuse("create", "jobs", 403, message)
     with pytest.raises(QueueFull):
-        await runner.start(order())
+        await runner.start(request())
 
 
 # -- status
@@ -185,7 +186,7 @@ async def test_full(runner, cluster):
 
 async def test_pending(runner, cluster):
     """A pod that waits is a queued task, and why it waits is told."""
-    wanted = order()
+    wanted = request()
     await runner.start(wanted)
     cluster.set_pod(wanted.task_id, {"waiting": {"reason": "ContainerCreating"}})
     known = await runner.find("acme", wanted.task_id)
@@ -199,7 +200,7 @@ async def test_pending(runner, cluster):
 
 async def test_unschedulable(runner, cluster):
     """A pod that no node takes is a queued task with the scheduler's reason."""
-    wanted = order()
+    wanted = request()
     await runner.start(wanted)
     condition = {"type": "PodScheduled", "status": "False"}
     condition |= {"reason": "Unschedulable", "message": "0/3 nodes"}
@@ -210,7 +211,7 @@ async def test_unschedulable(runner, cluster):
 
 async def test_running(runner, cluster):
     """A task whose container runs is running; its stream is there once its pod is ready."""
-    wanted = order()
+    wanted = request()
     await runner.start(wanted)
     assert await runner.stream_address(wanted.task_id) is None
     cluster.set_pod(wanted.task_id, RUNNING, podIP="10.1.2.3")
@@ -225,7 +226,7 @@ async def test_running(runner, cluster):
 
 async def test_success(runner, cluster):
     """A task that succeeded has the output that its worker wrote at its end."""
-    wanted = order()
+    wanted = request()
     await runner.start(wanted)
     told = result("success", 0, output={"title": "Hello"})
     cluster.set_pod(wanted.task_id, terminated(0, "Completed", told))
@@ -239,7 +240,7 @@ async def test_success(runner, cluster):
 
 async def test_success_with_an_output_too_large_to_be_told(runner, cluster):
     """A worker that could not write its whole output says so, and so does the task."""
-    wanted = order()
+    wanted = request()
     await runner.start(wanted)
     told = result("success", 0, output_omitted=True)
     cluster.set_pod(wanted.task_id, terminated(0, "Completed", told))
@@ -250,7 +251,7 @@ async def test_success_with_an_output_too_large_to_be_told(runner, cluster):
 
 async def test_success_without_a_pod(runner, cluster):
     """A Job outlives its pod, and its success with it."""
-    wanted = order()
+    wanted = request()
     await runner.start(wanted)
     cluster.end_job(wanted.task_id, "Complete")
     known = await runner.find("acme", wanted.task_id)
@@ -259,7 +260,7 @@ async def test_success_without_a_pod(runner, cluster):
 
 async def test_failed_by_its_own_fault(runner, cluster):
     """A task that raised has failed with its own error."""
-    wanted = order()
+    wanted = request()
     await runner.start(wanted)
     error = {"type": "LookupError", "message": "nothing there"}
     cluster.set_pod(wanted.task_id, terminated(1, result=result("failed", 1, error=error)))
@@ -280,7 +281,7 @@ async def test_failed_by_its_own_fault(runner, cluster):
 )
 async def test_reasons(runner, cluster, state, status, condition, kind):
     """The most telling reason of a failure is kept."""
-    wanted = order()
+    wanted = request()
     await runner.start(wanted)
     cluster.set_pod(wanted.task_id, state, **status)
     cluster.end_job(wanted.task_id, "Failed", condition, "said the controller")
@@ -290,7 +291,7 @@ async def test_reasons(runner, cluster, state, status, condition, kind):
 
 async def test_reason_of_a_pod_that_is_gone(runner, cluster):
     """Why a pod never ran is told also when the deadline has removed it."""
-    wanted = order()
+    wanted = request()
     await runner.start(wanted)
     waiting = {"reason": "ErrImagePull", "message": "no such image"}
     cluster.set_pod(wanted.task_id, {"waiting": waiting})
@@ -303,7 +304,7 @@ async def test_reason_of_a_pod_that_is_gone(runner, cluster):
 
 async def test_next_try(runner, cluster):
     """Between two tries a task runs on: its Job has not ended."""
-    wanted = order()
+    wanted = request()
     await runner.start(wanted)
     cluster.set_pod(wanted.task_id, terminated(70))
     assert await status_of(runner, wanted) == "running"
@@ -314,7 +315,7 @@ async def test_next_try(runner, cluster):
 
 async def test_cancel_queued(runner, cluster):
     """A task without a running container is cancelled at once, and found as such."""
-    wanted = order()
+    wanted = request()
     await runner.start(wanted)
     await runner.cancel(wanted.task_id)
     assert await status_of(runner, wanted) == "cancelled"
@@ -323,7 +324,7 @@ async def test_cancel_queued(runner, cluster):
 
 async def test_cancel_running(runner, cluster):
     """A running task is cancelled when its pod has ended; the Job remembers."""
-    wanted = order()
+    wanted = request()
     await runner.start(wanted)
     cluster.set_pod(wanted.task_id, RUNNING)
     await runner.cancel(wanted.task_id)
@@ -336,7 +337,7 @@ async def test_cancel_running(runner, cluster):
 
 async def test_cancel_again(runner, cluster):
     """The second time changes nothing."""
-    wanted = order()
+    wanted = request()
     await runner.start(wanted)
     await runner.cancel(wanted.task_id)
     before = copy.deepcopy(cluster.job(wanted.task_id))
@@ -346,7 +347,7 @@ async def test_cancel_again(runner, cluster):
 
 async def test_cancel_too_late(runner, cluster):
     """A task that has ended stays as it ended."""
-    wanted = order()
+    wanted = request()
     await runner.start(wanted)
     cluster.end_job(wanted.task_id, "Complete")
     await runner.cancel(wanted.task_id)
@@ -355,7 +356,7 @@ async def test_cancel_too_late(runner, cluster):
 
 async def test_cancel_what_changes_meanwhile(runner, cluster):
     """A Job that somebody else changed in the same moment is looked at again."""
-    wanted = order()
+    wanted = request()
     await runner.start(wanted)
     cluster.refuse("patch", "jobs", 409, "it has been modified", times=1)
     await runner.cancel(wanted.task_id)
@@ -376,7 +377,7 @@ async def test_not_found(runner):
 
 async def test_of_another_account(runner, cluster):
     """Another's task is none, and as many questions are asked for it."""
-    wanted = order()
+    wanted = request()
     await runner.start(wanted)
     before = len(cluster[kmock.method.GET])
     assert await runner.find("other", wanted.task_id) is None
@@ -394,12 +395,12 @@ async def test_foreign_job(runner, cluster):
 
 async def test_list(runner, cluster):
     """Tasks of one account are listed, newest first, by status and in pages."""
-    orders = [order(created_at=datetime(2026, 1, 1, 0, 0, n, tzinfo=UTC)) for n in range(4)]
-    for each in orders:
+    requests = [request(created_at=datetime(2026, 1, 1, 0, 0, n, tzinfo=UTC)) for n in range(4)]
+    for each in requests:
         await runner.start(each)
-    await runner.start(order(account="other"))
-    cluster.set_pod(orders[1].task_id, RUNNING)
-    ids = [each.task_id for each in reversed(orders)]
+    await runner.start(request(account="other"))
+    cluster.set_pod(requests[1].task_id, RUNNING)
+    ids = [each.task_id for each in reversed(requests)]
     whole = await runner.list("acme", status=None, before=None, limit=10)
     assert [each.task_id for each in whole] == ids
     page = await runner.list("acme", status=None, before=None, limit=3)
@@ -408,13 +409,13 @@ async def test_list(runner, cluster):
     rest = await runner.list("acme", status=None, before=before, limit=3)
     assert [each.task_id for each in rest] == ids[3:]
     running = await runner.list("acme", status=TaskStatus.RUNNING, before=None, limit=10)
-    assert [each.task_id for each in running] == [orders[1].task_id]
+    assert [each.task_id for each in running] == [requests[1].task_id]
     assert await runner.counts() == {TaskStatus.QUEUED: 4, TaskStatus.RUNNING: 1}
 
 
 async def test_long_list(runner, cluster):
     """A list that comes in pages is read to its end."""
-    wanted = order()
+    wanted = request()
     await runner.start(wanted)
     job = cluster.job(wanted.task_id)
     second = copy.deepcopy(job)
@@ -429,7 +430,7 @@ async def test_long_list(runner, cluster):
 async def test_replicas_agree(replica, cluster):
     """What one replica started, another one finds, cancels, and both tell the same of."""
     one, two = await replica(), await replica()
-    wanted = order()
+    wanted = request()
     await one.start(wanted)
     assert (await two.start(wanted)).task_id == wanted.task_id
     cluster.set_pod(wanted.task_id, RUNNING)
@@ -444,7 +445,7 @@ async def test_replicas_agree(replica, cluster):
 
 async def test_artifacts(runner, cluster):
     """What the cluster keeps can be had: the worker's last words and its log."""
-    wanted = order()
+    wanted = request()
     await runner.start(wanted)
     assert await runner.artifacts(wanted.task_id) == []
     told = result("success", 0)
@@ -463,9 +464,9 @@ async def test_artifacts(runner, cluster):
 async def test_callbacks(replica, cluster):
     """An ended task's callback is lent to one replica, and owed until it is settled."""
     one, two = await replica(), await replica()
-    wanted = order(callback_url="https://acme.example/hook")
+    wanted = request(callback_url="https://acme.example/hook")
     await one.start(wanted)
-    await one.start(order())
+    await one.start(request())
     assert await one.callbacks_due() == []
     cluster.end_job(wanted.task_id, "Complete")
     assert [each.task_id for each in await one.callbacks_due()] == [wanted.task_id]
@@ -484,7 +485,7 @@ async def test_callbacks(replica, cluster):
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
 async def test_busy_server(runner, cluster, status):
     """A server that is busy for a moment is asked again."""
-    wanted = order()
+    wanted = request()
     cluster.refuse("*", "*", status, times=2)
     await runner.start(wanted)
     assert await status_of(runner, wanted) == "queued"
@@ -492,7 +493,7 @@ async def test_busy_server(runner, cluster, status):
 
 async def test_create_that_was_done_after_all(runner, cluster):
     """An answer that got lost is no second task, and no error."""
-    wanted = order()
+    wanted = request()
     cluster.refuse("create", "jobs", 504, times=1, done=True)
     known = await runner.start(wanted)
     assert known.task_id == wanted.task_id
@@ -518,12 +519,12 @@ async def test_refused_task(runner, cluster):
     """A Job that the server finds invalid is refused in its own words."""
     cluster.refuse("create", "jobs", 422, "spec.x: bad")
     with pytest.raises(RunnerUnavailable, match=r"spec\.x: bad"):
-        await runner.start(order())
+        await runner.start(request())
 
 
 async def test_secret_that_was_not_made(runner, cluster):
     """A Job whose API was killed before it made the Secret gets one while its pod waits for it."""
-    wanted = order()
+    wanted = request()
     cluster.refuse("create", "secrets", 422, "not now", times=1)
     await runner.start(wanted)
     assert (SECRETS, NAMESPACE, wanted.task_id) not in cluster.objects
@@ -577,7 +578,7 @@ def test_bad_template(tmp_path, text, why):
 async def test_role(replica, cluster):
     """All that is asked of the server over a task's life is just what the Role allows."""
     runner = await replica()
-    wanted = order(callback_url="https://acme.example/hook")
+    wanted = request(callback_url="https://acme.example/hook")
     await runner.start(wanted)
     cluster.set_pod(wanted.task_id, RUNNING)
     await runner.artifacts(wanted.task_id)

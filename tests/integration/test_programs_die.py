@@ -95,7 +95,7 @@ def test_task_process_killed(run):
     """The task's own process killed: failed with 128+9, and nothing of its browser stays."""
     worker = run(f"{TASKS}:sleeps_with_page")
     worker.event("task.started")
-    os.kill(worker.pid("worker.task.host"), signal.SIGKILL)
+    os.kill(worker.pid("worker.task.child"), signal.SIGKILL)
     assert worker.wait() == 137
     assert worker.result["status"] == "failed"
 

@@ -10,16 +10,17 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.exceptions import HTTPException
 
-from worker.api import artifacts, dashboard, docs, probes, refusals, streams, tasks
-from worker.api.gate import Gate
+from worker.api import refusals
+from worker.api.authentication import AuthenticationMiddleware
 from worker.api.refusals import Refusal, described
-from worker.api.runners import QueueFull, RunnerUnavailable
+from worker.api.routes import artifacts, dashboard, docs, probes, streams, tasks
+from worker.api.runners.protocol import QueueFull, RunnerUnavailable
 
 if TYPE_CHECKING:
     from fastapi import Request
     from fastapi.responses import JSONResponse
 
-    from worker.api.context import Services
+    from worker.api.dependencies import Services
 
 _UNAVAILABLE_RETRY_S: Final = 5
 _CORS_MAX_AGE_S: Final = 600
@@ -53,7 +54,7 @@ def make(services: Services) -> FastAPI:
 
 def _add_middleware(app: FastAPI, services: Services) -> None:
     """The last one added is the outermost."""
-    app.add_middleware(Gate, accounts=services.accounts)
+    app.add_middleware(AuthenticationMiddleware, accounts=services.accounts)
     app.add_middleware(
         CORSMiddleware,
         allow_origins=services.allowed_origins,

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from worker.api.runners import TaskRecord, TaskStatus
+from worker.api.runners.protocol import TaskRecord, TaskStatus
 
 INPUTS_MAX_CHARS: Final = 100_000
 """Inputs reach the worker in one environment variable, which execve(2) limits to 128 KiB."""

@@ -13,17 +13,17 @@ import uvicorn
 import uvloop
 
 from worker import examples
-from worker.api import app, master
+from worker.api import app, master_secret
 from worker.api.accounts import Accounts, keys_file
-from worker.api.callbacks import Sender
-from worker.api.context import Services
+from worker.api.callbacks.sender import Sender
+from worker.api.dependencies import Services
 from worker.api.endpoints import Endpoints
 from worker.errors import PortInUse
 from worker.events import Events
 from worker.stream import tokens
 
 if TYPE_CHECKING:
-    from worker.api.runners import Runner, StreamKey
+    from worker.api.runners.protocol import Runner, StreamKey
     from worker.settings import Settings
 
 _BACKLOG: Final = 1024
@@ -43,7 +43,7 @@ async def serve(settings: Settings) -> None:
     Raises:
         UsageError: something is set wrongly, or the port or the state folder is in use.
     """
-    secret = master.read(settings)
+    secret = master_secret.read(settings)
     runner = _runner(settings, lambda task_id: tokens.derive_key(secret, task_id))
     services = _services(settings, secret, runner)
     services.accounts.check()
@@ -51,7 +51,7 @@ async def serve(settings: Settings) -> None:
     events = Events(None)
     sender = Sender(
         runner=runner,
-        secret_of=lambda account: master.callback_secret(secret, account),
+        secret_of=lambda account: master_secret.callback_secret(secret, account),
         report=events.emit,
         private=settings.callback_private,
     )

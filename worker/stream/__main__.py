@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from worker.secrecy import hide_from_peers
-from worker.stream import control
-from worker.stream.control import State, StreamConfig
+from worker.linux import hide_from_peers
+from worker.stream import messages
+from worker.stream.messages import State, StreamConfig
 from worker.stream.server import StreamServer
 
 
@@ -18,8 +18,8 @@ def main() -> int:
     sys.modules.setdefault("cryptography", None)  # type: ignore[arg-type]  # as if not installed
     import jwt  # noqa: F401, PLC0415 - now, so that the first viewer need not wait for it
 
-    channel = control.connect(Path(sys.argv[1]))
-    configured = control.configured(channel)
+    channel = messages.connect(Path(sys.argv[1]))
+    configured = messages.configured(channel)
     if configured is None:
         return 1  # the session ends, or does not know this process
     listener, message = configured

@@ -14,8 +14,10 @@ import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
-from worker.stream import debug_page, page_files
-from worker.stream.refusal import (
+from worker.rfb.client_filter import PROTOCOL_VERSION, ClientFilter
+from worker.stream.page import debug as debug_page
+from worker.stream.page import files as page_files
+from worker.stream.refusals import (
     BAD_TOKEN,
     DISPLAY_RESTARTING,
     NOT_RUNNING,
@@ -23,8 +25,7 @@ from worker.stream.refusal import (
     parts,
     query_fields,
 )
-from worker.stream.rfb import PROTOCOL_VERSION, ClientFilter
-from worker.stream.tokens import Role, TokenRefused
+from worker.stream.tokens import InvalidToken, Role
 from worker.stream.viewer import Viewer
 from worker.stream.websocket import SUPPORTED_VERSION, PeerGone, ViewerSocket
 
@@ -34,7 +35,7 @@ from websockify.websocketproxy import ProxyRequestHandler  # isort: skip
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from worker.stream.server import Seat, StreamServer
+    from worker.stream.server import StreamServer, ViewerSlot
 
 REQUEST_TIMEOUT_S: Final = 10.0
 _STREAM_PATH: Final = re.compile(r"/tasks/(?P<task_id>[^/]+)/websockify")
@@ -51,7 +52,7 @@ class StreamHandler(ProxyRequestHandler):  # type: ignore[misc]  # websockify is
     timeout = REQUEST_TIMEOUT_S
     server: StreamServer
     connection: socket.socket
-    _seat: Seat | None = None
+    _slot: ViewerSlot | None = None
     _role: Role | None = None
     _display: socket.socket | None = None
     client_address: tuple[str, int]
@@ -151,25 +152,25 @@ class StreamHandler(ProxyRequestHandler):  # type: ignore[misc]  # websockify is
         finally:
             if self._display is not None:
                 self._display.close()  # also when the handshake failed behind it
-            if self._seat is not None:
-                self.server.leave(self._seat)
+            if self._slot is not None:
+                self.server.leave(self._slot)
 
     def auth_connection(self) -> None:
         """All is decided in `validate_connection`."""
 
     def validate_connection(self) -> None:
-        """Take a seat for the viewer, or raise the Refusal that it gets (DESIGN, section 5)."""
+        """Take a slot for the viewer, or raise the Refusal that it gets (DESIGN, section 5)."""
         if not self._is_stream(parts(self.path).path):
             raise Refusal(HTTPStatus.NOT_FOUND, "Not found")
         try:
             tokens = query_fields(self.path).get("token", [])
             grant = self.server.token_plugin.check(tokens[0] if len(tokens) == 1 else "")
-        except (TokenRefused, Refusal):
+        except (InvalidToken, Refusal):
             raise Refusal(HTTPStatus.UNAUTHORIZED, BAD_TOKEN) from None
         self._role = grant.role
         self._check_origin()
         self._check_handshake()
-        self._seat = self.server.admit(grant, self.address)
+        self._slot = self.server.admit(grant, self.address)
         self._display = self._connect_display(grant.role)
 
     def _connect_display(self, role: Role) -> socket.socket:
@@ -193,17 +194,17 @@ class StreamHandler(ProxyRequestHandler):  # type: ignore[misc]  # websockify is
 
     def new_websocket_client(self) -> None:
         """Stream to the viewer until one side ends it."""
-        seat, display = self._seat, self._display
-        if seat is None or display is None:
-            raise PeerGone("without a seat")  # only after validate_connection
+        slot, display = self._slot, self._display
+        if slot is None or display is None:
+            raise PeerGone("without a slot")  # only after validate_connection
         client: ViewerSocket = self.request
         self._tune(self.connection)
         self.connection.setblocking(False)
         client.adopt(self.rfile.peek())
-        rfb = ClientFilter(control=seat.role is Role.CONTROL, one_frame=True)
+        rfb = ClientFilter(control=slot.role is Role.CONTROL, one_frame=True)
         viewer = Viewer(client, display, rfb, self._on_first_frame)
-        seat.attach(viewer)
-        who = {"viewer": seat.number, "address": seat.address, "role": str(seat.role)}
+        slot.attach(viewer)
+        who = {"viewer": slot.number, "address": slot.address, "role": str(slot.role)}
         self.server.emit("viewer.connected", **who)
         started = time.monotonic()
         closed = viewer.run()

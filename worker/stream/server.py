@@ -18,14 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from worker.outcome import DISPLAY_LOST, DISPLAY_RESTARTING, Close
-from worker.stream import control
-from worker.stream.control import PACKET_MAX_BYTES, State, StreamConfig
-from worker.stream.doze import Doze
-from worker.stream.forwarded import TrustedProxies
-from worker.stream.front import Front, refuse
+from worker.stream import messages
+from worker.stream.acceptor import Acceptor, refuse
 from worker.stream.handler import StreamHandler
-from worker.stream.metrics import Counts, Numbers, SessionFacts
-from worker.stream.refusal import (
+from worker.stream.messages import PACKET_MAX_BYTES, State, StreamConfig
+from worker.stream.metrics.counters import Counts, Numbers, SessionFacts
+from worker.stream.refusals import (
     BAD_TOKEN,
     CONTROL_TAKEN,
     NOT_RUNNING,
@@ -33,10 +31,12 @@ from worker.stream.refusal import (
     Refusal,
 )
 from worker.stream.token_plugin import StreamTokenPlugin
-from worker.stream.tokens import Grant, Role, TokenRefused, mint, stream_url
+from worker.stream.tokens import Grant, InvalidToken, Role, mint, stream_url
+from worker.trusted_proxies import TrustedProxies
+from worker.vnc.idle_suspend import IdleSuspend
 
 if TYPE_CHECKING:
-    from worker.stream.exposition import Exposition
+    from worker.stream.metrics.exposition import Exposition
     from worker.stream.viewer import Viewer
 
 REQUEST_THREADS_MAX: Final = 128
@@ -48,7 +48,7 @@ _TICK_S: Final = 1.0
 _FINE_TICK_S: Final = 0.01
 
 
-class Seat:
+class ViewerSlot:
     """One viewer's place, from its admission on: an end that comes early still reaches it."""
 
     def __init__(self, number: int, role: Role, address: str) -> None:
@@ -97,11 +97,11 @@ class StreamServer:
         self.proxies = TrustedProxies(config.trusted_proxies)
         self.ws_connection = False  # websockify's handler sets it
         self._lock = threading.Lock()
-        self._seats: dict[int, Seat] = {}
-        self._seats_given = 0
+        self._slots: dict[int, ViewerSlot] = {}
+        self._slots_given = 0
         self.counts = Counts()
         self._left_sent_bytes = 0  # to viewers that are gone
-        self._facts = SessionFacts(lambda: self._tell(control.pack("facts.wanted")))
+        self._facts = SessionFacts(lambda: self._tell(messages.pack("facts.wanted")))
         self._exposition: Exposition | None = None
         self._requests: set[threading.Thread] = set()
         self._channel = channel
@@ -110,14 +110,14 @@ class StreamServer:
         self._terminated = False
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._display_up = True
-        self._doze = Doze()
+        self._idle_suspend = IdleSuspend()
         self._control_up = False
         self._control_answered = threading.Event()
         self._leave_by: float | None = None
         self._epoll = select.epoll()
         self._epoll.register(channel.fileno(), select.EPOLLIN)
         self._epoll.register(self._wake, select.EPOLLIN)
-        self._front = Front(listener, self._epoll, self._start_request, self.refused)
+        self._acceptor = Acceptor(listener, self._epoll, self._start_request, self.refused)
 
     # -- for the handler's threads
 
@@ -126,10 +126,10 @@ class StreamServer:
         """Whether viewers can connect now."""
         return self.state is State.RUNNING and self._display_up
 
-    def admit(self, grant: Grant, address: str) -> Seat:
-        """Give a viewer a seat and use its token up; whom it refuses keeps the token.
+    def admit(self, grant: Grant, address: str) -> ViewerSlot:
+        """Give a viewer a slot and use its token up; whom it refuses keeps the token.
 
-        Control is one seat, besides those for viewers: a full house can still be helped.
+        Control is one slot, besides those for viewers: a full house can still be helped.
 
         Raises:
             Refusal: 401, 409, 503.
@@ -137,7 +137,7 @@ class StreamServer:
         with self._lock:
             if self.state is not State.RUNNING:
                 raise Refusal(HTTPStatus.CONFLICT, NOT_RUNNING)
-            taken = sum(seat.role is grant.role for seat in self._seats.values())
+            taken = sum(slot.role is grant.role for slot in self._slots.values())
             if grant.role is Role.CONTROL and taken:
                 raise Refusal(HTTPStatus.CONFLICT, CONTROL_TAKEN)
             if taken >= self.config.max_viewers:
@@ -145,34 +145,34 @@ class StreamServer:
                 raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, TOO_MANY_VIEWERS, retry)
             try:
                 self.token_plugin.spend(grant)
-            except TokenRefused:
+            except InvalidToken:
                 raise Refusal(HTTPStatus.UNAUTHORIZED, BAD_TOKEN) from None
-            self._seats_given += 1
-            seat = Seat(self._seats_given, grant.role, address)
-            self._seats[seat.number] = seat
-            self._doze.wake()
+            self._slots_given += 1
+            slot = ViewerSlot(self._slots_given, grant.role, address)
+            self._slots[slot.number] = slot
+            self._idle_suspend.wake()
         self.counts.admitted(str(grant.role))
-        self._tell(control.pack("token.used", jti=grant.jti, expires_at=grant.expires_at))
-        return seat
+        self._tell(messages.pack("token.used", jti=grant.jti, expires_at=grant.expires_at))
+        return slot
 
     def wait_for_display(self) -> None:
         """Return when x11vnc shows changes to who connects to it, if that is soon."""
-        time.sleep(self._doze.wait_s())
+        time.sleep(self._idle_suspend.wait_s())
 
     def start_control(self) -> bool:
         """Have the controller's x11vnc started; whether it can be connected to, in time."""
         self._control_answered.clear()  # there is one controller, so nobody else waits for it
-        self._tell(control.pack("control.wanted"))
+        self._tell(messages.pack("control.wanted"))
         return self._control_answered.wait(CONTROL_START_S) and self._control_up
 
-    def leave(self, seat: Seat) -> None:
+    def leave(self, slot: ViewerSlot) -> None:
         """The viewer is gone."""
         with self._lock:
-            self._left_sent_bytes += seat.sent_bytes
-            if seat.role is Role.CONTROL:  # before the next one can say that it wants it
-                self._tell(control.pack("control.left"))
-            self._seats.pop(seat.number, None)
-            self._doze.wake()  # it may go to sleep in a while
+            self._left_sent_bytes += slot.sent_bytes
+            if slot.role is Role.CONTROL:  # before the next one can say that it wants it
+                self._tell(messages.pack("control.left"))
+            self._slots.pop(slot.number, None)
+            self._idle_suspend.wake()  # it may go to sleep in a while
         os.eventfd_write(self._wake, 1)
 
     def refused(self, address: tuple[str, int], status: int, role: Role | None = None) -> None:
@@ -183,12 +183,12 @@ class StreamServer:
 
     def emit(self, name: str, **fields: Any) -> None:
         """Hand an event to the session, which writes all events."""
-        self._tell(control.pack("event", name=name, fields=fields))
+        self._tell(messages.pack("event", name=name, fields=fields))
 
     def metrics(self) -> tuple[bytes, str]:
         """The numbers for Prometheus, and their media type."""
         # Loaded for those who ask: 20 ms and 2 MB that a viewer's start need not wait for.
-        from worker.stream import exposition  # noqa: PLC0415
+        from worker.stream.metrics import exposition  # noqa: PLC0415
 
         if self._exposition is None:
             self._exposition = exposition.Exposition(self._numbers)
@@ -197,9 +197,9 @@ class StreamServer:
     def _numbers(self) -> Numbers:
         facts = self._facts.get()
         with self._lock:
-            seats = list(self._seats.values())
-            sent_bytes = self._left_sent_bytes + sum(seat.sent_bytes for seat in seats)
-        roles = [str(seat.role) for seat in seats]
+            slots = list(self._slots.values())
+            sent_bytes = self._left_sent_bytes + sum(slot.sent_bytes for slot in slots)
+        roles = [str(slot.role) for slot in slots]
         return self.counts.numbers(
             state=str(self.state),
             viewers={role: roles.count(role) for role in roles},
@@ -217,7 +217,7 @@ class StreamServer:
     def debug_state(self) -> dict[str, Any]:
         """What the debug page's header shows."""
         with self._lock:
-            roles = [seat.role for seat in self._seats.values()]
+            roles = [slot.role for slot in self._slots.values()]
         return {
             "task_id": self.config.task_id,
             "target": self.config.target,
@@ -233,7 +233,7 @@ class StreamServer:
         """Serve until the session or a signal says to quit, and every viewer was told."""
         signal.signal(signal.SIGTERM, self._on_terminate)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        self._tell(control.pack("listening"))
+        self._tell(messages.pack("listening"))
         while not self._done():
             reported = [descriptor for descriptor, _ in self._epoll.poll(self._tick())]
             for descriptor in reported:
@@ -243,32 +243,32 @@ class StreamServer:
                 elif descriptor == self._channel.fileno():
                     self._on_session()
                 else:
-                    self._front.handle(descriptor)
+                    self._acceptor.handle(descriptor)
         self._on_session()
         if self._over:
-            self._front.close("409 Conflict", NOT_RUNNING)
+            self._acceptor.close("409 Conflict", NOT_RUNNING)
         self._finish_requests()
 
     def _on_wake(self) -> None:
         if self._terminated:
             self._on_session()
             if not self._over:  # who knocks from now on is for the next server
-                self._front.leave("503 Service Unavailable", DISPLAY_RESTARTING.reason)
+                self._acceptor.leave("503 Service Unavailable", DISPLAY_RESTARTING.reason)
             self._quit(DISPLAY_RESTARTING)
         self._on_leave()
 
     def _tick(self) -> float:
         """Do what is due; the seconds until more may be."""
-        waits = [_TICK_S if self._leave_by is None else _FINE_TICK_S, self._front.expire()]
+        waits = [_TICK_S if self._leave_by is None else _FINE_TICK_S, self._acceptor.expire()]
         if self.state is State.RUNNING:
             with self._lock:
-                waits.append(None if self._seats else self._doze.tick())
+                waits.append(None if self._slots else self._idle_suspend.tick())
         return min(wait for wait in waits if wait is not None)
 
     def _done(self) -> bool:
         if self._leave_by is None:
             return False
-        return not self._seats or time.monotonic() > self._leave_by
+        return not self._slots or time.monotonic() > self._leave_by
 
     def _on_terminate(self, *_: object) -> None:
         """Supervisord, or somebody with supervisorctl, stops this server.
@@ -288,7 +288,7 @@ class StreamServer:
             except OSError:
                 packet = b""
             if packet:
-                self._on_message(control.unpack(packet))
+                self._on_message(messages.unpack(packet))
             else:  # the display is gone with it
                 self._session_gone = self._over = True
                 self._epoll.unregister(self._channel.fileno())
@@ -300,9 +300,9 @@ class StreamServer:
                 self.state = State(message["state"])
             case "display":
                 self._display_up = message["up"]
-                self._doze.use(message["pid"])
+                self._idle_suspend.use(message["pid"])
             case "display.blind":
-                self._doze.skip_blind()
+                self._idle_suspend.skip_blind()
             case "control":
                 self._control_up = message["up"]
                 self._control_answered.set()
@@ -318,10 +318,10 @@ class StreamServer:
     def _end(self, close: Close) -> None:
         with self._lock:
             self.state = State.ENDING
-            self._doze.wake()
-            seats = list(self._seats.values())
-        for seat in seats:
-            seat.end(close)
+            self._idle_suspend.wake()
+            slots = list(self._slots.values())
+        for slot in slots:
+            slot.end(close)
 
     def _quit(self, close: Close) -> None:
         if self._leave_by is None:
@@ -329,15 +329,15 @@ class StreamServer:
             self._end(close)
 
     def _on_leave(self) -> None:
-        if self.state is State.ENDING and not self._seats:
-            self._tell(control.pack("viewers.gone"))
+        if self.state is State.ENDING and not self._slots:
+            self._tell(messages.pack("viewers.gone"))
 
     def _start_request(
         self, connection: socket.socket, address: tuple[str, int], accepted_at: float
     ) -> None:
         self._on_session()  # first: whoever it has told that the stream is ready is let in
         self._requests = {thread for thread in self._requests if thread.is_alive()}
-        if len(self._requests) - len(self._seats) >= REQUEST_THREADS_MAX:
+        if len(self._requests) - len(self._slots) >= REQUEST_THREADS_MAX:
             self._refuse_for_now(connection, address)
             return
         thread = threading.Thread(

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 from websockify.token_plugins import BasePlugin
 
-from worker.stream.tokens import Grant, Role, TokenRefused, verify
-from worker.stream.used_tokens import UsedTokens
+from worker.stream.admission import UsedTokens
+from worker.stream.tokens import Grant, InvalidToken, Role, verify
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +29,7 @@ class StreamTokenPlugin(BasePlugin):  # type: ignore[misc]  # websockify is unty
         """Return websockify's question's answer: where this token leads; None for nowhere."""
         try:
             grant = self.check(token)
-        except TokenRefused:
+        except InvalidToken:
             return None
         return UNIX_SOCKET, self.display_socket(grant.role)
 
@@ -37,21 +37,21 @@ class StreamTokenPlugin(BasePlugin):  # type: ignore[misc]  # websockify is unty
         """Check a token without using it up.
 
         Raises:
-            TokenRefused: it is bad, expired or used.
+            InvalidToken: it is bad, expired or used.
         """
         grant = verify(token, self._key, self._task_id)
         if grant.jti in self.used:
-            raise TokenRefused("used")
+            raise InvalidToken("used")
         return grant
 
     def spend(self, grant: Grant) -> None:
         """Use a token up.
 
         Raises:
-            TokenRefused: somebody was faster.
+            InvalidToken: somebody was faster.
         """
         if grant.jti in self.used:
-            raise TokenRefused("used")
+            raise InvalidToken("used")
         self.used.add(grant.jti, grant.expires_at)
 
     def display_socket(self, role: Role) -> str:

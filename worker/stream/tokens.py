@@ -32,7 +32,7 @@ class Role(StrEnum):
     CONTROL = "control"
 
 
-class TokenRefused(Exception):
+class InvalidToken(Exception):
     """The token does not open this stream. `str()` never holds any of it."""
 
 
@@ -87,12 +87,12 @@ def verify(token: str, key: bytes, task_id: str) -> Grant:
     """Check a token's signature and claims; whether its `jti` was used is the caller's to know.
 
     Raises:
-        TokenRefused: it is not a token for this task and this moment.
+        InvalidToken: it is not a token for this task and this moment.
     """
     import jwt  # noqa: PLC0415 - the same
 
     if len(token) > TOKEN_MAX_CHARS:
-        raise TokenRefused("too long")
+        raise InvalidToken("too long")
     try:
         claims = jwt.decode(
             token,
@@ -107,11 +107,11 @@ def verify(token: str, key: bytes, task_id: str) -> Grant:
         role = Role(claims["role"])
         jti = claims["jti"]
     except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise TokenRefused(type(error).__name__) from None
+        raise InvalidToken(type(error).__name__) from None
     if issued_at > time.time() + _CLOCK_SKEW_S:
-        raise TokenRefused("issued in the future")
+        raise InvalidToken("issued in the future")
     if not isinstance(jti, str) or not 0 < len(jti) <= _JTI_MAX_CHARS:
-        raise TokenRefused("no usable jti")
+        raise InvalidToken("no usable jti")
     return Grant(role=role, jti=jti, expires_at=expires_at)
 
 

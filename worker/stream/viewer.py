@@ -14,16 +14,22 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from worker.outcome import DISPLAY_RESTARTING, PROTOCOL_VIOLATION, VIEWER_TOO_SLOW, Close, CloseCode
-from worker.stream.last_frame import LastFrame
-from worker.stream.pace import Pace
-from worker.stream.rfb import PROTOCOL_VERSION, ProtocolViolation
+from worker.outcome import (
+    DISPLAY_RESTARTING,
+    PROTOCOL_VIOLATION,
+    VIEWER_TOO_SLOW,
+    Close,
+    CloseCode,
+)
+from worker.rfb.client_filter import PROTOCOL_VERSION, ProtocolViolation
+from worker.rfb.last_frame import LastFrame
+from worker.stream.policy import Pace
 from worker.stream.websocket import MessageTooLarge, PeerGone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from worker.stream.rfb import ClientFilter
+    from worker.rfb.client_filter import ClientFilter
     from worker.stream.websocket import ViewerSocket
 
 

@@ -1,6 +1,6 @@
 """The task's process: started early, told to go when display and stream are ready, and stopped.
 
-A function runs in `worker.task.host`; a COMMAND is started only when all is ready, since nothing
+A function runs in `worker.task.child`; a COMMAND is started only when all is ready, since nothing
 of it can be loaded in advance.
 """
 
@@ -17,14 +17,14 @@ from typing import IO, TYPE_CHECKING, Any, Final, Protocol
 from worker import outcome
 from worker.errors import StartFailed
 from worker.outcome import Outcome, TaskError
-from worker.task.host import OUTPUT_MAX_BYTES
+from worker.task.child import OUTPUT_MAX_BYTES
 from worker.task.target import Command
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from worker.children import Child, Children
-    from worker.task.job import HostProcess, Job
+    from worker.process.children import Child, Children
+    from worker.task.spec import StartedChild, TaskSpec
 
 GRACE_S: Final = 3.0
 _LINE_MAX_BYTES: Final = 2 * OUTPUT_MAX_BYTES
@@ -51,7 +51,7 @@ class Task(Protocol):
 class FunctionTask:
     """A Python function, in a process of its own."""
 
-    def __init__(self, job: Job, host: HostProcess, children: Children) -> None:
+    def __init__(self, job: TaskSpec, host: StartedChild, children: Children) -> None:
         self._host = host
         self._child = children.adopt(host.process)
         self._log = _Log(self._child, job.log)
@@ -154,7 +154,7 @@ class FunctionTask:
 class CommandTask:
     """Any program; it launches its own browser."""
 
-    def __init__(self, target: Command, job: Job, children: Children) -> None:
+    def __init__(self, target: Command, job: TaskSpec, children: Children) -> None:
         self._target, self._job, self._children = target, job, children
         self._child: Child | None = None
         self._log: _Log | None = None
@@ -191,7 +191,7 @@ class CommandTask:
             await self._log.end()
 
 
-async def start(job: Job, host: HostProcess | None, children: Children) -> Task:
+async def start(job: TaskSpec, host: StartedChild | None, children: Children) -> Task:
     """Take over what was launched already; a COMMAND is started when there is a display."""
     if isinstance(job.target, Command):
         return CommandTask(job.target, job, children)

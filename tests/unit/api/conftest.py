@@ -15,9 +15,9 @@ from fastapi import FastAPI
 from worker.api import accounts
 from worker.api import app as api_app
 from worker.api.accounts import Accounts
-from worker.api.context import Services
+from worker.api.dependencies import Services
 from worker.api.endpoints import Endpoints
-from worker.api.runners import TaskStatus
+from worker.api.runners.protocol import TaskStatus
 from worker.stream import tokens
 
 MASTER = b"a master secret of the unit tests"

@@ -14,9 +14,9 @@ from worker_serve import ENDPOINTS
 
 from worker.api import app as api_app
 from worker.api.accounts import Account
-from worker.api.context import Services
+from worker.api.dependencies import Services
 from worker.api.endpoints import Endpoints
-from worker.api.runners import TaskRecord, TaskStatus
+from worker.api.runners.protocol import TaskRecord, TaskStatus
 
 MAX_EXAMPLES = 40
 KEY = "wk_alice"

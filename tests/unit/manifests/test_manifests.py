@@ -9,7 +9,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from worker import outcome, programs, session
+from worker import outcome
+from worker.process import supervisord
+from worker.session import session
 from worker.settings import Settings
 from worker.task import process
 
@@ -90,7 +92,7 @@ def longest_end_s():
 
     Its steps are those of `session`: what runs side by side there is a `max` here.
     """
-    rpc_s = stop_s = programs.STOP_TIMEOUT_S
+    rpc_s = stop_s = supervisord.STOP_TIMEOUT_S
     viewers_s = session._VIEWERS_GONE_S
     task_s = process.GRACE_S + process._LOG_END_S + session.SWEEP_LIMIT_S
     xvfb_s = websockify_s = x11vnc_s = rpc_s + stop_s

@@ -6,8 +6,8 @@ import os
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from worker.stream.exposition import Exposition
-from worker.stream.metrics import FIRST_FRAME_BUCKETS_S, Counts, Facts, SessionFacts
+from worker.stream.metrics.counters import FIRST_FRAME_BUCKETS_S, Counts, Facts, SessionFacts
+from worker.stream.metrics.exposition import Exposition
 
 
 def samples(counts, *, viewers=None, sent_bytes=0, facts=None):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from worker.stream import tokens
 from worker.stream.token_plugin import StreamTokenPlugin
-from worker.stream.tokens import Role, TokenRefused
+from worker.stream.tokens import InvalidToken, Role
 
 KEY = bytes(range(32))
 TASK = "a-task"
@@ -56,7 +56,7 @@ def test_good(role):
 def test_bad_claims(changes):
     """A claim that is wrong or missing refuses the token."""
     token = jwt.encode(claims(**changes), KEY, algorithm="HS256") if changes != {"jti": 7} else "x"
-    with pytest.raises(TokenRefused):
+    with pytest.raises(InvalidToken):
         tokens.verify(token, KEY, TASK)
 
 
@@ -73,14 +73,14 @@ def test_bad_signatures():
         "",
     ]
     for token in bad:
-        with pytest.raises(TokenRefused):
+        with pytest.raises(InvalidToken):
             tokens.verify(token, KEY, TASK)
 
 
 @given(st.text(max_size=300))
 def test_garbage(text):
     """Garbage is refused, and never raises anything else."""
-    with pytest.raises(TokenRefused):
+    with pytest.raises(InvalidToken):
         tokens.verify(text, KEY, TASK)
 
 
@@ -113,7 +113,7 @@ def test_damaged(place, how):
     place %= len(good) - 1
     other = "A" if good[place] != "A" else "B"
     bad = good[:place] if how == "cut" else good[:place] + other + good[place + 1 :]
-    with pytest.raises(TokenRefused):
+    with pytest.raises(InvalidToken):
         tokens.verify(bad, KEY, TASK)
 
 
@@ -125,11 +125,11 @@ def test_the_token_does_not_choose_the_algorithm(algorithm):
     header, payload = {"typ": "JWT", "alg": algorithm}, claims()
     signed = ".".join(encoded(part) for part in (header, payload))
     signature = hmac.digest(KEY, signed.encode(), "sha256")
-    with pytest.raises(TokenRefused):
+    with pytest.raises(InvalidToken):
         tokens.verify(
             f"{signed}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}", KEY, TASK
         )
-    with pytest.raises(TokenRefused):
+    with pytest.raises(InvalidToken):
         tokens.verify(f"{signed}.", KEY, TASK)
 
 
@@ -144,5 +144,5 @@ def test_used_tokens_are_forgotten_when_they_expire():
     for number in range(1000):
         plugin.used.add(str(number), int(time.time()) - 1)
     assert len(plugin.used.items()) < 500
-    with pytest.raises(TokenRefused):
+    with pytest.raises(InvalidToken):
         plugin.check(tokens.mint(KEY, TASK, ttl_s=-1))

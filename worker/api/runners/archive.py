@@ -5,8 +5,8 @@ from __future__ import annotations
 import tarfile
 from typing import IO, TYPE_CHECKING, Any, Final, cast
 
-from worker.api.runners import Artifact
 from worker.api.runners.files import is_name
+from worker.api.runners.protocol import Artifact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Final
 
-from worker.api.runners import Artifact
+from worker.api.runners.protocol import Artifact
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence

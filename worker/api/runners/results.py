@@ -6,10 +6,10 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
-from worker.api.runners import TaskStatus
+from worker.api.runners.protocol import TaskStatus
 
 if TYPE_CHECKING:
-    from worker.api.runners import TaskRecord
+    from worker.api.runners.protocol import TaskRecord
 
 
 def parsed(content: bytes | str | None) -> Any:

@@ -1,0 +1,158 @@
+"""A worker that hangs does not hang for ever: the local runner ends it, and says so."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import tempfile
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from worker_run import MARK, PROGRAMS, marked
+
+from worker.api.runners.local.retention import Retention
+from worker.api.runners.local.runner import LocalRunner
+from worker.api.runners.local.watchdog import Watchdog
+from worker.api.runners.protocol import TaskRequest, TaskStatus
+
+PATIENCE_S = 60
+WORKER = "worker.cli run"
+
+
+class Machine:
+    """A state folder, the runners on it one after the other, and what they started."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.mark = uuid.uuid4().hex
+        environ = {k: v for k, v in os.environ.items() if not k.startswith("WORKER_")}
+        self.environ = environ | {MARK: self.mark}
+
+    @contextlib.asynccontextmanager
+    async def runner(self, margin_s: float):
+        made = LocalRunner(
+            state_dir=self.folder / "state",
+            environ=self.environ,
+            stream_key=lambda _: bytes(32),
+            max_running=1,
+            queue_max=10,
+            retention=Retention(kept_s=0),
+            watchdog=Watchdog(margin_s=margin_s, grace_s=0.2),
+        )
+        await made.open()
+        try:
+            yield made
+        finally:
+            await made.close()
+
+    def request(self, timeout_s):
+        gate = str(self.folder / "gate")
+        return TaskRequest(
+            task_id=str(uuid.uuid4()),
+            account="alice",
+            endpoint_name="gated",
+            file=PROGRAMS / "endpoints/gated.py",
+            inputs={"gate": gate, "ran": str(self.folder / "ran")},
+            timeout_s=timeout_s,
+            callback_url=None,
+            digest="",
+            created_at=datetime.now(UTC),
+        )
+
+
+@pytest.fixture
+def machine(display_programs):
+    folder = Path(tempfile.mkdtemp(prefix="t-", dir="/tmp"))  # short: sockets live below it
+    made = Machine(folder)
+    try:
+        yield made
+    finally:
+        left = marked(made.mark)
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(folder)
+    assert not left
+
+
+async def until(condition):
+    async with asyncio.timeout(PATIENCE_S):
+        while not (value := await condition()):  # noqa: ASYNC110 - it is in other processes
+            await asyncio.sleep(0.01)
+    return value
+
+
+def status_is(runner, task, status):
+    async def look():
+        found = await runner.find("alice", task)
+        return found if found.status is status else None
+
+    return look
+
+
+def there(machine, name, *, count):
+    async def look():
+        found = marked(machine.mark, name)
+        return len(found) == count and (found or True)
+
+    return look
+
+
+async def test_a_worker_that_hangs_past_its_timeout_is_ended(machine):
+    """The task fails and says why, and the next one has its place."""
+    async with machine.runner(margin_s=0.5) as runner:
+        stuck = await runner.start(machine.request(timeout_s=0.5))
+        [pid] = await until(there(machine, WORKER, count=1))
+        with contextlib.suppress(ProcessLookupError):  # on a busy machine it may be overdue already
+            os.kill(pid, signal.SIGSTOP)
+        found = await until(status_is(runner, stuck.task_id, TaskStatus.FAILED))
+        assert (found.exit_code, found.error["type"]) == (124, "WorkerOverdue")
+        assert "was still there long after the task's timeout of 0.5 s" in found.error["message"]
+        await until(there(machine, "", count=0))
+        second = await runner.start(machine.request(timeout_s=0.5))
+        await until(there(machine, WORKER, count=1))
+        await until(status_is(runner, second.task_id, TaskStatus.FAILED))
+        await until(there(machine, "", count=0))
+
+
+async def test_one_that_an_earlier_api_left_is_ended_with_all_below_it(machine):
+    """Display, browser and all: nothing is left, and its temporary folder is removed."""
+    async with machine.runner(margin_s=0) as runner:
+        stuck = await runner.start(machine.request(timeout_s=300))
+        await until(status_is(runner, stuck.task_id, TaskStatus.RUNNING))
+        [pid] = marked(machine.mark, WORKER)
+        os.kill(pid, signal.SIGSTOP)
+    assert len(marked(machine.mark)) > 5
+    async with machine.runner(margin_s=-300) as runner:
+        found = await until(status_is(runner, stuck.task_id, TaskStatus.FAILED))
+        assert found.error["type"] == "WorkerOverdue"
+        await until(there(machine, "", count=0))
+
+        said = machine.folder / "state/tasks" / stuck.task_id / "events.jsonl"
+        session = Path(json.loads(said.read_text().partition("\n")[0])["folder"])
+
+        async def cleared():
+            return not session.exists()
+
+        await until(cleared)
+
+
+async def test_one_that_hangs_after_its_task_has_ended(machine):
+    """The outcome stands; the worker is ended all the same, by the next API if need be."""
+    (machine.folder / "gate").write_text("go")
+    async with machine.runner(margin_s=0) as runner:
+        task = await runner.start(machine.request(timeout_s=300))
+        await until(status_is(runner, task.task_id, TaskStatus.SUCCESS))
+        left = marked(machine.mark, WORKER)
+        for pid in left:  # none, when it was quick
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+    async with machine.runner(margin_s=-300) as runner:
+        await until(there(machine, "", count=0))
+        assert (await runner.find("alice", task.task_id)).status is TaskStatus.SUCCESS

@@ -1,0 +1,144 @@
+"""The local runner's memory: first come first served, nothing twice, newest listed first."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from worker.api.runners.local.store import End, Store
+from worker.api.runners.protocol import Cursor, QueueFull, TaskRequest, TaskStatus
+
+NOW = datetime(2026, 5, 4, tzinfo=UTC)
+LATER = "2026-05-04T00:01:00.000Z"
+
+
+@pytest.fixture
+async def store(tmp_path):
+    opened = Store(tmp_path / "tasks.sqlite3", queue_max=3)
+    yield opened
+    await opened.close()
+
+
+def request(number, account="alice", **more):
+    fields = {"callback_url": None, "digest": "d", "inputs": {"n": number}} | more
+    return TaskRequest(
+        task_id=f"task-{number}",
+        account=account,
+        endpoint_name="echo",
+        file=Path("echo.py"),
+        timeout_s=5,
+        created_at=NOW + timedelta(microseconds=number),
+        **fields,
+    )
+
+
+async def test_the_second_order_of_a_task_gets_the_first_ones_record(store):
+    await store.add(request(1))
+    again = await store.add(request(1, digest="other", inputs={}))
+    assert (again.digest, again.inputs) == ("d", {"n": 1})
+
+
+async def test_a_full_queue_takes_only_what_it_knows(store):
+    for number in range(3):
+        await store.add(request(number))
+    with pytest.raises(QueueFull):
+        await store.add(request(3))
+    assert (await store.add(request(2))).task_id == "task-2"
+    await store.take_next()
+    assert await store.add(request(3))
+
+
+async def test_first_come_first_served_and_put_back_in_its_old_place(store):
+    for number in range(2):
+        await store.add(request(number))
+    first = await store.take_next()
+    assert (first.task_id, first.inputs, first.phase) == ("task-0", {"n": 0}, "starting")
+    await store.put_back("task-0")
+    assert (await store.take_next()).task_id == "task-0"
+    assert (await store.take_next()).task_id == "task-1"
+    assert await store.take_next() is None
+
+
+async def test_a_task_that_starts_is_still_queued_for_its_client(store):
+    await store.add(request(1))
+    await store.take_next()
+    assert store.find("alice", "task-1").status is TaskStatus.QUEUED
+    assert len(store.list("alice", TaskStatus.QUEUED, None, 10)) == 1
+    await store.note_running("task-1", LATER)
+    assert store.find("alice", "task-1").status is TaskStatus.RUNNING
+
+
+async def test_an_end_is_final(store):
+    await store.add(request(1, callback_url="https://example.com"))
+    assert store.callbacks_owed() == []
+    end = End(status=TaskStatus.SUCCESS, finished_at=LATER, exit_code=0, output=[1])
+    assert await store.note_end("task-1", end)
+    late = End(status=TaskStatus.FAILED, finished_at=LATER)
+    assert not await store.note_end("task-1", late)
+    await store.note_running("task-1", LATER)
+    assert not await store.cancel_queued("task-1", late)
+    found = store.find("alice", "task-1")
+    assert (found.status, found.output) == (TaskStatus.SUCCESS, [1])
+    assert [each.task_id for each in store.callbacks_owed()] == ["task-1"]
+    await store.callback_settled("task-1")
+    assert store.callbacks_owed() == []
+
+
+async def test_an_ended_tasks_worker_is_looked_for_until_it_is_gone(store):
+    await store.add(request(1))
+    await store.take_next()
+    await store.note_process("task-1", 7, 8)
+    await store.note_end("task-1", End(status=TaskStatus.SUCCESS, finished_at=LATER))
+    [task] = store.unfinished()
+    assert (task.task_id, task.ended) == ("task-1", True)
+    await store.note_gone("task-1")
+    assert store.unfinished() == []
+
+
+async def test_what_ended_long_ago_and_is_done_with_can_be_forgotten(store):
+    """No task that waits, starts or runs, whose worker lives or whose callback is owed."""
+    end = End(status=TaskStatus.SUCCESS, finished_at=LATER)
+    await store.add(request(1, callback_url="https://example.com"))
+    await store.add(request(2))
+    await store.add(request(3))
+    for _ in range(3):
+        await store.take_next()
+    await store.note_process("task-2", 7, 8)
+    await store.note_end("task-1", end)
+    await store.note_end("task-2", end)
+    await store.add(request(4))
+    long_after = NOW + timedelta(days=1)
+    assert store.expired(long_after, 10) == []
+    await store.callback_settled("task-1")
+    await store.note_gone("task-2")
+    assert store.expired(NOW, 10) == []
+    assert store.expired(long_after, 1) == ["task-1"]
+    assert store.expired(long_after, 10) == ["task-1", "task-2"]
+    await store.remove(["task-1", "task-2"])
+    assert store.expired(long_after, 10) == []
+    left = store.list("alice", None, None, 10)
+    assert [each.task_id for each in left] == ["task-4", "task-3"]
+    assert (await store.add(request(1, digest="another"))).digest == "another"
+
+
+async def test_pages_of_one_account(store):
+    for number in range(3):
+        await store.add(request(number))
+    newest = store.list("alice", None, None, 2)
+    assert [each.task_id for each in newest] == ["task-2", "task-1"]
+    behind = Cursor(created_at=newest[-1].created_at, task_id=newest[-1].task_id)
+    assert [each.task_id for each in store.list("alice", None, behind, 2)] == ["task-0"]
+    assert store.list("bob", None, None, 2) == []
+    assert store.find("bob", "task-0") is None
+
+
+async def test_it_is_all_there_when_opened_again(store, tmp_path):
+    await store.add(request(1))
+    await store.take_next()
+    await store.note_process("task-1", 7, 8)
+    again = Store(tmp_path / "tasks.sqlite3", queue_max=3)
+    [task] = again.unfinished()
+    assert (task.task_id, task.pid, task.pid_started, task.cancel) == ("task-1", 7, 8, False)
+    await again.close()

@@ -1,0 +1,1 @@
+"""Callbacks: the notification that a task has ended."""

@@ -1,0 +1,101 @@
+"""Which addresses callbacks may go to: public ones, unless a setting allows all.
+
+The check is of the address that is then connected to, so that a name cannot point elsewhere in
+between (DNS rebinding).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Iterable
+from typing import Any, Final
+
+import httpcore
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+_GLOBAL_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
+_IPV4_MASK: Final = 0xFFFFFFFF
+
+
+class AddressNotPublic(Exception):
+    """A callback's host is at an address that is not public."""
+
+
+def is_public(address: Address) -> bool:
+    """Whether anybody may reach it; addresses that carry another one are judged by that."""
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour
+        if address.teredo is not None:
+            inner = address.teredo[1]
+        elif address in _NAT64:
+            inner = ipaddress.IPv4Address(int(address) & _IPV4_MASK)
+        if inner is not None:
+            return is_public(inner)
+        if address not in _GLOBAL_UNICAST:
+            return False
+    return address.is_global and not address.is_multicast
+
+
+def literal(host: str) -> Address | None:
+    """The address that a URL's host is; None for a name."""
+    try:
+        return ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return None
+
+
+class PublicBackend(httpcore.AsyncNetworkBackend):
+    """Connects to public addresses only."""
+
+    def __init__(self) -> None:
+        self._inner = httpcore.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - the library's signature
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """Look the host up once, check what it is, and connect to exactly that.
+
+        Raises:
+            AddressNotPublic: one of its addresses is not public.
+            httpcore.ConnectError: there is none, or nothing answers.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(timeout):
+                found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError, TimeoutError) as error:
+            raise httpcore.ConnectError(f"cannot look up {host}") from error
+        addresses = [str(entry[4][0]) for entry in found]
+        for address in addresses:
+            if not is_public(ipaddress.ip_address(address.partition("%")[0])):
+                raise AddressNotPublic(f"{host} is at {address}, which is not public")
+        return await self._inner.connect_tcp(
+            addresses[0], port, timeout, local_address, socket_options
+        )
+
+    async def connect_unix_socket(
+        self,
+        path: str,
+        timeout: float | None = None,  # noqa: ASYNC109 - the library's signature
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """Never: a socket is this machine's.
+
+        Raises:
+            AddressNotPublic: always.
+        """
+        del timeout, socket_options
+        raise AddressNotPublic(f"{path} is a socket of this machine")
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        await self._inner.sleep(seconds)

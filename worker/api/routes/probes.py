@@ -1,0 +1,116 @@
+"""What machines ask: is it alive, is it ready, and what has it done so far."""
+
+from __future__ import annotations
+
+import time
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from worker.api.dependencies import Parts
+from worker.api.models import Health
+from worker.api.refusals import Refusal, described
+from worker.api.runners.protocol import TaskStatus
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+router: Final = APIRouter(tags=["probes"])
+
+_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+_NO_ROUTE: Final = "none"
+
+
+class Metrics:
+    """The numbers of one app."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        labels = ("method", "route", "status")
+        self.requests = Counter(
+            "worker_api_requests", "Requests answered", labels, registry=self.registry
+        )
+        self.duration_s = Histogram(
+            "worker_api_request_duration_seconds",
+            "From a request's head to the end of its answer",
+            ("method", "route"),
+            buckets=_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.tasks = Gauge(
+            "worker_api_tasks", "Tasks by status", ("status",), registry=self.registry
+        )
+
+    @classmethod
+    def of(cls, app: FastAPI) -> Metrics:
+        """An app's own, made when it has none yet."""
+        if not hasattr(app.state, "metrics"):
+            app.state.metrics = cls()
+        metrics: Metrics = app.state.metrics
+        return metrics
+
+
+class Measured:
+    """ASGI middleware that counts and times requests."""
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on and look at its answer."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = int(HTTPStatus.INTERNAL_SERVER_ERROR)
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        began = time.perf_counter()
+        try:
+            await self._app(scope, receive, noting)
+        finally:
+            route = getattr(scope.get("route"), "path", _NO_ROUTE)
+            method = scope["method"] if route != _NO_ROUTE else _NO_ROUTE
+            self._metrics.requests.labels(method, route, str(status)).inc()
+            self._metrics.duration_s.labels(method, route).observe(time.perf_counter() - began)
+
+
+@router.get("/healthz", summary="Is it alive")
+async def healthz() -> Health:
+    """The process answers."""
+    return Health()
+
+
+@router.get(
+    "/readyz",
+    summary="Can it start tasks",
+    responses=described(HTTPStatus.SERVICE_UNAVAILABLE),
+)
+async def readyz(parts: Parts) -> Health:
+    """The runner answers."""
+    if not await parts.runner.ready():
+        raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "The runner is not ready")
+    return Health()
+
+
+@router.get(
+    "/metrics",
+    summary="Prometheus text",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
+async def metrics(request: Request, parts: Parts) -> Response:
+    """Numbers for Prometheus."""
+    numbers = Metrics.of(request.app)
+    counts = await parts.runner.counts()
+    for status in TaskStatus:
+        numbers.tasks.labels(str(status)).set(counts.get(status, 0))
+    return Response(generate_latest(numbers.registry), media_type=CONTENT_TYPE_LATEST)

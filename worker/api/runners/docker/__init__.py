@@ -1,0 +1,1 @@
+"""The docker runner: one container for each task."""

@@ -1,0 +1,1 @@
+"""The kubernetes runner: one Job for each task."""

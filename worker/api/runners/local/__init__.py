@@ -1,0 +1,1 @@
+"""The local runner: one worker process for each task."""

@@ -1,0 +1,1 @@
+"""Processes: started, reaped, and managed by supervisord."""

@@ -1,0 +1,1 @@
+"""The RFB protocol (RFC 6143), pure: bytes in, bytes out, no sockets."""

@@ -1,0 +1,1 @@
+"""Runs one task from start to clean-up."""

@@ -1,0 +1,374 @@
+"""The session: the story of one task, from nothing to nothing (DESIGN, section 2)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+import traceback
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from worker import artifacts, outcome
+from worker.errors import SessionError, StartFailed
+from worker.events import rfc3339
+from worker.outcome import Outcome, TaskError
+from worker.process.children import Children, preload_sweep
+from worker.session.control import Controller
+from worker.session.display_stack import Stack
+from worker.session.stream_channel import Channel
+from worker.stream.messages import State, StreamConfig
+from worker.task import process
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Coroutine
+
+    from worker.events import Events
+    from worker.session.plan import Plan
+    from worker.session.prelaunch import Launched
+    from worker.task.process import Task
+
+START_TIMEOUT_S: Final = 20.0
+SWEEP_GRACE_S: Final = 0.5
+SWEEP_LIMIT_S: Final = 5.0
+SIGNAL_EXIT_CODES: Final = {
+    signal.SIGTERM: outcome.EXIT_SIGTERM,
+    signal.SIGINT: outcome.EXIT_SIGINT,
+}
+_VIEWERS_GONE_S: Final = 3.0
+_MS: Final = 1000
+
+
+async def run(plan: Plan, launched: Launched, events: Events, stop: Stop) -> Outcome:
+    """Run one task to its end and leave nothing behind.
+
+    Args:
+        plan: what to run.
+        launched: what of it runs already.
+        events: where its events go.
+        stop: is set when a signal asks for the end.
+    """
+    children = Children()
+    session = _Session(plan=plan, launched=launched, events=events, stop=stop, children=children)
+    try:
+        ended = await session.live()
+    finally:
+        await session.clear_away()
+    session.report_finish(ended)
+    return ended
+
+
+class Stop:
+    """The wish to end: set by a signal, looked at by the session; the first signal counts."""
+
+    def __init__(self, early_signal: int | None = None) -> None:
+        """Listen to signals from now on, inside a running event loop.
+
+        Args:
+            early_signal: one that came before there was a loop.
+        """
+        self.exit_code: int | None = None
+        self._wished = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in SIGNAL_EXIT_CODES:
+            loop.add_signal_handler(number, self._on_signal, number)
+        if early_signal is not None:
+            self._on_signal(early_signal)
+
+    def _on_signal(self, signal_number: int) -> None:
+        if self.exit_code is None:
+            self.exit_code = SIGNAL_EXIT_CODES[signal.Signals(signal_number)]
+        self._wished.set()
+
+    async def wished(self) -> int:
+        """Wait for the wish; returns the exit code that it means."""
+        await self._wished.wait()
+        return self.exit_code or outcome.EXIT_SIGTERM
+
+
+@dataclass(slots=True, kw_only=True)
+class _Session:
+    plan: Plan
+    events: Events
+    stop: Stop
+    children: Children
+    launched: Launched
+    stack: Stack = field(init=False)
+    controller: Controller = field(init=False)
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    stages_ms: dict[str, int] = field(default_factory=dict)
+    channel: Channel | None = None
+    task: Task | None = None
+    held: Outcome | None = None
+
+    def __post_init__(self) -> None:
+        self.stack = Stack(
+            launched=self.launched,
+            children=self.children,
+            events=self.events,
+            mark=self._mark,
+            on_x11vnc=self._tell_display,
+            on_x11vnc_blind=self._tell_display_blind,
+        )
+        self.controller = Controller(
+            stack=self.stack, events=self.events, answer=self._answer_control
+        )
+
+    # -- the story
+
+    async def live(self) -> Outcome:
+        """Start everything, run the task, tell the viewers how it ended."""
+        self.events.emit(
+            "worker.started", target=self.plan.target.text, folder=str(self.launched.folder)
+        )
+        for notice in self.plan.notices:
+            self.events.emit(notice.event, **notice.fields)
+        ended = await self._until_stopped(self._start_and_run())
+        self._mark("task")
+        self._write_result(ended)
+        if self.channel is not None:
+            self.channel.end(ended.close)  # first: who has read that it finished is not let in
+        self.events.emit("task.finished", **_summary(ended))
+        await self._viewers_gone()
+        return ended
+
+    async def _start_and_run(self) -> Outcome:
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                task = await self._start()
+        except TimeoutError:
+            raise StartFailed("the session", f"it took longer than {START_TIMEOUT_S:g} s") from None
+        self._mark("start")
+        try:
+            async with asyncio.timeout(self.plan.timeout_s):
+                await task.go()
+                self.events.emit("task.started", target=self.plan.target.text)
+                preload_sweep()
+                ended = await task.ended()
+        except TimeoutError:
+            return outcome.timed_out(self.plan.timeout_s)
+        if self.plan.hold_s:
+            self.held = ended  # what a signal in the meantime does not change
+            self.events.emit("task.held", hold_s=self.plan.hold_s, **_summary(ended))
+            await asyncio.sleep(self.plan.hold_s)
+        return ended
+
+    async def _until_stopped(self, story: Coroutine[Any, Any, Outcome]) -> Outcome:
+        """The story's outcome, unless a signal or a lost display ends it first."""
+        told = asyncio.ensure_future(story)
+        wished = asyncio.ensure_future(self.stop.wished())
+        ends: tuple[asyncio.Future[Any], ...] = (told, wished, self.stack.lost)
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        try:
+            if self.stack.lost.done():
+                return _lost(self.stack.lost.result())
+            if told.done():
+                return told.result()
+            return self.held or outcome.cancelled(wished.result())
+        except SessionError as error:
+            return _lost(error)
+        except Exception as error:  # a defect of ours: say all, and still clean up
+            traceback.print_exc()
+            return _lost(error)
+        finally:
+            for future in (told, wished):
+                future.cancel()
+            await asyncio.wait([told, wished])
+
+    async def _start(self) -> Task:
+        """Everything that can start in parallel does; returns when all of it is ready."""
+        self.task = await process.start(self.launched.task, self.launched.host, self.children)
+        self.channel = Channel(
+            path=self.stack.control_socket,
+            config=self._stream_config(),
+            listener=self.plan.listener,
+            parent_pid=self.launched.supervisord.pid,
+            on_event=self.events.emit,
+            facts=self._facts,
+            on_control=self._on_control,
+        )
+        await self.stack.start_display()
+        await self.stack.start_on_display()
+        await _all(self._prepare_task(self.task), self._open_stream(self.channel))
+        return self.task
+
+    async def _prepare_task(self, task: Task) -> None:
+        await self.stack.window_manager_ready()
+        await task.prepare(self.stack.display, str(self.stack.authority))
+        self._mark("task_ready")
+
+    async def _open_stream(self, channel: Channel) -> None:
+        """Let viewers in: who is quick sees the browser open."""
+        listening = channel.listening.wait()
+        await _all(self.stack.websockify_ready(listening), self.stack.x11vnc_ready())
+        channel.set_state(State.RUNNING)
+        self._mark("stream_ready")
+        self.events.emit("stream.ready", **self._address())
+
+    # -- the end
+
+    async def _viewers_gone(self) -> None:
+        """Wait until every viewer was told how it ended, or does not listen."""
+        if self.channel is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_VIEWERS_GONE_S):
+                    await self.channel.viewers_gone.wait()
+        self._mark("viewers_told")
+
+    async def clear_away(self) -> None:
+        """Stop everything; no process, socket or folder is left."""
+        self.stack.unwatch()
+        await _each(
+            self._stop_task(),
+            self.controller.close(),
+            self.stack.stop("x11vnc", "window_manager"),
+        )
+        await _each(self._stop_display())
+        await self.children.sweep(grace_s=SWEEP_GRACE_S, limit_s=SWEEP_LIMIT_S)
+        self.stack.remove_display_socket()
+        self.plan.listener.close()
+        shutil.rmtree(self.launched.folder, ignore_errors=True)
+        self._mark("cleared_away")
+
+    async def _stop_task(self) -> None:
+        if self.task is not None:
+            await self.task.stop()
+        spare = self.stack.supervisord_pids
+        await self.children.sweep(spare=spare, grace_s=SWEEP_GRACE_S, limit_s=SWEEP_LIMIT_S)
+        self._mark("task_stopped")
+
+    async def _stop_display(self) -> None:
+        await self.stack.stop("xvfb")
+        if self.channel is not None:
+            self.channel.quit()
+        await self.stack.stop("websockify")
+        if self.channel is not None:
+            self.channel.close()
+        await self.stack.shut_down()
+        self._mark("display_stopped")
+
+    def report_finish(self, ended: Outcome) -> None:
+        """Say that all is over; exactly once."""
+        self.events.emit(
+            "worker.finished",
+            **_summary(ended),
+            duration_s=self._duration_s(),
+            stages_ms=self.stages_ms,
+        )
+
+    def _write_result(self, ended: Outcome) -> None:
+        finished_at = datetime.now(UTC)
+        result = {
+            "task_id": self.plan.task_id,
+            "status": str(ended.status),
+            "exit_code": ended.exit_code,
+            "output": ended.output,
+            "error": dataclasses.asdict(ended.error) if ended.error else None,
+            "started_at": rfc3339(self.started_at),
+            "finished_at": rfc3339(finished_at),
+            "duration_s": self._duration_s(),
+            "stages_ms": self.stages_ms,
+        }
+        try:
+            self.plan.artifacts.write_result(json.dumps(result, indent=2, ensure_ascii=False))
+            if self.plan.termination_log is not None:
+                artifacts.write_brief(self.plan.termination_log, result)
+        except OSError as error:
+            self.events.emit("result.failed", path=str(self.plan.artifacts.result), why=str(error))
+            print(f"worker: cannot write the result: {error}", file=sys.stderr)  # noqa: T201
+
+    # -- small things
+
+    def _stream_config(self) -> StreamConfig:
+        novnc_dir = self.plan.novnc_dir
+        return StreamConfig(
+            task_id=self.plan.task_id,
+            target=self.plan.target.text,
+            started_at=rfc3339(self.started_at),
+            key_hex=self.plan.stream_key.hex(),
+            x11vnc_socket=str(self.stack.x11vnc_socket),
+            x11vnc_control_socket=str(self.stack.x11vnc_control_socket),
+            max_viewers=self.plan.max_viewers,
+            novnc_dir=str(novnc_dir) if novnc_dir else None,
+            allowed_origins=self.plan.allowed_origins,
+            trusted_proxies=self.plan.trusted_proxies,
+        )
+
+    def _facts(self) -> dict[str, Any]:
+        """What `/metrics` shows besides the stream server's own numbers."""
+        return {
+            "stages_ms": self.stages_ms,
+            "restarts": self.stack.restarts,
+            "pids": {"worker": os.getpid(), **self.stack.pids},
+        }
+
+    def _tell_display(self, up: bool) -> None:  # noqa: FBT001 - a callback's one argument
+        if self.channel is not None:
+            self.channel.set_display_up(up=up, pid=self.stack.x11vnc_pid)
+
+    def _tell_display_blind(self) -> None:
+        if self.channel is not None:
+            self.channel.display_blind()
+
+    def _answer_control(self, up: bool) -> None:  # noqa: FBT001 - the same
+        if self.channel is not None:
+            self.channel.answer_control(up=up)
+
+    def _on_control(self, wanted: bool) -> None:  # noqa: FBT001 - the same
+        if wanted:
+            self.controller.want()
+        else:
+            self.controller.leave()
+
+    def _address(self) -> dict[str, Any]:
+        host, port = self.plan.listener.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        address: dict[str, Any] = {"host": host, "port": port}
+        if self.plan.novnc_dir is not None:
+            address["page"] = f"http://{shown}:{port}/"
+        return address
+
+    def _mark(self, stage: str) -> None:
+        self.stages_ms[stage] = round((time.monotonic() - self.launched.began) * _MS)
+
+    def _duration_s(self) -> float:
+        return round(time.monotonic() - self.launched.began, 3)
+
+
+def _summary(ended: Outcome) -> dict[str, Any]:
+    summary: dict[str, Any] = {"status": str(ended.status), "exit_code": ended.exit_code}
+    if ended.error is not None:
+        summary["error"] = f"{ended.error.type}: {ended.error.message}"
+    return summary
+
+
+def _lost(error: Exception) -> Outcome:
+    return outcome.session_lost(TaskError(type=type(error).__name__, message=str(error)))
+
+
+async def _all(*steps: Awaitable[object]) -> None:
+    """Run steps side by side; the first error cancels the others and is raised as it is."""
+
+    async def step_of(step: Awaitable[object]) -> None:
+        await step
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for step in steps:
+                group.create_task(step_of(step))
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+
+
+async def _each(*steps: Awaitable[object]) -> None:
+    """Run steps side by side, each to its end: what one breaks must not keep the others."""
+    for result in await asyncio.gather(*steps, return_exceptions=True):
+        if isinstance(result, Exception):
+            traceback.print_exception(result)

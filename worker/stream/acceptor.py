@@ -1,0 +1,217 @@
+"""The front: accepts connections, and hands over those whose request head has arrived.
+
+A connection costs a thread only once its request line and headers are there; until then it is an
+entry in a table of bounded size, with a deadline, so that strangers who never finish a request
+keep nobody out. The head is only peeked at: the HTTP handler reads it from the socket as usual.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import select
+import socket
+import struct
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+HEAD_MAX_BYTES: Final = 8192
+HEAD_TIMEOUT_S: Final = 10.0
+HALF_OPEN_MAX: Final = 256
+_ACCEPT_BATCH: Final = 64
+_EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_PAUSE_S: Final = 0.05
+_SO_ATTACH_FILTER: Final = 26
+_END_OF_HEAD: Final = (b"\r\n\r\n", b"\n\n")
+
+_REFUSAL: Final = (
+    "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n"
+    "Connection: close\r\n\r\n{body}"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _HalfOpen:
+    connection: socket.socket
+    address: tuple[str, int]
+    deadline: float
+
+
+class Acceptor:
+    """The listening socket and the connections whose request is not complete."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        epoll: select.epoll,
+        hand_over: Callable[[socket.socket, tuple[str, int], float], None],
+        refused: Callable[[tuple[str, int], int], None],
+        *,
+        head_timeout_s: float = HEAD_TIMEOUT_S,
+        half_open_max: int = HALF_OPEN_MAX,
+    ) -> None:
+        """Start accepting.
+
+        Args:
+            listener: the listening TCP socket.
+            epoll: where the caller waits; it calls `handle` for descriptors it does not know.
+            hand_over: gets each connection whose request head is complete, blocking again, with
+                the peer's address and when it was accepted, by time.monotonic().
+            refused: is told of each connection that is refused here, with the HTTP status.
+            head_timeout_s: for a request's line and headers to arrive.
+            half_open_max: so many may be under way; one more, and the oldest is refused.
+        """
+        self._listener = listener
+        self._listener.setblocking(False)
+        self._accepting = True
+        self._epoll = epoll
+        self._hand_over = hand_over
+        self._refused = refused
+        self._head_timeout_s, self._half_open_max = head_timeout_s, half_open_max
+        self._half_open: OrderedDict[int, _HalfOpen] = OrderedDict()  # oldest first
+        epoll.register(listener.fileno(), select.EPOLLIN)
+
+    def handle(self, descriptor: int) -> None:
+        """Act on a descriptor that epoll has reported."""
+        if descriptor == self._listener.fileno():
+            self.accept()
+        elif descriptor in self._half_open:
+            self._look(descriptor)
+
+    def accept(self) -> int:
+        """Accept what is waiting; returns how many connections there were."""
+        for count in range(_ACCEPT_BATCH):
+            try:
+                connection, address = self._listener.accept()
+            except BlockingIOError:
+                return count
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    self._make_room()
+                return count  # or ECONNABORTED: the next round tries again
+            self._take(connection, (str(address[0]), int(address[1])))
+        return _ACCEPT_BATCH
+
+    def expire(self) -> float | None:
+        """Refuse those that took too long; returns the seconds until the next one would."""
+        now = time.monotonic()
+        while self._half_open:
+            oldest = next(iter(self._half_open.values()))
+            if oldest.deadline > now:
+                return oldest.deadline - now
+            self._refuse(oldest, "408 Request Timeout", "the request did not arrive in time")
+        return None
+
+    def leave(self, status: str, detail: str) -> None:
+        """Accept no more: who waits to be accepted is the next one's, at the same listener.
+
+        Args:
+            status: the HTTP code and phrase that those get whose request has not arrived.
+            detail: in plain words.
+        """
+        if self._accepting:
+            self._epoll.unregister(self._listener.fileno())
+            self._accepting = False
+        for entry in list(self._half_open.values()):
+            self._refuse(entry, status, detail)
+
+    def close(self, status: str, detail: str) -> None:
+        """Listen no more, for ever, without resetting a connection that was established.
+
+        From here on the kernel drops whoever still knocks (as if nobody were there), so the
+        queue of established connections can be emptied and closed with nobody in it.
+
+        Args:
+            status: as for `leave`.
+            detail: the same.
+        """
+        drop_all = struct.pack("HBBI", 0x06, 0, 0, 0)  # BPF: return 0, "accept no byte"
+        program = ctypes.create_string_buffer(drop_all)
+        self._listener.setsockopt(
+            socket.SOL_SOCKET,
+            _SO_ATTACH_FILTER,
+            struct.pack("HL", 1, ctypes.addressof(program)),  # struct sock_fprog
+        )
+        while self.accept():
+            pass
+        self.leave(status, detail)
+        self._listener.close()
+
+    def _make_room(self) -> None:
+        """No descriptor is left, and the one that waits would be reported again at once."""
+        if self._half_open:
+            oldest = next(iter(self._half_open.values()))
+            self._refuse(oldest, "503 Service Unavailable", "too many connections")
+        else:
+            time.sleep(_PAUSE_S)
+
+    def _take(self, connection: socket.socket, address: tuple[str, int]) -> None:
+        connection.setblocking(False)
+        if len(self._half_open) >= self._half_open_max:
+            oldest = next(iter(self._half_open.values()))
+            self._refuse(oldest, "503 Service Unavailable", "too many unfinished requests")
+        entry = _HalfOpen(connection, address, time.monotonic() + self._head_timeout_s)
+        self._half_open[connection.fileno()] = entry
+        # Edge-triggered: one report for each arrival, although nothing is taken out here.
+        self._epoll.register(
+            connection.fileno(), select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
+        )
+
+    def _look(self, descriptor: int) -> None:
+        entry = self._half_open[descriptor]
+        try:
+            head = entry.connection.recv(HEAD_MAX_BYTES, socket.MSG_PEEK)
+        except BlockingIOError:
+            return
+        except OSError:
+            head = b""
+        if not head:
+            self._forget(entry).close()
+        elif any(end in head for end in _END_OF_HEAD):
+            connection = self._forget(entry)
+            connection.setblocking(True)
+            self._hand_over(connection, entry.address, entry.deadline - self._head_timeout_s)
+        elif len(head) >= HEAD_MAX_BYTES:
+            status = "431 Request Header Fields Too Large"
+            self._refuse(entry, status, f"the request's head is larger than {HEAD_MAX_BYTES} bytes")
+        elif _has_ended(entry.connection):
+            self._forget(entry).close()  # it cannot finish its request any more
+
+    def _refuse(self, entry: _HalfOpen, status: str, detail: str) -> None:
+        refuse(self._forget(entry), status, detail)
+        self._refused(entry.address, int(status[:3]))
+
+    def _forget(self, entry: _HalfOpen) -> socket.socket:
+        del self._half_open[entry.connection.fileno()]
+        self._epoll.unregister(entry.connection.fileno())
+        return entry.connection
+
+
+def _has_ended(connection: socket.socket) -> bool:
+    """Whether the peer will send no more; what it has sent may still be unread."""
+    poll = select.poll()
+    poll.register(connection, select.POLLRDHUP)
+    return bool(poll.poll(0))
+
+
+def refuse(connection: socket.socket, status: str, detail: str) -> None:
+    """Answer with a JSON `detail` and close, without waiting for the peer.
+
+    Args:
+        connection: the peer's, whose request nobody has read.
+        status: code and phrase.
+        detail: plain words.
+    """
+    body = f'{{"detail": "{detail}"}}'
+    answer = _REFUSAL.format(status=status, length=len(body), body=body).encode()
+    with connection, contextlib.suppress(OSError):
+        connection.setblocking(False)
+        connection.send(answer)
+        connection.shutdown(socket.SHUT_WR)
+        connection.recv(HEAD_MAX_BYTES)  # unread data would reset it, and lose the answer

@@ -1,0 +1,52 @@
+"""The noVNC page for local debugging: its files, and who may see it."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from worker.stream.page import files as page_files
+from worker.stream.refusals import Refusal, parts
+
+if TYPE_CHECKING:
+    from email.message import Message
+
+_LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_OWN_REQUESTS: Final = frozenset({"same-origin", "none"})
+
+
+def check_host(headers: Message) -> None:
+    """Serve only requests that name this machine by a loopback name (DNS rebinding).
+
+    The pages that the task visits run on the same machine, and any name can be made to point here.
+
+    Raises:
+        Refusal: 403.
+    """
+    if parts(f"//{headers.get('Host', '')}").hostname not in _LOOPBACK_NAMES:
+        raise Refusal(HTTPStatus.FORBIDDEN, "the debug page is served to loopback names only")
+
+
+def check_same_origin(headers: Message) -> None:
+    """Answer only the debug page itself and tools that are no browser.
+
+    Raises:
+        Refusal: 403.
+    """
+    if headers.get("Sec-Fetch-Site", "none") not in _OWN_REQUESTS:
+        raise Refusal(HTTPStatus.FORBIDDEN, "only the debug page itself may ask")
+    origin = headers.get("Origin")
+    if origin is not None and parts(origin).netloc != headers.get("Host"):
+        raise Refusal(HTTPStatus.FORBIDDEN, "only the debug page itself may ask")
+
+
+def find(path: str, novnc_dir: str) -> page_files.File | None:
+    """The file behind a URL path; None when there is none.
+
+    Args:
+        path: `/`, `/page/…` or `/novnc/…`.
+        novnc_dir: where noVNC is installed.
+    """
+    roots = {"page": page_files.LIVE_VIEW_DIR, "novnc": Path(novnc_dir)}
+    return page_files.find(path, roots)

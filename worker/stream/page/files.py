@@ -1,0 +1,86 @@
+"""The files of a page: the one behind a URL path, and the headers that it goes out with."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import mimetypes
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+LIVE_VIEW_DIR: Final = Path(__file__).parent
+"""The live view, and what the debug page and the dashboard share of their looks.
+
+An `index.html` has `panel.html`, the picture and the card above it, where it says `<!-- panel -->`.
+"""
+
+HEADERS: Final = {
+    "Cache-Control": "no-cache",
+    # noVNC draws JPEG rectangles and the pointer from `data:` URLs.
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+        "connect-src 'self' ws: wss:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'; "
+        # Text can become markup nowhere, not even by mistake.
+        "require-trusted-types-for 'script'"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+_SCRIPTS: Final = "script-src 'self'"
+_INLINE_SCRIPT: Final = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
+_INDEX: Final = "index.html"
+_PANEL: Final = "panel.html"
+_PANEL_PLACE: Final = b"<!-- panel -->"
+_MEDIA_TYPES: Final = {".js": "text/javascript; charset=utf-8", ".html": "text/html; charset=utf-8"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """A file of a page."""
+
+    content: bytes
+    media_type: str
+
+
+def headers(file: File) -> Mapping[str, str]:
+    """HEADERS, which let the scripts that stand in the file itself run, and no other inline one."""
+    hashes = [hashlib.sha256(script).digest() for script in _INLINE_SCRIPT.findall(file.content)]
+    allowed = [_SCRIPTS, *(f"'sha256-{base64.b64encode(each).decode()}'" for each in hashes)]
+    name = "Content-Security-Policy"
+    return {**HEADERS, name: HEADERS[name].replace(_SCRIPTS, " ".join(allowed))}
+
+
+def find(path: str, roots: Mapping[str, Path]) -> File | None:
+    """The file behind a URL path; None when there is none.
+
+    Args:
+        path: `/`, or `/<root>/<file>`, percent-encoded or not.
+        roots: the folders by their first part of the path; `page` holds the page's `index.html`.
+    """
+    if path == "/":
+        return _read(roots["page"], _INDEX)
+    before, _, rest = unquote(path).partition("/")
+    top, _, name = rest.partition("/")
+    if before or top not in roots or not name:
+        return None
+    return _read(roots[top], name)
+
+
+def _read(root: Path, name: str) -> File | None:
+    try:
+        file = (root / name).resolve(strict=True)
+        if not file.is_relative_to(root.resolve()) or not file.is_file():
+            return None
+        content = file.read_bytes()
+        if _PANEL_PLACE in content and file.name == _INDEX:
+            content = content.replace(_PANEL_PLACE, (LIVE_VIEW_DIR / _PANEL).read_bytes())
+    except (OSError, ValueError):
+        return None
+    guessed = _MEDIA_TYPES.get(file.suffix) or mimetypes.guess_type(file.name)[0]
+    return File(content=content, media_type=guessed or "application/octet-stream")

@@ -1,0 +1,1 @@
+"""The VNC server, x11vnc, and what belongs to it."""
