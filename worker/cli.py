@@ -185,8 +185,8 @@ def _run(arguments: argparse.Namespace, command: list[str] | None, signals: _Ear
 def _live(ready: Plan, signals: _EarlySignals) -> NoReturn:
     from worker.session import prelaunch  # noqa: PLC0415 - only for `run`, when all is checked
 
-    launched = prelaunch.launch(ready)
-    # The rest loads while the launched processes load what they need.
+    prelaunched = prelaunch.prelaunch(ready)
+    # The rest loads while the started processes load what they need.
     import asyncio  # noqa: PLC0415
     import gc  # noqa: PLC0415
 
@@ -198,7 +198,7 @@ def _live(ready: Plan, signals: _EarlySignals) -> NoReturn:
 
     async def live() -> int:
         stop = session.Stop(signals.first)
-        ended = await session.run(ready, launched, Events(ready.task_id), stop)
+        ended = await session.run(ready, prelaunched, Events(ready.task_id), stop)
         return ended.exit_code
 
     exit_code = asyncio.run(live())

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worker import stream
-from worker.stream.messages import State, StreamConfig
+from worker.stream.messages import Configure, State, StreamConfig
 from worker.stream.server import StreamServer
+from worker.stream.service import StreamService
+from worker.stream.session_channel import SessionChannel
 
 if TYPE_CHECKING:
     from types import CodeType, FrameType
@@ -45,7 +47,9 @@ def main() -> None:
     """Serve what the arguments say: CONFIG CHANNEL_FD LISTENER_FD COUNTER_FD."""
     config = json.loads(sys.argv[1])
     channel, listener = (socket.socket(fileno=int(number)) for number in sys.argv[2:4])
-    server = StreamServer(StreamConfig(**config), State.RUNNING, listener, channel)
+    configure = Configure(config=StreamConfig(**config), state=State.RUNNING, used_tokens=())
+    session = SessionChannel(channel)
+    server = StreamServer(StreamService(configure, session), listener, session)
     trace_into(mmap.mmap(int(sys.argv[4]), 8))
     server.serve()
 

@@ -21,6 +21,7 @@ from fuzzing.display import HARMLESS, INPUT, Display
 from worker.stream import messages, tokens
 from worker.stream.messages import StreamConfig
 from worker.stream.tokens import Role
+from worker.wire import encode
 
 TASK_ID: Final = "fuzz"
 _SPLIT: Final = "x11vnc_control_socket" in {field.name for field in fields(StreamConfig)}
@@ -105,19 +106,17 @@ class Target:
         return json.dumps({name: value for name, value in values.items() if name in known})
 
     def _hear(self, ready: threading.Event) -> None:
-        """Be the session: answer what it is asked, and keep what it is told."""
+        """Act as the session: answer requests, and keep the events."""
         while packet := self._channel.recv(messages.PACKET_MAX_BYTES):
-            message = messages.unpack(packet)
-            match message["kind"]:
-                case "listening":
+            match messages.FROM_STREAM_SERVER.decode(packet):
+                case messages.Listening():
+                    facts = messages.Facts(stages_ms={}, restarts={}, pids={"x": self.process.pid})
+                    self._channel.send(encode(facts))
                     ready.set()
-                case "facts.wanted":
-                    told = {"stages_ms": {}, "restarts": {}, "pids": {"x": self.process.pid}}
-                    self._channel.send(messages.pack("facts", **told))
-                case "control.wanted":
-                    self._channel.send(messages.pack("control", up=True))
-                case "event":
-                    self._note(message["name"], message["fields"])
+                case messages.DisplayRequested(viewer=viewer):
+                    self._channel.send(encode(messages.DisplayReady(viewer=viewer, up=True)))
+                case messages.Event(name=name, fields=fields):
+                    self._note(name, fields)
 
     def _note(self, name: str, said: dict[str, Any]) -> None:
         if name == "viewer.closed":

@@ -1,9 +1,9 @@
-"""supervisord, the process manager of the display stack: its RPC and its programs.
+"""A running supervisord: its RPC, and the programs that it starts and stops.
 
-Its config and sockets live in the session's private folder, so `supervisorctl -c
-<folder>/supervisord.conf status` works for whoever debugs. It is driven over XML-RPC
-(http://supervisord.org/api.html). Its own loop turns once a second unless a call wakes it, so a
-death that this module sees first (by a pidfd) is followed by calls until supervisord has acted.
+Its config and sockets are in the session's private folder, so `supervisorctl -c
+<folder>/supervisord.conf status` works for debugging. It is driven over XML-RPC
+(http://supervisord.org/api.html). Its own loop runs once a second unless a call wakes it, so a
+death that this module detects first (by a pidfd) is followed by calls until supervisord has acted.
 """
 
 from __future__ import annotations
@@ -19,76 +19,63 @@ from typing import TYPE_CHECKING, Any, Final
 
 from worker.errors import StartFailed
 from worker.process.children import exited, in_thread, send_signal
-from worker.process.supervisord_config import Program, config_path, output_path, write_config
+from worker.process.supervisord_config import output_path, write_config
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from worker.process.children import Child
+    from worker.process.program import Program
 
 READY_TIMEOUT_S: Final = 10.0
 STOP_TIMEOUT_S: Final = 1.0
 _POLL_S: Final = 0.005
 _RPC_TIMEOUT_S: Final = 3.0
-_TURNS_TO_LOG: Final = 2
+_LOOPS_TO_LOG: Final = 2
 _LOG_TAIL_BYTES: Final = 2000
 _LOG_TAIL_LINES: Final = 3
+
+_RPC_ERRORS: Final = (xmlrpc.client.Error, http.client.HTTPException, OSError)
 
 
 @dataclass(eq=False, slots=True)
 class Supervisord:
-    """A running supervisord and the programs that it was given."""
+    """A running supervisord and the programs in its config."""
 
     folder: Path
     process: Child
     _programs: list[Program] = field(default_factory=list)
     _one_call: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    @property
-    def config(self) -> Path:
-        """What `supervisorctl -c` takes."""
-        return config_path(self.folder)
-
-    async def add(self, programs: Sequence[Program]) -> None:
-        """Write more programs into the config and make supervisord know them."""
-        await self._several(*self._additions(programs))
-
-    async def start(self, name: str) -> int:
-        """Start a program; returns its process id.
-
-        Raises:
-            StartFailed: it cannot be executed.
-        """
-        return (await self.start_together(name))[0]
-
-    async def start_together(self, *names: str, add: Sequence[Program] = ()) -> list[int]:
+    async def start(self, *programs: Program) -> list[int]:
         """Start programs, in one call; returns their process ids.
 
-        Args:
-            names: of the programs.
-            add: programs that supervisord does not know yet.
+        Programs that are not in the config yet are added to it.
 
         Raises:
             StartFailed: one cannot be executed.
         """
-        calls = self._additions(add)
+        names = [program.name for program in programs]
+        calls = self._additions(programs)
         calls += [("startProcess", name, False) for name in names]
         calls += [("getProcessInfo", name) for name in names]
-        answers = (await self._several(*calls))[-2 * len(names) :]
+        answers = (await self._multicall(*calls))[-2 * len(names) :]
         for name, answer in zip(names, answers, strict=False):
             if isinstance(answer, dict):  # a fault
-                raise StartFailed(name, answer["faultString"], await self.last_words(name))
+                raise StartFailed(name, answer["faultString"], await self.output_tail(name))
         return [int(answer["pid"]) for answer in answers[len(names) :]]
 
     def _additions(self, programs: Sequence[Program]) -> list[tuple[Any, ...]]:
-        if not programs:
+        known = {program.name for program in self._programs}
+        added = [program for program in programs if program.name not in known]
+        if not added:
             return []
-        self._programs += programs
+        self._programs += added
         write_config(self.folder, self._programs)
-        return [("reloadConfig",), *(("addProcessGroup", each.name) for each in programs)]
+        return [("reloadConfig",), *(("addProcessGroup", program.name) for program in added)]
 
-    async def _several(self, *calls: tuple[Any, ...]) -> list[Any]:
+    async def _multicall(self, *calls: tuple[Any, ...]) -> list[Any]:
         """Several calls in one; each answer is the call's, or a dict with `faultString`."""
         packed = [{"methodName": f"supervisor.{name}", "params": args} for name, *args in calls]
         answers: list[Any] = await self.call("system.multicall", packed)
@@ -102,7 +89,7 @@ class Supervisord:
     async def replaced(self, name: str, dead_pid: int) -> int:
         """Wait until supervisord has restarted a program that just died; its new process id.
 
-        Every call wakes supervisord's loop: one to reap the dead, one to start the next.
+        Every call wakes supervisord's loop: one to reap the dead process, one to start the next.
         """
         while True:
             pid = await self.pid(name)
@@ -110,19 +97,15 @@ class Supervisord:
                 return pid
             await asyncio.sleep(_POLL_S)
 
-    async def stop(self, name: str, pid: int) -> None:
-        """Stop a program: TERM, a bounded wait, KILL.
-
-        x11vnc can deadlock inside its own TERM handler, so nothing waits without a deadline.
-        """
+    async def stop(self, program: Program, pid: int) -> None:
+        """Stop a program: its stop signal, a bounded wait, SIGKILL."""
         gone = asyncio.ensure_future(exited(pid))
         try:
             try:
-                await self.call("stopProcess", name, False, timeout_s=STOP_TIMEOUT_S)
-            except (xmlrpc.client.Error, http.client.HTTPException, OSError):
+                await self.call("stopProcess", program.name, False, timeout_s=STOP_TIMEOUT_S)
+            except _RPC_ERRORS:
                 if not gone.done():
-                    send_signal(pid, signal.SIGTERM)
-            send_signal(pid, signal.SIGCONT)  # x11vnc may doze (see stream.doze)
+                    send_signal(pid, signal.Signals[f"SIG{program.stop_signal}"])
             done, _ = await asyncio.wait([gone], timeout=STOP_TIMEOUT_S)
             if not done:
                 send_signal(pid, signal.SIGKILL)
@@ -139,10 +122,10 @@ class Supervisord:
             while not ended.done() and time.monotonic() - started < STOP_TIMEOUT_S:
                 await asyncio.wait([ended], timeout=_POLL_S)
                 if not ended.done():
-                    # Wakes its loop, which else sleeps a second.
+                    # Wakes its loop, which otherwise waits for up to a second.
                     await self.call("getState", timeout_s=STOP_TIMEOUT_S)
-        except (xmlrpc.client.Error, OSError, http.client.HTTPException, TimeoutError):
-            pass  # it is on its way out, or broken: either way stop() below ends it
+        except (*_RPC_ERRORS, TimeoutError):
+            pass  # it is ending, or broken: stop() below ends it in both cases
         finally:
             ended.cancel()
         await self.process.stop(STOP_TIMEOUT_S)
@@ -158,30 +141,30 @@ class Supervisord:
         async with asyncio.timeout(timeout_s), self._one_call:
             return await in_thread(_call, f"unix://{self.folder}/supervisor.sock", name, args)
 
-    async def last_words(self, name: str) -> str:
+    async def output_tail(self, name: str) -> str:
         """The end of a dead program's log, for an error message.
 
-        supervisord copies a program's output into its log when its loop turns, so it is woken.
+        supervisord copies a program's output into its log when its loop runs, so it is woken.
         """
-        with contextlib.suppress(xmlrpc.client.Error, OSError, http.client.HTTPException):
-            for _ in range(_TURNS_TO_LOG):
+        with contextlib.suppress(*_RPC_ERRORS):
+            for _ in range(_LOOPS_TO_LOG):
                 await self.call("getState")
         return last_lines(self.folder / f"{name}.log")
 
 
-async def start(folder: Path, process: Child, known: Sequence[Program]) -> Supervisord:
-    """Wait until a supervisord that was launched answers.
+async def connect(folder: Path, process: Child, programs: Sequence[Program]) -> Supervisord:
+    """Wait until a supervisord that was started answers.
 
     Args:
         folder: where its config is.
         process: supervisord.
-        known: the programs of its config.
+        programs: the programs in its config.
 
     Raises:
         StartFailed: it ended, or did not answer in time.
     """
-    supervisord = Supervisord(folder, process, list(known))
-    await in_thread(_transport)  # loaded while supervisord loads
+    supervisord = Supervisord(folder, process, list(programs))
+    await in_thread(_transport)  # imported while supervisord starts
     deadline = time.monotonic() + READY_TIMEOUT_S
     while not (folder / "supervisor.sock").exists() or not await _answers(supervisord):
         if not process.running or time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""supervisord's config: its own part, and each program's; and the command that reads it."""
+"""The config file of supervisord and its programs, and the start of supervisord."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from worker.process.spawn import spawn
@@ -15,6 +14,8 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from worker.process.program import Program
 
 _DESCRIPTOR_LIMIT: Final = 1024  # x11vnc walks every descriptor up to the limit at each connect
 
@@ -36,7 +37,7 @@ supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
 serverurl=unix://{folder}/supervisor.sock
 """
 
-# startsecs=0: a program that dies at once is restarted at once; the session bounds how often.
+# startsecs=0: a program that dies at once is restarted at once; the session limits how often.
 _PROGRAM: Final = """
 [program:{name}]
 command={command}
@@ -54,19 +55,8 @@ killasgroup=true
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Program:
-    """One program of the display stack."""
-
-    name: str
-    command: Sequence[str]
-    restart: bool
-    stdout: Path | None = None
-    stop_signal: str = "TERM"
-
-
 def config_path(folder: Path) -> Path:
-    """Where a session's supervisord config is."""
+    """The path of a session's supervisord config."""
     return folder / "supervisord.conf"
 
 
@@ -93,7 +83,7 @@ def write_config(folder: Path, programs: Sequence[Program]) -> None:
 def quote(word: str) -> str:
     """One argument for supervisord's command line.
 
-    By backslashes, not quotes: supervisord cuts a line at a `;` or `#` behind white space even
+    With backslashes, not quotes: supervisord cuts a line at a `;` or `#` after white space even
     inside quotes.
     """
     return re.sub(r"([^\w@%+=:,./-])", r"\\\1", word, flags=re.ASCII) or "''"
@@ -103,10 +93,10 @@ def _literal(text: str) -> str:
     return text.replace("%", "%%")
 
 
-def launch(
+def start(
     folder: Path, environ: Mapping[str, str], programs: Sequence[Program]
 ) -> subprocess.Popen[bytes]:
-    """Start supervisord, which starts none of the programs by itself."""
+    """Start supervisord, which starts none of the programs until `startProcess`."""
     write_config(folder, programs)
     return spawn(
         [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(config_path(folder))],
@@ -118,5 +108,5 @@ def launch(
 
 
 def output_path(folder: Path) -> Path:
-    """What supervisord itself says."""
+    """The file with supervisord's own output."""
     return folder / "supervisord.out"

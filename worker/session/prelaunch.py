@@ -1,4 +1,8 @@
-"""The launch: what starts the moment that all is checked, while the session's code still loads."""
+"""Starts the task's process and supervisord as soon as everything is checked.
+
+They load what they need while the session's own modules are still being imported. So this module
+and what it imports are the standard library and light modules of ours only.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from worker.display import xvfb
 from worker.process import supervisord_config
-from worker.process.supervisord_config import Program
+from worker.process.program import Program
 from worker.task import spec
 from worker.task.spec import StartedChild, TaskSpec
 
@@ -22,22 +26,23 @@ if TYPE_CHECKING:
     from worker.session.plan import Plan
 
 AUTHORITY: Final = "Xauthority"
-CONTROL_SOCKET: Final = "control.sock"
-XVFB_DISPLAY: Final = "xvfb.display"
+DISPLAY_NUMBER: Final = "xvfb.display"
+STREAM_SOCKET: Final = "stream.sock"
 _TMP: Final = "tmp"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Launched:
-    """What runs already.
+class Prelaunched:
+    """What was started already.
 
     Attributes:
-        began: the moment by time.monotonic().
+        began: when, by time.monotonic().
         folder: the session's private folder.
-        task: the task's.
+        task: what the task's process needs.
         host: the process of the task's function; None for a COMMAND.
-        supervisord: it runs nothing yet.
-        programs: those that it knows: Xvfb and websockify, which need no display.
+        supervisord: it has started no program yet.
+        xvfb: the X server's program.
+        websockify: the stream server's program.
     """
 
     began: float
@@ -45,10 +50,11 @@ class Launched:
     task: TaskSpec
     host: StartedChild | None
     supervisord: subprocess.Popen[bytes]
-    programs: tuple[Program, ...]
+    xvfb: Program
+    websockify: Program
 
 
-def launch(plan: Plan) -> Launched:
+def prelaunch(plan: Plan) -> Prelaunched:
     """Make the session's folder, and start the task's process and supervisord."""
     began = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="worker-"))  # 0700
@@ -63,26 +69,25 @@ def launch(plan: Plan) -> Launched:
     host = spec.launch(task)
     authority = folder / AUTHORITY
     xvfb.write_authority(authority)
-    os.mkfifo(folder / XVFB_DISPLAY)
-    programs = (
-        Program(
-            name="xvfb",
-            command=xvfb.command(authority),
-            restart=False,
-            stdout=folder / XVFB_DISPLAY,
-        ),
-        Program(
-            name="websockify",
-            command=[sys.executable, "-m", "worker.stream", str(folder / CONTROL_SOCKET)],
-            restart=True,
-        ),
+    os.mkfifo(folder / DISPLAY_NUMBER)
+    server = Program(
+        name="xvfb",
+        command=xvfb.command(authority),
+        restart=False,
+        stdout=folder / DISPLAY_NUMBER,
+    )
+    websockify = Program(
+        name="websockify",
+        command=[sys.executable, "-m", "worker.stream.server", str(folder / STREAM_SOCKET)],
+        restart=True,
     )
     environ = {**plan.environ, "XAUTHORITY": str(authority)}
-    return Launched(
+    return Prelaunched(
         began=began,
         folder=folder,
         task=task,
         host=host,
-        supervisord=supervisord_config.launch(folder, environ, programs),
-        programs=programs,
+        supervisord=supervisord_config.start(folder, environ, (server, websockify)),
+        xvfb=server,
+        websockify=websockify,
     )

@@ -1,4 +1,4 @@
-"""The session: the story of one task, from nothing to nothing (DESIGN, section 2)."""
+"""Runs one task from start to clean-up."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import signal
 import sys
 import time
 import traceback
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,10 +20,12 @@ from worker.errors import SessionError, StartFailed
 from worker.events import rfc3339
 from worker.outcome import Outcome, TaskError
 from worker.process.children import Children, preload_sweep
-from worker.session.control import Controller
-from worker.session.display_stack import Stack
-from worker.session.stream_channel import Channel
-from worker.stream.messages import State, StreamConfig
+from worker.session import prelaunch
+from worker.session.control import ControlDisplay
+from worker.session.display_stack import DisplayStack
+from worker.session.stream_channel import StreamChannel
+from worker.stream.messages import Facts, State, StreamConfig
+from worker.stream.tokens import Role
 from worker.task import process
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from worker.events import Events
     from worker.session.plan import Plan
-    from worker.session.prelaunch import Launched
+    from worker.session.prelaunch import Prelaunched
     from worker.task.process import Task
 
 START_TIMEOUT_S: Final = 20.0
@@ -46,36 +47,35 @@ _VIEWERS_GONE_S: Final = 3.0
 _MS: Final = 1000
 
 
-async def run(plan: Plan, launched: Launched, events: Events, stop: Stop) -> Outcome:
-    """Run one task to its end and leave nothing behind.
+async def run(plan: Plan, prelaunched: Prelaunched, events: Events, stop: Stop) -> Outcome:
+    """Run one task to its end; no process, socket or temporary folder of it is left.
 
     Args:
         plan: what to run.
-        launched: what of it runs already.
-        events: where its events go.
-        stop: is set when a signal asks for the end.
+        prelaunched: what of it was started already.
+        events: the event log.
+        stop: is set when a signal requests the end.
     """
-    children = Children()
-    session = _Session(plan=plan, launched=launched, events=events, stop=stop, children=children)
+    session = _Session(plan, prelaunched, events, stop)
     try:
-        ended = await session.live()
+        ended = await session.run()
     finally:
-        await session.clear_away()
+        await session.clean_up()
     session.report_finish(ended)
     return ended
 
 
 class Stop:
-    """The wish to end: set by a signal, looked at by the session; the first signal counts."""
+    """The request to end, by a signal; the first signal decides the exit code."""
 
     def __init__(self, early_signal: int | None = None) -> None:
-        """Listen to signals from now on, inside a running event loop.
+        """Handle signals from now on, inside a running event loop.
 
         Args:
-            early_signal: one that came before there was a loop.
+            early_signal: one that arrived before there was a loop.
         """
         self.exit_code: int | None = None
-        self._wished = asyncio.Event()
+        self._requested = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in SIGNAL_EXIT_CODES:
             loop.add_signal_handler(number, self._on_signal, number)
@@ -85,48 +85,37 @@ class Stop:
     def _on_signal(self, signal_number: int) -> None:
         if self.exit_code is None:
             self.exit_code = SIGNAL_EXIT_CODES[signal.Signals(signal_number)]
-        self._wished.set()
+        self._requested.set()
 
-    async def wished(self) -> int:
-        """Wait for the wish; returns the exit code that it means."""
-        await self._wished.wait()
+    async def requested(self) -> int:
+        """Wait for the request; returns the exit code that it means."""
+        await self._requested.wait()
         return self.exit_code or outcome.EXIT_SIGTERM
 
 
-@dataclass(slots=True, kw_only=True)
 class _Session:
-    plan: Plan
-    events: Events
-    stop: Stop
-    children: Children
-    launched: Launched
-    stack: Stack = field(init=False)
-    controller: Controller = field(init=False)
-    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    stages_ms: dict[str, int] = field(default_factory=dict)
-    channel: Channel | None = None
-    task: Task | None = None
-    held: Outcome | None = None
-
-    def __post_init__(self) -> None:
-        self.stack = Stack(
-            launched=self.launched,
+    def __init__(self, plan: Plan, prelaunched: Prelaunched, events: Events, stop: Stop) -> None:
+        self.plan, self.prelaunched, self.events, self.stop = plan, prelaunched, events, stop
+        self.children = Children()
+        self.started_at = datetime.now(UTC)
+        self.stages_ms: dict[str, int] = {}
+        self.channel: StreamChannel | None = None
+        self.task: Task | None = None
+        self.held: Outcome | None = None
+        self.stack = DisplayStack(
+            prelaunched=prelaunched,
             children=self.children,
-            events=self.events,
+            events=events,
             mark=self._mark,
-            on_x11vnc=self._tell_display,
-            on_x11vnc_blind=self._tell_display_blind,
+            on_change=self._report_facts,
+            on_x11vnc=self._report_display,
         )
-        self.controller = Controller(
-            stack=self.stack, events=self.events, answer=self._answer_control
-        )
+        self.control = ControlDisplay(self.stack, events)
 
-    # -- the story
-
-    async def live(self) -> Outcome:
-        """Start everything, run the task, tell the viewers how it ended."""
+    async def run(self) -> Outcome:
+        """Start everything, run the task, and close the viewers with its outcome."""
         self.events.emit(
-            "worker.started", target=self.plan.target.text, folder=str(self.launched.folder)
+            "worker.started", target=self.plan.target.text, folder=str(self.prelaunched.folder)
         )
         for notice in self.plan.notices:
             self.events.emit(notice.event, **notice.fields)
@@ -134,7 +123,7 @@ class _Session:
         self._mark("task")
         self._write_result(ended)
         if self.channel is not None:
-            self.channel.end(ended.close)  # first: who has read that it finished is not let in
+            self.channel.end(ended.close)  # before the event: its readers must not be admitted
         self.events.emit("task.finished", **_summary(ended))
         await self._viewers_gone()
         return ended
@@ -155,47 +144,46 @@ class _Session:
         except TimeoutError:
             return outcome.timed_out(self.plan.timeout_s)
         if self.plan.hold_s:
-            self.held = ended  # what a signal in the meantime does not change
+            self.held = ended  # a signal from now on does not change it
             self.events.emit("task.held", hold_s=self.plan.hold_s, **_summary(ended))
             await asyncio.sleep(self.plan.hold_s)
         return ended
 
-    async def _until_stopped(self, story: Coroutine[Any, Any, Outcome]) -> Outcome:
-        """The story's outcome, unless a signal or a lost display ends it first."""
-        told = asyncio.ensure_future(story)
-        wished = asyncio.ensure_future(self.stop.wished())
-        ends: tuple[asyncio.Future[Any], ...] = (told, wished, self.stack.lost)
+    async def _until_stopped(self, running: Coroutine[Any, Any, Outcome]) -> Outcome:
+        """The outcome of `running`, unless a signal or the loss of the display ends it first."""
+        ran = asyncio.ensure_future(running)
+        requested = asyncio.ensure_future(self.stop.requested())
+        ends: tuple[asyncio.Future[Any], ...] = (ran, requested, self.stack.lost)
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         try:
             if self.stack.lost.done():
                 return _lost(self.stack.lost.result())
-            if told.done():
-                return told.result()
-            return self.held or outcome.cancelled(wished.result())
+            if ran.done():
+                return ran.result()
+            return self.held or outcome.cancelled(requested.result())
         except SessionError as error:
             return _lost(error)
-        except Exception as error:  # a defect of ours: say all, and still clean up
+        except Exception as error:  # a defect of ours: print it, and still clean up
             traceback.print_exc()
             return _lost(error)
         finally:
-            for future in (told, wished):
+            for future in (ran, requested):
                 future.cancel()
-            await asyncio.wait([told, wished])
+            await asyncio.wait([ran, requested])
 
     async def _start(self) -> Task:
-        """Everything that can start in parallel does; returns when all of it is ready."""
-        self.task = await process.start(self.launched.task, self.launched.host, self.children)
-        self.channel = Channel(
-            path=self.stack.control_socket,
+        """Start everything that can start in parallel; returns when all of it is ready."""
+        self.task = await process.start(self.prelaunched.task, self.prelaunched.host, self.children)
+        self.channel = StreamChannel(
+            path=self.stack.folder / prelaunch.STREAM_SOCKET,
             config=self._stream_config(),
             listener=self.plan.listener,
-            parent_pid=self.launched.supervisord.pid,
-            on_event=self.events.emit,
-            facts=self._facts,
-            on_control=self._on_control,
+            parent_pid=self.stack.supervisord_pid,
+            displays={Role.VIEW: self.stack.x11vnc, Role.CONTROL: self.control},
+            emit=self.events.emit,
         )
         await self.stack.start_display()
-        await self.stack.start_on_display()
+        await self.stack.start_clients()
         await _all(self._prepare_task(self.task), self._open_stream(self.channel))
         return self.task
 
@@ -204,10 +192,9 @@ class _Session:
         await task.prepare(self.stack.display, str(self.stack.authority))
         self._mark("task_ready")
 
-    async def _open_stream(self, channel: Channel) -> None:
-        """Let viewers in: who is quick sees the browser open."""
-        listening = channel.listening.wait()
-        await _all(self.stack.websockify_ready(listening), self.stack.x11vnc_ready())
+    async def _open_stream(self, channel: StreamChannel) -> None:
+        """Admit viewers: the first ones see the browser open."""
+        await _all(self.stack.websockify_ready(channel.listening), self.stack.x11vnc_ready())
         channel.set_state(State.RUNNING)
         self._mark("stream_ready")
         self.events.emit("stream.ready", **self._address())
@@ -215,33 +202,34 @@ class _Session:
     # -- the end
 
     async def _viewers_gone(self) -> None:
-        """Wait until every viewer was told how it ended, or does not listen."""
+        """Wait until every viewer's stream is closed, or does not answer."""
         if self.channel is not None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_VIEWERS_GONE_S):
                     await self.channel.viewers_gone.wait()
         self._mark("viewers_told")
 
-    async def clear_away(self) -> None:
+    async def clean_up(self) -> None:
         """Stop everything; no process, socket or folder is left."""
         self.stack.unwatch()
         await _each(
             self._stop_task(),
-            self.controller.close(),
+            self.control.close(),
             self.stack.stop("x11vnc", "window_manager"),
         )
         await _each(self._stop_display())
         await self.children.sweep(grace_s=SWEEP_GRACE_S, limit_s=SWEEP_LIMIT_S)
         self.stack.remove_display_socket()
         self.plan.listener.close()
-        shutil.rmtree(self.launched.folder, ignore_errors=True)
+        shutil.rmtree(self.prelaunched.folder, ignore_errors=True)
         self._mark("cleared_away")
 
     async def _stop_task(self) -> None:
         if self.task is not None:
             await self.task.stop()
-        spare = self.stack.supervisord_pids
-        await self.children.sweep(spare=spare, grace_s=SWEEP_GRACE_S, limit_s=SWEEP_LIMIT_S)
+        await self.children.sweep(
+            spare=(self.stack.supervisord_pid,), grace_s=SWEEP_GRACE_S, limit_s=SWEEP_LIMIT_S
+        )
         self._mark("task_stopped")
 
     async def _stop_display(self) -> None:
@@ -255,7 +243,7 @@ class _Session:
         self._mark("display_stopped")
 
     def report_finish(self, ended: Outcome) -> None:
-        """Say that all is over; exactly once."""
+        """Write the last event; exactly once."""
         self.events.emit(
             "worker.finished",
             **_summary(ended),
@@ -284,7 +272,7 @@ class _Session:
             self.events.emit("result.failed", path=str(self.plan.artifacts.result), why=str(error))
             print(f"worker: cannot write the result: {error}", file=sys.stderr)  # noqa: T201
 
-    # -- small things
+    # -- what the stream server needs
 
     def _stream_config(self) -> StreamConfig:
         novnc_dir = self.plan.novnc_dir
@@ -293,39 +281,27 @@ class _Session:
             target=self.plan.target.text,
             started_at=rfc3339(self.started_at),
             key_hex=self.plan.stream_key.hex(),
-            x11vnc_socket=str(self.stack.x11vnc_socket),
-            x11vnc_control_socket=str(self.stack.x11vnc_control_socket),
+            x11vnc_socket=str(self.stack.x11vnc.unix_socket),
+            x11vnc_control_socket=str(self.control.x11vnc.unix_socket),
             max_viewers=self.plan.max_viewers,
             novnc_dir=str(novnc_dir) if novnc_dir else None,
             allowed_origins=self.plan.allowed_origins,
             trusted_proxies=self.plan.trusted_proxies,
         )
 
-    def _facts(self) -> dict[str, Any]:
-        """What `/metrics` shows besides the stream server's own numbers."""
-        return {
-            "stages_ms": self.stages_ms,
-            "restarts": self.stack.restarts,
-            "pids": {"worker": os.getpid(), **self.stack.pids},
-        }
-
-    def _tell_display(self, up: bool) -> None:  # noqa: FBT001 - a callback's one argument
+    def _report_facts(self) -> None:
         if self.channel is not None:
-            self.channel.set_display_up(up=up, pid=self.stack.x11vnc_pid)
+            self.channel.set_facts(
+                Facts(
+                    stages_ms=self.stages_ms,
+                    restarts=self.stack.restarts,
+                    pids={"worker": os.getpid(), **self.stack.pids},
+                )
+            )
 
-    def _tell_display_blind(self) -> None:
+    def _report_display(self, up: bool) -> None:  # noqa: FBT001 - a callback's one argument
         if self.channel is not None:
-            self.channel.display_blind()
-
-    def _answer_control(self, up: bool) -> None:  # noqa: FBT001 - the same
-        if self.channel is not None:
-            self.channel.answer_control(up=up)
-
-    def _on_control(self, wanted: bool) -> None:  # noqa: FBT001 - the same
-        if wanted:
-            self.controller.want()
-        else:
-            self.controller.leave()
+            self.channel.set_display_up(up)
 
     def _address(self) -> dict[str, Any]:
         host, port = self.plan.listener.getsockname()[:2]
@@ -335,11 +311,14 @@ class _Session:
             address["page"] = f"http://{shown}:{port}/"
         return address
 
+    # -- times
+
     def _mark(self, stage: str) -> None:
-        self.stages_ms[stage] = round((time.monotonic() - self.launched.began) * _MS)
+        self.stages_ms[stage] = round((time.monotonic() - self.prelaunched.began) * _MS)
+        self._report_facts()
 
     def _duration_s(self) -> float:
-        return round(time.monotonic() - self.launched.began, 3)
+        return round(time.monotonic() - self.prelaunched.began, 3)
 
 
 def _summary(ended: Outcome) -> dict[str, Any]:
@@ -354,7 +333,7 @@ def _lost(error: Exception) -> Outcome:
 
 
 async def _all(*steps: Awaitable[object]) -> None:
-    """Run steps side by side; the first error cancels the others and is raised as it is."""
+    """Run steps in parallel; the first error cancels the others and is raised."""
 
     async def step_of(step: Awaitable[object]) -> None:
         await step
@@ -368,7 +347,7 @@ async def _all(*steps: Awaitable[object]) -> None:
 
 
 async def _each(*steps: Awaitable[object]) -> None:
-    """Run steps side by side, each to its end: what one breaks must not keep the others."""
+    """Run steps in parallel, each to its end: an error in one does not stop the others."""
     for result in await asyncio.gather(*steps, return_exceptions=True):
         if isinstance(result, Exception):
             traceback.print_exception(result)

@@ -1,24 +1,66 @@
-"""The session's end of the control channel (see `control`)."""
+"""The session's end of the channel to its stream servers (see `worker.stream.messages`)."""
 
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final, Protocol, assert_never
 
-from worker.stream import messages
 from worker.stream.admission import UsedTokens
-from worker.stream.messages import PACKET_MAX_BYTES, State, StreamConfig
+from worker.stream.messages import (
+    FROM_STREAM_SERVER,
+    PACKET_MAX_BYTES,
+    Configure,
+    DisplayChanged,
+    DisplayReady,
+    DisplayReleased,
+    DisplayRequested,
+    End,
+    Event,
+    Facts,
+    FromSession,
+    FromStreamServer,
+    Listening,
+    Quit,
+    State,
+    StateChanged,
+    StreamConfig,
+    TokenUsed,
+    ViewersGone,
+    send_configuration,
+)
+from worker.wire import encode
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from worker.outcome import Close
+    from worker.stream.tokens import Role
+
+_CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
 
 
-class Channel:
-    """Configures each stream server that supervisord starts, and hears its events."""
+class Display(Protocol):
+    """An x11vnc that viewers connect to."""
+
+    async def acquire(self, viewer: int) -> bool:
+        """Return when the viewer may connect; False when it cannot."""
+
+    def release(self, viewer: int) -> None:
+        """The viewer does not need it any more."""
+
+    def release_all(self) -> None:
+        """No viewer needs it any more."""
+
+
+class StreamChannel:
+    """Configures each stream server that supervisord starts, and receives its messages.
+
+    Attributes:
+        viewers_gone: is set when every viewer was closed after `end`.
+    """
 
     def __init__(
         self,
@@ -27,64 +69,63 @@ class Channel:
         config: StreamConfig,
         listener: socket.socket,
         parent_pid: int,
-        on_event: Callable[..., None],
-        facts: Callable[[], dict[str, Any]],
-        on_control: Callable[[bool], None],
+        displays: Mapping[Role, Display],
+        emit: Callable[..., None],
     ) -> None:
         """Listen for stream servers.
 
         Args:
-            path: the control socket's.
+            path: of the Unix socket.
             config: what a stream server serves.
-            listener: the TCP socket that it accepts viewers on.
-            parent_pid: only this process's children are let in: the key is not for the task.
-            on_event: gets a name and fields.
-            facts: the fields of `metrics.Facts`, for a stream server that is asked for metrics.
-            on_control: told that somebody wants control, or that nobody has it any more.
+            listener: the TCP socket on which it accepts viewers.
+            parent_pid: only this process's children are configured: the task must not get the key.
+            displays: the x11vnc for each role.
+            emit: writes an event.
         """
-        self.listening = asyncio.Event()
         self.viewers_gone = asyncio.Event()
+        self._listening = asyncio.Event()
         self._config, self._listener, self._parent_pid = config, listener, parent_pid
-        self._on_event, self._on_control = on_event, on_control
-        self._facts = facts
+        self._displays, self._emit = displays, emit
         self._state = State.STARTING
-        self._display_up = True
-        self._display_pid = 0
+        self._display_up = False
+        self._facts: Facts | None = None
         self._close: Close | None = None
         self._used = UsedTokens()
         self._server: socket.socket | None = None
-        self._socket = messages.listen(path)
+        self._requests: set[asyncio.Task[None]] = set()
+        self._socket = _listen(path)
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._socket, self._accept)
 
+    async def listening(self) -> None:
+        """Wait until a stream server accepts viewers."""
+        await self._listening.wait()
+
     def set_state(self, state: State) -> None:
-        """Say what the task is doing."""
+        """Report the task's state."""
         self._state = state
-        self._tell(messages.pack("state", state=str(state)))
+        self._send(StateChanged(state=state))
 
-    def set_display_up(self, *, up: bool, pid: int) -> None:
-        """Say whether x11vnc can be connected to, and its process id."""
-        self._display_up, self._display_pid = up, pid if up else 0
-        self._tell_display()
+    def set_display_up(self, up: bool) -> None:  # noqa: FBT001 - a callback's one argument
+        """Report whether the viewers' x11vnc accepts connections."""
+        self._display_up = up
+        self._send(DisplayChanged(up=up))
 
-    def display_blind(self) -> None:
-        """Say that x11vnc will see no change for a while (see `doze`)."""
-        self._tell(messages.pack("display.blind"))
-
-    def answer_control(self, *, up: bool) -> None:
-        """Answer whoever wants control: whether its x11vnc can be connected to."""
-        self._tell(messages.pack("control", up=up))
+    def set_facts(self, facts: Facts) -> None:
+        """Report what `/metrics` shows besides the stream server's own counters."""
+        self._facts = facts
+        self._send(facts)
 
     def end(self, close: Close) -> None:
-        """Have every viewer told; `viewers_gone` is set when all were."""
+        """Close every viewer; `viewers_gone` is set when that is done."""
         self._state, self._close = State.ENDING, close
-        self._tell(messages.pack("end", code=close.code, reason=close.reason))
+        self._send(End(close=close))
         if self._server is None:
             self.viewers_gone.set()
 
     def quit(self) -> None:
-        """Let the stream server go."""
-        self._tell(messages.pack("quit"))
+        """Let the stream server exit."""
+        self._send(Quit())
 
     def close(self) -> None:
         """Stop listening for stream servers."""
@@ -92,29 +133,33 @@ class Channel:
         self._socket.close()
         self._drop_server()
 
+    # -- stream servers
+
     def _accept(self) -> None:
         try:
             server, _ = self._socket.accept()
         except BlockingIOError:
             return
-        if _parent_of(messages.peer_pid(server)) != self._parent_pid:
+        if _parent_of(_peer_pid(server)) != self._parent_pid:
             server.close()
             return
         self._drop_server()
         server.setblocking(False)
         self._server = server
+        configure = Configure(config=self._config, state=self._state, used_tokens=self._used.all())
         try:
-            used = self._used.items()
-            messages.configure(server, self._listener, self._config, self._state, used)
+            send_configuration(server, self._listener, configure)
         except OSError:
             self._drop_server()
             return
-        self._loop.add_reader(server, self._hear)
-        self._tell_display()
+        self._loop.add_reader(server, self._receive)
+        self._send(DisplayChanged(up=self._display_up))
+        if self._facts is not None:
+            self._send(self._facts)
         if self._close is not None:
             self.end(self._close)
 
-    def _hear(self) -> None:
+    def _receive(self) -> None:
         if self._server is None:
             return
         try:
@@ -123,51 +168,73 @@ class Channel:
             return
         except OSError:
             packet = b""
-        if not packet:
+        if packet:
+            self._on_message(FROM_STREAM_SERVER.decode(packet))
+        else:
             self._drop_server()
-            return
-        self._act(messages.unpack(packet))
 
-    def _act(self, message: dict[str, Any]) -> None:
+    def _on_message(self, message: FromStreamServer) -> None:
         match message:
-            case {"kind": "listening"}:
-                self.listening.set()
-            case {"kind": "viewers.gone"} if self._close is not None:  # not those of a restart
-                self.viewers_gone.set()
-            case {"kind": "token.used", "jti": str(jti), "expires_at": int(expires_at)}:
+            case Listening():
+                self._listening.set()
+            case TokenUsed(jti=jti, expires_at=expires_at):
                 self._used.add(jti, expires_at)
-            case {"kind": "facts.wanted"}:
-                self._tell(messages.pack("facts", **self._facts()))
-            case {"kind": "control.wanted"}:
-                self._on_control(True)
-            case {"kind": "control.left"}:
-                self._on_control(False)
-            case {"kind": "event", "name": str(name), "fields": dict(fields)}:
-                self._on_event(name, **fields)
+            case DisplayRequested():
+                request = asyncio.ensure_future(self._acquire(message, self._server))
+                self._requests.add(request)
+                request.add_done_callback(self._requests.discard)
+            case DisplayReleased(viewer=viewer, role=role):
+                self._displays[role].release(viewer)
+            case ViewersGone():
+                if self._close is not None:  # otherwise those of a server that is restarted
+                    self.viewers_gone.set()
+            case Event(name=name, fields=fields):
+                self._emit(name, **fields)
+            case _:
+                assert_never(message)
 
-    def _tell_display(self) -> None:
-        self._tell(messages.pack("display", up=self._display_up, pid=self._display_pid))
+    async def _acquire(self, request: DisplayRequested, server: socket.socket | None) -> None:
+        up = await self._displays[request.role].acquire(request.viewer)
+        if self._server is server:  # a later server numbers its viewers anew
+            self._send(DisplayReady(viewer=request.viewer, up=up))
 
-    def _tell(self, packet: bytes) -> None:
+    def _send(self, message: FromSession) -> None:
         if self._server is None:
             return
         try:
-            self._server.send(packet)
+            self._server.send(encode(message))
         except OSError:
-            return  # it died; supervisord starts the next, which is configured anew
+            return  # it has ended; supervisord starts the next one, which is configured anew
 
     def _drop_server(self) -> None:
         if self._server is not None:
             self._loop.remove_reader(self._server)
             self._server.close()
             self._server = None
-            self._on_control(False)
+            self._listening.clear()
+            for display in self._displays.values():
+                display.release_all()
         if self._close is not None:
-            self.viewers_gone.set()  # with their server, all viewers are gone
+            self.viewers_gone.set()  # their connections ended with their server
+
+
+def _listen(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.setblocking(False)
+    listener.bind(str(path))
+    listener.listen()
+    return listener
+
+
+def _peer_pid(channel: socket.socket) -> int:
+    """The process at the other end (unix(7), SO_PEERCRED)."""
+    raw = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid: int = _CREDENTIALS.unpack(raw)[0]
+    return pid
 
 
 def _parent_of(pid: int) -> int:
-    """A process's parent (proc(5), stat: the second field behind the command in parentheses)."""
+    """A process's parent (proc(5), stat: the second field after the command in parentheses)."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

@@ -1,7 +1,7 @@
 """The HTTP side of the stream: routes, refusals, and the upgrade to a viewer's WebSocket.
 
-Built on websockify's ProxyRequestHandler: its handshake and its token plugin hook, with real HTTP
-answers where websockify would drop the connection, and our own forwarding.
+Built on websockify's WebSocketRequestHandler, which recognises an upgrade and does its handshake.
+Refusals are HTTP answers with a JSON `detail`.
 """
 
 from __future__ import annotations
@@ -15,27 +15,22 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from worker.rfb.client_filter import PROTOCOL_VERSION, ClientFilter
-from worker.stream.page import debug as debug_page
-from worker.stream.page import files as page_files
-from worker.stream.refusals import (
-    BAD_TOKEN,
-    DISPLAY_RESTARTING,
-    NOT_RUNNING,
-    Refusal,
-    parts,
-    query_fields,
-)
-from worker.stream.tokens import InvalidToken, Role
+from worker.stream.page import debug, files
+from worker.stream.refusals import BAD_TOKEN, NOT_RUNNING, Refusal, parts, query_fields
+from worker.stream.service import display_unavailable
+from worker.stream.tokens import Role
 from worker.stream.viewer import Viewer
 from worker.stream.websocket import SUPPORTED_VERSION, PeerGone, ViewerSocket
 
-# Behind websocket, which keeps numpy out.
-from websockify.websocketproxy import ProxyRequestHandler  # isort: skip
+# After worker.stream.websocket, which keeps numpy out.
+from websockify.websocketserver import WebSocketRequestHandler  # isort: skip
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from worker.stream.server import StreamServer, ViewerSlot
+    from worker.stream.admission import ViewerSlot
+    from worker.stream.service import StreamService
+    from worker.stream.token_plugin import Target
 
 REQUEST_TIMEOUT_S: Final = 10.0
 _STREAM_PATH: Final = re.compile(r"/tasks/(?P<task_id>[^/]+)/websockify")
@@ -45,16 +40,21 @@ _UNSENT_BYTES: Final = 128 * 1024
 _TCP_NOTSENT_LOWAT: Final = 25
 
 
-class StreamHandler(ProxyRequestHandler):  # type: ignore[misc]  # websockify is untyped
-    """One HTTP request; a viewer's lasts as long as its stream."""
+class StreamHandler(WebSocketRequestHandler):  # type: ignore[misc]  # websockify is untyped
+    """One HTTP request; a viewer's lasts as long as its stream.
+
+    As everywhere in socketserver, the constructor returns when the request is over.
+
+    Args:
+        connection: a connection whose request head has arrived.
+        address: the peer's.
+        service: what all requests share.
+        accepted_at: when the connection was accepted, by time.monotonic().
+    """
 
     SocketClass = ViewerSocket
     timeout = REQUEST_TIMEOUT_S
-    server: StreamServer
     connection: socket.socket
-    _slot: ViewerSlot | None = None
-    _role: Role | None = None
-    _display: socket.socket | None = None
     client_address: tuple[str, int]
     command: str | None
 
@@ -62,27 +62,23 @@ class StreamHandler(ProxyRequestHandler):  # type: ignore[misc]  # websockify is
         self,
         connection: socket.socket,
         address: tuple[str, int],
-        server: StreamServer,
+        service: StreamService,
         accepted_at: float,
     ) -> None:
-        """Handle the request: as everywhere in socketserver, this returns when all is over.
-
-        Args:
-            connection: whose request head has arrived.
-            address: the peer's.
-            server: who may come in.
-            accepted_at: when the connection was accepted, by time.monotonic().
-        """
+        self._service = service
         self._accepted_at = accepted_at
-        super().__init__(connection, address, server)
+        self._role: Role | None = None
+        self._slot: ViewerSlot | None = None
+        self._display: socket.socket | None = None
+        super().__init__(connection, address, None)
 
     def parse_request(self) -> bool:
-        """Read the head; from then on the client's address is what a trusted proxy says it is."""
+        """Parse the head; the client's address is then the one that a trusted proxy reports."""
         parsed: bool = super().parse_request()
         if parsed:
             peer, port = self.client_address
             forwarded = self.headers.get_all("X-Forwarded-For", [])
-            self.client_address = self.server.proxies.viewer(peer, forwarded), port
+            self.client_address = self._service.proxies.viewer(peer, forwarded), port
         return parsed
 
     # -- plain requests
@@ -98,46 +94,47 @@ class StreamHandler(ProxyRequestHandler):  # type: ignore[misc]  # websockify is
     do_HEAD = do_GET  # noqa: N815 - http.server's naming
 
     def _answer(self, path: str) -> None:
+        service = self._service
         if path == "/healthz":
             self._json(HTTPStatus.OK, {"status": "ok"})
         elif path == "/readyz":
-            ready = self.server.ready
+            ready = service.ready
             status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
-            self._json(status, {"ready": ready, "state": str(self.server.state)})
+            self._json(status, {"ready": ready, "state": str(service.admission.state)})
         elif path == "/metrics":
-            self._send(HTTPStatus.OK, *self.server.metrics(), {})
+            self._send(HTTPStatus.OK, *service.metrics(), {})
         elif self._is_stream(path):
             raise Refusal(
                 HTTPStatus.UPGRADE_REQUIRED,
                 "this is a WebSocket address: open it with noVNC",
                 {"Upgrade": "websocket"},
             )
-        elif self.server.config.novnc_dir is not None:
-            self._answer_debug(path, self.server.config.novnc_dir)
+        elif service.config.novnc_dir is not None:
+            self._answer_debug(path, service.config.novnc_dir)
         else:
             raise Refusal(HTTPStatus.NOT_FOUND, "Not found")
 
     def _answer_debug(self, path: str, novnc_dir: str) -> None:
-        debug_page.check_host(self.headers)
+        debug.check_host(self.headers)
         if path == "/debug/stream-url":
-            debug_page.check_same_origin(self.headers)
+            debug.check_same_origin(self.headers)
             query = query_fields(self.path)
             try:
                 role = Role(query.get("role", [Role.VIEW])[0])
             except ValueError:
                 raise Refusal(HTTPStatus.BAD_REQUEST, "role is view or control") from None
-            url = self.server.debug_stream_url(str(self.headers["Host"]), role)
+            url = self._service.debug_stream_url(str(self.headers["Host"]), role)
             if url is None:
                 raise Refusal(HTTPStatus.CONFLICT, NOT_RUNNING)
             self._json(HTTPStatus.OK, {"stream_url": url})
         elif path == "/debug/state":
-            debug_page.check_same_origin(self.headers)
-            self._json(HTTPStatus.OK, self.server.debug_state())
+            debug.check_same_origin(self.headers)
+            self._json(HTTPStatus.OK, self._service.debug_state())
         else:
-            found = debug_page.find(path, novnc_dir)
+            found = debug.find(path, novnc_dir)
             if found is None:
                 raise Refusal(HTTPStatus.NOT_FOUND, "Not found")
-            self._send(HTTPStatus.OK, found.content, found.media_type, page_files.HEADERS)
+            self._send(HTTPStatus.OK, found.content, found.media_type, files.HEADERS)
 
     # -- a viewer
 
@@ -145,58 +142,49 @@ class StreamHandler(ProxyRequestHandler):  # type: ignore[misc]  # websockify is
         """Admit the viewer or refuse it with an HTTP answer, then stream until the end."""
         self.close_connection = True
         try:
-            # websockify: validate_connection, the handshake, new_websocket_client
-            super().handle_upgrade()
+            self._admit()
+            super().handle_upgrade()  # websockify: the handshake, then handle_websocket
         except Refusal as refusal:
             self._refuse(refusal)
         finally:
             if self._display is not None:
-                self._display.close()  # also when the handshake failed behind it
+                self._display.close()  # also after a handshake that failed
             if self._slot is not None:
-                self.server.leave(self._slot)
+                self._service.release(self._slot)
 
-    def auth_connection(self) -> None:
-        """All is decided in `validate_connection`."""
+    def _admit(self) -> None:
+        """Check the request, reserve a slot, connect the display, and use the token up, last.
 
-    def validate_connection(self) -> None:
-        """Take a slot for the viewer, or raise the Refusal that it gets (DESIGN, section 5)."""
+        Raises:
+            Refusal: the request's answer.
+        """
         if not self._is_stream(parts(self.path).path):
             raise Refusal(HTTPStatus.NOT_FOUND, "Not found")
-        try:
-            tokens = query_fields(self.path).get("token", [])
-            grant = self.server.token_plugin.check(tokens[0] if len(tokens) == 1 else "")
-        except (InvalidToken, Refusal):
-            raise Refusal(HTTPStatus.UNAUTHORIZED, BAD_TOKEN) from None
-        self._role = grant.role
+        target = self._target()
+        self._role = target.grant.role
         self._check_origin()
         self._check_handshake()
-        self._slot = self.server.admit(grant, self.address)
-        self._display = self._connect_display(grant.role)
+        self._slot = self._service.admission.reserve(target.grant, self.address)
+        self._service.request_display(self._slot)
+        self._display = _connect(*target)
+        self._service.confirm(self._slot)
 
-    def _connect_display(self, role: Role) -> socket.socket:
-        if role is Role.CONTROL and not self.server.start_control():
-            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, DISPLAY_RESTARTING, {"Retry-After": "1"})
-        if role is Role.VIEW:
-            self.server.wait_for_display()
-        server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    def _target(self) -> Target:
+        """Where the request's token leads, by websockify's token plugin."""
         try:
-            server.connect(self.server.token_plugin.display_socket(role))
-            # libvncserver waits 0.1 to 0.2 s for a WebSocket handshake of its own unless the
-            # client speaks first; the filter swallows the viewer's copy.
-            server.sendall(PROTOCOL_VERSION)
-            server.setblocking(False)
-        except OSError:
-            server.close()
-            raise Refusal(
-                HTTPStatus.SERVICE_UNAVAILABLE, DISPLAY_RESTARTING, {"Retry-After": "1"}
-            ) from None
-        return server
+            tokens = query_fields(self.path).get("token", [])
+        except Refusal:
+            tokens = []
+        target = self._service.token_plugin.lookup(tokens[0] if len(tokens) == 1 else "")
+        if target is None or self._service.admission.is_used(target.grant.jti):
+            raise Refusal(HTTPStatus.UNAUTHORIZED, BAD_TOKEN)
+        return target
 
-    def new_websocket_client(self) -> None:
+    def handle_websocket(self) -> None:
         """Stream to the viewer until one side ends it."""
         slot, display = self._slot, self._display
         if slot is None or display is None:
-            raise PeerGone("without a slot")  # only after validate_connection
+            raise PeerGone("not admitted")  # only called after `_admit`
         client: ViewerSocket = self.request
         self._tune(self.connection)
         self.connection.setblocking(False)
@@ -204,14 +192,14 @@ class StreamHandler(ProxyRequestHandler):  # type: ignore[misc]  # websockify is
         rfb = ClientFilter(control=slot.role is Role.CONTROL, one_frame=True)
         viewer = Viewer(client, display, rfb, self._on_first_frame)
         slot.attach(viewer)
-        who = {"viewer": slot.number, "address": slot.address, "role": str(slot.role)}
-        self.server.emit("viewer.connected", **who)
+        identity = {"viewer": slot.number, "address": slot.address, "role": str(slot.role)}
+        self._service.session.emit("viewer.connected", **identity)
         started = time.monotonic()
         closed = viewer.run()
-        self.server.counts.closed(closed.code)
-        self.server.emit(
+        self._service.counters.closed(closed.code)
+        self._service.session.emit(
             "viewer.closed",
-            **who,
+            **identity,
             duration_s=round(time.monotonic() - started, 3),
             bytes_out=client.sent_bytes,
             bytes_in=client.received_bytes,
@@ -220,12 +208,12 @@ class StreamHandler(ProxyRequestHandler):  # type: ignore[misc]  # websockify is
         )
 
     def _on_first_frame(self) -> None:
-        self.server.counts.first_frame(time.monotonic() - self._accepted_at)
+        self._service.counters.first_frame(time.monotonic() - self._accepted_at)
 
     @staticmethod
     def _tune(connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # What waits, waits in our queue, where it is counted, not in the kernel's.
+        # Unsent data waits in our queue, where it is counted, not in the kernel's.
         connection.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
 
     # -- checks
@@ -237,10 +225,10 @@ class StreamHandler(ProxyRequestHandler):  # type: ignore[misc]  # websockify is
 
     def _is_stream(self, path: str) -> bool:
         match = _STREAM_PATH.fullmatch(path)
-        return match is not None and match["task_id"] == self.server.config.task_id
+        return match is not None and match["task_id"] == self._service.config.task_id
 
     def _check_origin(self) -> None:
-        allowed = self.server.config.allowed_origins
+        allowed = self._service.config.allowed_origins
         if allowed and "*" not in allowed and self.headers.get("Origin") not in allowed:
             raise Refusal(HTTPStatus.FORBIDDEN, "Origin not allowed")
 
@@ -249,7 +237,7 @@ class StreamHandler(ProxyRequestHandler):  # type: ignore[misc]  # websockify is
         if self.headers.get("Sec-WebSocket-Version") != SUPPORTED_VERSION:
             raise Refusal(
                 HTTPStatus.UPGRADE_REQUIRED,
-                f"only WebSocket version {SUPPORTED_VERSION} is spoken here",
+                f"only WebSocket version {SUPPORTED_VERSION} is supported",
                 {"Sec-WebSocket-Version": SUPPORTED_VERSION},
             )
         if not self.headers.get("Sec-WebSocket-Key"):
@@ -259,7 +247,7 @@ class StreamHandler(ProxyRequestHandler):  # type: ignore[misc]  # websockify is
 
     def _refuse(self, refusal: Refusal) -> None:
         self._json(refusal.status, {"detail": refusal.detail}, refusal.headers)
-        self.server.refused(self.client_address, int(refusal.status), self._role)
+        self._service.refused(self.address, int(refusal.status), self._role)
 
     def _json(
         self, status: HTTPStatus, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
@@ -281,13 +269,13 @@ class StreamHandler(ProxyRequestHandler):  # type: ignore[misc]  # websockify is
             self.wfile.write(content)
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Answer a request that could not be understood; http.server calls this."""
+        """Answer a request that could not be parsed; http.server calls this."""
         del explain
         self.close_connection = True
         status = HTTPStatus(code)
         self.command = self.command or "GET"
         if status is HTTPStatus.NOT_IMPLEMENTED:
-            status, message = HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD are answered here"
+            status, message = HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD are supported"
         detail = status.phrase if message is None else re.sub(r"[^ -~]", "?", message)
         self._refuse(Refusal(status, detail))
 
@@ -296,17 +284,17 @@ class StreamHandler(ProxyRequestHandler):  # type: ignore[misc]  # websockify is
         return "worker"
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
-        """Log nothing: http.server's lines would hold the query, and so the token."""
+        """Log nothing: http.server's lines hold the query, and so the token."""
 
     # -- the connection
 
     def handle(self) -> None:
-        """Handle the one request of this connection; a peer that goes away is no error."""
+        """Handle the one request of this connection; a peer that disconnects is no error."""
         with contextlib.suppress(OSError, PeerGone):
             self.handle_one_request()
 
     def finish(self) -> None:
-        """Close so that the peer gets all that was sent: unread data would reset it."""
+        """Close so that the peer receives all that was sent: unread data would reset it."""
         with contextlib.suppress(OSError):
             super().finish()
         with contextlib.suppress(OSError):
@@ -319,3 +307,22 @@ class StreamHandler(ProxyRequestHandler):  # type: ignore[misc]  # websockify is
                     break
                 left -= len(data)
         self.connection.close()
+
+
+def _connect(_kind: str, path: str) -> socket.socket:
+    """Connect to an x11vnc, non-blocking.
+
+    Raises:
+        Refusal: 503 when it does not accept the connection.
+    """
+    display = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        display.connect(path)
+        # libvncserver waits 0.1 to 0.2 s for a WebSocket handshake of its own unless the client
+        # sends first; the filter removes the viewer's copy.
+        display.sendall(PROTOCOL_VERSION)
+        display.setblocking(False)
+    except OSError:
+        display.close()
+        raise display_unavailable() from None
+    return display

@@ -1,40 +1,31 @@
-"""The control channel: the session tells the stream server what to serve, and hears what happens.
+"""Messages between the session and the stream server, and how the first one is handed over.
 
-A Unix SOCK_SEQPACKET socket in the session's private folder; one JSON object a packet. The
-session listens; a stream server connects whenever supervisord has (re)started it, and gets its
-configuration together with the listening TCP socket (SCM_RIGHTS), so that a restart loses neither
-the port nor the connections that wait on it. No secret is in a file or an environment.
-
-    session → server   configure + two descriptors | state {state} | display {up, pid}
-                       | display.blind
-                       | control {up} | end {code, reason} | quit
-                       | facts {stages_ms, restarts, pids}
-    server → session   listening | token.used {jti, expires_at} | viewers.gone | event {name, …}
-                       | control.wanted | control.left | facts.wanted
+They travel over a Unix SOCK_SEQPACKET socket in the session's private folder, one message a packet
+(`worker.wire`). The session listens; a stream server connects each time that supervisord has
+started it, and receives `Configure` together with the listening TCP socket (SCM_RIGHTS). So a
+restart loses neither the port nor the connections in its backlog, and no secret is in a file or an
+environment.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import socket
-import struct
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+from worker.outcome import Close
+from worker.stream.tokens import Role
+from worker.wire import Decoder, encode
 
 PACKET_MAX_BYTES: Final = 65536
-_CONFIGURE: Final = b"configure"
+_HANDOVER: Final = b"configure"
 _DESCRIPTORS: Final = 2
-_CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
 
 
 class State(StrEnum):
-    """What the stream server tells those who want to connect."""
+    """The state of the task, as the stream reports it."""
 
     STARTING = "starting"
     RUNNING = "running"
@@ -43,7 +34,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamConfig:
-    """All that the stream server needs to know."""
+    """The configuration of a stream server; `novnc_dir` is None when there is no debug page."""
 
     task_id: str
     target: str
@@ -52,80 +43,152 @@ class StreamConfig:
     x11vnc_socket: str
     x11vnc_control_socket: str
     max_viewers: int
-    novnc_dir: str | None  # None: no debug page
+    novnc_dir: str | None
     allowed_origins: tuple[str, ...] = ()
     trusted_proxies: tuple[str, ...] = ()
 
 
-def pack(kind: str, **fields: Any) -> bytes:
-    """One packet."""
-    return json.dumps({"kind": kind, **fields}, separators=(",", ":")).encode()
+# -- from the session to the stream server
 
 
-def unpack(packet: bytes) -> dict[str, Any]:
-    """The fields of one packet."""
-    fields: dict[str, Any] = json.loads(packet)
-    return fields
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenUsed:
+    """A token was used to connect; `expires_at` is in seconds since 1970. Sent both ways."""
+
+    jti: str
+    expires_at: int
 
 
-def configure(
-    channel: socket.socket,
-    listener: socket.socket,
-    config: StreamConfig,
-    state: State,
-    used: Sequence[tuple[str, int]],
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configure:
+    """The first message: what to serve, and the tokens used with earlier stream servers."""
+
+    config: StreamConfig
+    state: State
+    used_tokens: tuple[TokenUsed, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateChanged:
+    """The task's state has changed."""
+
+    state: State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DisplayChanged:
+    """Whether x11vnc accepts connections has changed."""
+
+    up: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DisplayReady:
+    """Answers `DisplayRequested`: whether x11vnc accepts the viewer's connection now."""
+
+    viewer: int
+    up: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What only the session can report in `/metrics`; sent whenever it changes.
+
+    Attributes:
+        stages_ms: when each stage of the task was over, since the worker's start.
+        restarts: how often each program was restarted.
+        pids: each running program's process id.
+    """
+
+    stages_ms: dict[str, int]
+    restarts: dict[str, int]
+    pids: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """The task has ended: close every viewer with this code and reason."""
+
+    close: Close
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quit:
+    """The session is over: exit."""
+
+
+FromSession = StateChanged | DisplayChanged | DisplayReady | Facts | End | Quit
+
+# -- from the stream server to the session
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listening:
+    """The stream server accepts viewers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DisplayRequested:
+    """A viewer needs x11vnc until `DisplayReleased`; answered by `DisplayReady`."""
+
+    viewer: int
+    role: Role
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DisplayReleased:
+    """A viewer does not need x11vnc any more."""
+
+    viewer: int
+    role: Role
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewersGone:
+    """Every viewer was closed after `End`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """An event for the session's event log."""
+
+    name: str
+    fields: dict[str, Any]
+
+
+FromStreamServer = Listening | TokenUsed | DisplayRequested | DisplayReleased | ViewersGone | Event
+
+FROM_SESSION: Final[Decoder[FromSession]] = Decoder(FromSession)
+FROM_STREAM_SERVER: Final[Decoder[FromStreamServer]] = Decoder(FromStreamServer)
+_CONFIGURE: Final[Decoder[Configure]] = Decoder(Configure)
+
+
+# -- the handover
+
+
+def send_configuration(
+    channel: socket.socket, listener: socket.socket, configure: Configure
 ) -> None:
-    """Send a stream server its first packet.
+    """Send a stream server its listener and its configuration.
 
-    What it says is in memory that is handed over with the listener: thousands of used tokens do
-    not fit in a packet.
-
-    Args:
-        channel: the session's end.
-        listener: the TCP socket that viewers connect to.
-        config: what it serves.
-        state: what the task is doing now.
-        used: the `jti` and expiry of each token that was used with an earlier stream server.
+    The configuration is in memory that is passed as a second descriptor: thousands of used tokens
+    do not fit in a packet.
 
     Raises:
-        OSError: it is gone.
+        OSError: the stream server has ended.
     """
-    packet = pack("configure", config=asdict(config), state=str(state), used=list(used))
     with open(os.memfd_create("configure"), "w+b") as memory:  # noqa: PTH123 - a descriptor
-        memory.write(packet)
+        memory.write(encode(configure))
         memory.flush()
-        socket.send_fds(channel, [_CONFIGURE], [listener.fileno(), memory.fileno()])
+        socket.send_fds(channel, [_HANDOVER], [listener.fileno(), memory.fileno()])
 
 
-def configured(channel: socket.socket) -> tuple[socket.socket, dict[str, Any]] | None:
-    """The listener and the fields of that packet; None when the session does not want this one."""
+def receive_configuration(channel: socket.socket) -> tuple[socket.socket, Configure] | None:
+    """Receive what `send_configuration` sent; None when the session refuses this process."""
     packet, descriptors, _, _ = socket.recv_fds(channel, PACKET_MAX_BYTES, _DESCRIPTORS)
-    if packet != _CONFIGURE or len(descriptors) != _DESCRIPTORS:
+    if packet != _HANDOVER or len(descriptors) != _DESCRIPTORS:
         return None
     listener, memory = descriptors
     with open(memory, "rb") as content:  # noqa: PTH123 - a descriptor
-        content.seek(0)  # the offset is shared with who wrote it
-        return socket.socket(fileno=listener), unpack(content.read())
-
-
-def listen(path: Path) -> socket.socket:
-    """The session's end, non-blocking."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    listener.setblocking(False)
-    listener.bind(str(path))
-    listener.listen()
-    return listener
-
-
-def connect(path: Path) -> socket.socket:
-    """The stream server's end, blocking."""
-    channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    channel.connect(str(path))
-    return channel
-
-
-def peer_pid(channel: socket.socket) -> int:
-    """The process at the other end (unix(7), SO_PEERCRED)."""
-    raw = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    pid: int = _CREDENTIALS.unpack(raw)[0]
-    return pid
+        content.seek(0)  # the offset is shared with the writer
+        return socket.socket(fileno=listener), _CONFIGURE.decode(content.read())

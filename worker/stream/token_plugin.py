@@ -1,4 +1,4 @@
-"""The token plugin: websockify asks it where a token leads; each token leads there once."""
+"""websockify's token plugin: maps a stream token to the Unix socket of the x11vnc for its role."""
 
 from __future__ import annotations
 
@@ -6,54 +6,48 @@ from typing import TYPE_CHECKING, Final
 
 from websockify.token_plugins import BasePlugin
 
-from worker.stream.admission import UsedTokens
 from worker.stream.tokens import Grant, InvalidToken, Role, verify
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-UNIX_SOCKET: Final = "unix_socket"  # websockify's word for a target that is one
+UNIX_SOCKET: Final = "unix_socket"  # websockify's name for a target that is a Unix socket
+
+
+class Target(tuple[str, str]):  # noqa: SLOT001 - an attribute beside the pair
+    """Where a token leads: the pair `("unix_socket", path)`, as websockify has it.
+
+    Attributes:
+        grant: what the token grants.
+    """
+
+    grant: Grant
 
 
 class StreamTokenPlugin(BasePlugin):  # type: ignore[misc]  # websockify is untyped
-    """Knows the task's key, and which tokens were used."""
+    """Verifies tokens with the task's key.
+
+    Args:
+        task_id: the task whose stream the tokens open.
+        key: the task's stream key, 32 bytes.
+        sockets: the Unix socket of the x11vnc for each role.
+    """
 
     def __init__(self, task_id: str, key: bytes, sockets: Mapping[Role, str]) -> None:
         super().__init__(sockets[Role.VIEW])
         self._task_id = task_id
         self._key = key
         self._sockets = sockets
-        self.used = UsedTokens()
 
-    def lookup(self, token: str) -> tuple[str, str] | None:
-        """Return websockify's question's answer: where this token leads; None for nowhere."""
+    def lookup(self, token: str) -> Target | None:
+        """Map a token to its target; None when it is invalid or expired (websockify's interface).
+
+        Whether the token was used before is checked at admission, which uses it up.
+        """
         try:
-            grant = self.check(token)
+            grant = verify(token, self._key, self._task_id)
         except InvalidToken:
             return None
-        return UNIX_SOCKET, self.display_socket(grant.role)
-
-    def check(self, token: str) -> Grant:
-        """Check a token without using it up.
-
-        Raises:
-            InvalidToken: it is bad, expired or used.
-        """
-        grant = verify(token, self._key, self._task_id)
-        if grant.jti in self.used:
-            raise InvalidToken("used")
-        return grant
-
-    def spend(self, grant: Grant) -> None:
-        """Use a token up.
-
-        Raises:
-            InvalidToken: somebody was faster.
-        """
-        if grant.jti in self.used:
-            raise InvalidToken("used")
-        self.used.add(grant.jti, grant.expires_at)
-
-    def display_socket(self, role: Role) -> str:
-        """The x11vnc that a role is connected to."""
-        return self._sockets[role]
+        target = Target((UNIX_SOCKET, self._sockets[grant.role]))
+        target.grant = grant
+        return target

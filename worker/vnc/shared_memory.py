@@ -1,4 +1,4 @@
-"""System V shared memory that x11vnc leaves: a killed x11vnc does not remove its segments.
+"""System V shared memory of x11vnc: a killed x11vnc does not remove its segments.
 
 They would outlive the session, 10 MB each time, until the host's limit of 4096 segments is reached.
 """
@@ -15,10 +15,10 @@ _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _IPC_RMID: Final = 0
 
 
-def let_go(creator_pid: int) -> None:
-    """Have each private segment that a process has made be gone when nobody uses it any more.
+def mark_for_removal(creator_pid: int) -> None:
+    """Have the kernel remove each private segment that a process has created, after its last use.
 
-    Those who use it now are not disturbed: Linux removes a segment with its last user (shmctl(2)).
+    Processes that use it now are not affected (shmctl(2), IPC_RMID).
     """
     try:
         header, *lines = _SEGMENTS.read_text().splitlines()
@@ -32,4 +32,4 @@ def let_go(creator_pid: int) -> None:
             and not segment["key"]
             and segment["cuid"] == os.geteuid()
         ):
-            _LIBC.shmctl(segment["shmid"], _IPC_RMID, None)  # fails when it is gone: all the better
+            _LIBC.shmctl(segment["shmid"], _IPC_RMID, None)  # fails when it is gone already

@@ -1,14 +1,27 @@
-"""x11vnc: reads the display and speaks RFB on a Unix socket; it has no TCP port at all."""
+"""x11vnc: reads the display and serves RFB on a Unix socket; it has no TCP port.
+
+One class owns the process's whole life: its command line, readiness, priming, idle suspend and end.
+
+Priming: without any client x11vnc looks for new ones five times a second, and for half a second
+after its first one it does not detect changes. So the first viewer would wait, and then see no
+change for half a second. A priming client connects as soon as x11vnc is ready, and stays.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import signal
 import socket
 import time
 from typing import TYPE_CHECKING, Final
 
 from worker.errors import StartFailed
+from worker.process.program import Program
 from worker.rfb.client_filter import PROTOCOL_VERSION
+from worker.vnc import shared_memory
+from worker.vnc.idle_suspend import IdleSuspend
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,17 +30,174 @@ if TYPE_CHECKING:
 READY_TIMEOUT_S: Final = 10.0
 _POLL_S: Final = 0.005
 _SCREEN_POLL_MS: Final = 5
-_UPDATE_DELAY_MS: Final = 0  # 1 already costs a whole further turn of its loop
-_NOT_ASKED: Final = ("-noxrandr", "-noxinerama", "-nofbpm", "-noxrecord")
+_UPDATE_DELAY_MS: Final = 0  # 1 costs a whole further turn of its loop
 
-# What the priming client says and hears (RFC 6143, section 7.1).
+# The priming client's handshake (RFC 6143, section 7.1).
 _SECURITY_TYPES_BYTES: Final = 2
 _SECURITY_NONE: Final = b"\x01"
 _SECURITY_RESULT_BYTES: Final = 4
 _SHARED: Final = b"\x01"
 _SERVER_INIT_BYTES: Final = 24  # without the name, whose length is its last field
 _LENGTH_BYTES: Final = 4
-_ANY_BYTES: Final = 65536
+_READ_BYTES: Final = 65536
+
+
+class X11vnc:
+    """One x11vnc. Used inside a running event loop.
+
+    Attributes:
+        name: the program's name in supervisord, events and metrics.
+        unix_socket: where it listens.
+        up: whether it accepts connections.
+        reported: is set when it has sent its priming client anything, such as copied text.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        unix_socket: Path,
+        control: bool = False,
+        on_change: Callable[[bool], None] = lambda _up: None,
+    ) -> None:
+        """Describe an x11vnc that is not started yet.
+
+        Args:
+            name: see above.
+            unix_socket: see above.
+            control: whether its clients may type, point, paste, and receive copied text. It is not
+                suspended while idle then: it runs only while it is needed.
+            on_change: called with `up` when that has changed.
+        """
+        self.name = name
+        self.unix_socket = unix_socket
+        self.up = False
+        self.reported = asyncio.Event()
+        self._control = control
+        self._on_change = on_change
+        self._idle = IdleSuspend()
+        self._timer: asyncio.TimerHandle | None = None
+        self._priming: asyncio.Task[None] | None = None
+        self._process = -1  # a pidfd: a process id could be another process's by now
+        self._suspended = False
+
+    def program(self, display: str, authority: Path) -> Program:
+        """The program for supervisord.
+
+        Args:
+            display: for example `:7`.
+            authority: the display's cookie file.
+        """
+        return Program(
+            name=self.name,
+            command=command(display, authority, self.unix_socket, control=self._control),
+            restart=not self._control,
+            stop_signal="KILL",  # it can deadlock in its TERM handler, and has nothing to save
+            ready=self._ready,
+            on_up=self._on_up,
+            on_down=self._on_down,
+        )
+
+    async def acquire(self, viewer: int) -> bool:
+        """Resume it for a viewer; returns when the viewer may connect, False if it is not up.
+
+        Args:
+            viewer: a number; the same for `release`.
+        """
+        if not self.up:
+            return False
+        wait_s = self._idle.acquire(viewer, time.monotonic())
+        self._apply()
+        if wait_s:
+            await asyncio.sleep(wait_s)
+        return self.up
+
+    def release(self, viewer: int) -> None:
+        """The viewer has disconnected, or will not connect."""
+        self._idle.release(viewer, time.monotonic())
+        self._apply()
+
+    def release_all(self) -> None:
+        """Every viewer has disconnected, since the stream server has ended."""
+        self._idle.release_all(time.monotonic())
+        self._apply()
+
+    async def _ready(self) -> None:
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while not accepts(self.unix_socket):
+            if time.monotonic() > deadline:
+                raise StartFailed(self.name, f"it did not listen on {self.unix_socket} in time")
+            await asyncio.sleep(_POLL_S)
+
+    # -- start and end of its process
+
+    def _on_up(self, pid: int) -> None:
+        with contextlib.suppress(OSError):  # it has just ended: _on_down follows
+            self._process = os.pidfd_open(pid)
+        self.up, self._suspended = True, False
+        self._idle.started(time.monotonic())
+        self._priming = asyncio.ensure_future(self._prime(pid))
+        self._apply()
+        self._on_change(True)
+
+    def _on_down(self, pid: int) -> None:
+        was_up, self.up = self.up, False
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._priming is not None:
+            self._priming.cancel()
+        if self._process >= 0:
+            os.close(self._process)
+            self._process = -1
+        shared_memory.mark_for_removal(pid)
+        if was_up:
+            self._on_change(False)
+
+    async def _prime(self, pid: int) -> None:
+        with contextlib.suppress(OSError, EOFError):  # x11vnc has ended; the next one is primed
+            reader, writer = await asyncio.open_unix_connection(str(self.unix_socket))
+            try:
+                await _handshake(reader, writer)
+                # While it lives: after the worker's own death nothing could do it.
+                shared_memory.mark_for_removal(pid)
+                self._idle.primed(time.monotonic())
+                self._apply()
+                while await reader.read(_READ_BYTES):  # it requests nothing, so little arrives
+                    self.reported.set()
+            finally:
+                writer.close()
+
+    # -- idle suspend
+
+    def _apply(self) -> None:
+        """Send the signal that is due, and set the timer for the next one."""
+        if self._control or not self.up:
+            return
+        now = time.monotonic()
+        change_at = self._idle.tick(now)
+        if self._idle.suspended != self._suspended:
+            self._suspended = self._idle.suspended
+            self._send(signal.SIGSTOP if self._suspended else signal.SIGCONT)
+        if self._timer is not None:
+            self._timer.cancel()
+        if change_at is not None:
+            delay_s = max(0.0, change_at - now)
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self._apply)
+
+    def _send(self, signal_number: signal.Signals) -> None:
+        if self._process >= 0:
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(self._process, signal_number)
+
+
+async def _handshake(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(PROTOCOL_VERSION)
+    await reader.readexactly(len(PROTOCOL_VERSION) + _SECURITY_TYPES_BYTES)
+    writer.write(_SECURITY_NONE)
+    await reader.readexactly(_SECURITY_RESULT_BYTES)
+    writer.write(_SHARED)
+    init = await reader.readexactly(_SERVER_INIT_BYTES)
+    await reader.readexactly(int.from_bytes(init[-_LENGTH_BYTES:], "big"))
 
 
 def command(
@@ -39,44 +209,32 @@ def command(
         display: for example `:7`.
         authority: the display's cookie file.
         unix_socket: where it listens.
-        control: whether its clients may type, point, paste, and hear what is copied.
+        control: whether its clients may type, point, paste, and receive copied text.
     """
-    # What is copied is the clipboard's text; what is merely selected stays where it is.
+    # Copied text is the clipboard's; text that is only selected is not shared.
     role = ["-noprimary"] if control else ["-viewonly", "-nosel"]
     return [
-        # It would take no clipboard text in its first seconds, while a login window might go.
+        # It refuses clipboard text in its first seconds otherwise, in case of a login window.
         *(("env", "X11VNC_AVOID_WINDOWS=never") if control else ()),
         "x11vnc",
         *("-display", display),
         *("-auth", str(authority)),
-        # Both ports 0 and no -localhost: else it listens on [::]:5900, or refuses its own socket.
+        # Both ports 0 and no -localhost: otherwise it listens on [::]:5900, or refuses clients of
+        # its own Unix socket.
         *("-rfbport", "0", "-rfbportv6", "0", "-unixsock", str(unix_socket)),
         *role,
-        *("-shared", "-forever", "-nopw"),  # who may connect is the stream server's business
+        *("-shared", "-forever", "-nopw"),  # the stream server decides who may connect
         *("-norc", "-nocmds", "-noremote"),  # no ~/.x11vncrc, no commands, no remote control
-        # Its own line speed measurement freezes the first viewer for seconds.
+        # Its own measurement of the link's speed freezes the first viewer for seconds.
         *("-speeds", "lan"),
         *("-wait", str(_SCREEN_POLL_MS), "-defer", str(_UPDATE_DELAY_MS)),
         *("-nodpms", "-nobell"),
-        # Questions that it asks the X server over and over: the screen's size never changes.
-        *_NOT_ASKED,
+        # Repeated requests to the X server that are not needed: the screen's size never changes.
+        *("-noxrandr", "-noxinerama", "-nofbpm", "-noxrecord"),
         # On a still picture it would nap, and show the next change up to a second late.
         *("-nonap", "-sb", "0"),
         "-quiet",
     ]
-
-
-async def ready(unix_socket: Path, *, timeout_s: float = READY_TIMEOUT_S) -> None:
-    """Wait until it accepts connections.
-
-    Raises:
-        StartFailed: it did not in time.
-    """
-    deadline = time.monotonic() + timeout_s
-    while not accepts(unix_socket):
-        if time.monotonic() > deadline:
-            raise StartFailed("x11vnc", f"it did not listen on {unix_socket} in time")
-        await asyncio.sleep(_POLL_S)
 
 
 def accepts(unix_socket: Path) -> bool:
@@ -87,38 +245,3 @@ def accepts(unix_socket: Path) -> bool:
         except (ConnectionRefusedError, FileNotFoundError):
             return False
         return True
-
-
-async def prime(
-    unix_socket: Path,
-    *,
-    welcomed: Callable[[], None] = lambda: None,
-    heard: Callable[[], None] = lambda: None,
-) -> None:
-    """Be a client that only sits there, from x11vnc's start to its end.
-
-    Without any client x11vnc looks for new ones five times a second, and for half a second after
-    each new one it does not start to watch the display for damage, if it is not watching already.
-    So the first viewer would wait, and then see nothing for half a second.
-
-    Args:
-        unix_socket: where x11vnc listens.
-        welcomed: called when x11vnc has let it in, and so has begun to watch the display.
-        heard: called whenever it says something on its own, as it does about copied text.
-    """
-    reader, writer = await asyncio.open_unix_connection(str(unix_socket))
-    try:
-        writer.write(PROTOCOL_VERSION)
-        await reader.readexactly(len(PROTOCOL_VERSION) + _SECURITY_TYPES_BYTES)
-        writer.write(_SECURITY_NONE)
-        await reader.readexactly(_SECURITY_RESULT_BYTES)
-        writer.write(_SHARED)
-        init = await reader.readexactly(_SERVER_INIT_BYTES)
-        await reader.readexactly(int.from_bytes(init[-_LENGTH_BYTES:], "big"))
-        welcomed()
-        while await reader.read(_ANY_BYTES):  # it asks for nothing, and so gets little
-            heard()
-    except (OSError, EOFError):
-        return  # x11vnc is gone; the next one is primed anew
-    finally:
-        writer.close()

@@ -1,4 +1,4 @@
-"""Signals to processes that are not there."""
+"""Signals to processes that do not exist."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ import signal
 from worker.process.children import exited, send_signal
 
 
-def test_zero_is_nobody():
-    """Process 0, which kill(2) takes for the caller's whole group, is never signalled."""
-    send_signal(0, signal.SIGTERM)
+def test_process_zero_is_never_signalled() -> None:
+    send_signal(0, signal.SIGTERM)  # kill(2) takes 0 for the caller's whole group
 
 
-async def test_a_process_that_never_was_has_ended():
-    """Waiting for the end of process 0, or of one that is gone, returns at once."""
+async def test_a_process_that_does_not_exist_has_exited() -> None:
     await exited(0)
     await exited(2**22 - 1)

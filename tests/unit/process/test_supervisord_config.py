@@ -1,29 +1,28 @@
-"""supervisord's config: words reach a program as they are."""
+"""supervisord's config: arguments reach a program unchanged."""
 
 from __future__ import annotations
 
 import configparser
 import shlex
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.process.supervisord_config import Program, quote, write_config
+from worker.process.program import Program
+from worker.process.supervisord_config import quote, write_config
 
 words = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), max_size=20)
 
 
 @given(words)
-def test_quoting(word):
-    """Supervisord splits a command as shlex does, and gets the word back."""
-    assert shlex.split(quote(word)) == [word]
+def test_a_quoted_word_is_split_into_the_same_word(word: str) -> None:
+    assert shlex.split(quote(word)) == [word]  # supervisord splits commands with shlex
 
 
-def test_comment_signs_and_percents(tmp_path):
-    """A `;`, `#` or `%` in a path is no comment and no expansion."""
+def test_comment_and_expansion_characters_are_escaped(tmp_path: Path) -> None:
     word = "/home/me/100% #1 ; project/python"
-    program = Program(name="p", command=[word], restart=True)
-    write_config(tmp_path, [program])
+    write_config(tmp_path, [Program(name="p", command=[word], restart=True)])
     parser = configparser.RawConfigParser(inline_comment_prefixes=(";", "#"), strict=False)
     parser.read(tmp_path / "supervisord.conf")
     command = parser["program:p"]["command"].replace("%%", "%")

@@ -1,4 +1,4 @@
-"""The numbers of a stream server, as Prometheus reads them."""
+"""The metrics of a stream server, as Prometheus parses them."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import os
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from worker.stream.metrics.counters import FIRST_FRAME_BUCKETS_S, Counts, Facts, SessionFacts
+from worker.stream.messages import Facts
+from worker.stream.metrics.counters import FIRST_FRAME_BUCKETS_S, Counters
 from worker.stream.metrics.exposition import Exposition
 
 
 def samples(counts, *, viewers=None, sent_bytes=0, facts=None):
     """Every sample of an exposition, by name and labels."""
     text = Exposition(
-        lambda: counts.numbers(
+        lambda: counts.snapshot(
             state="running",
             viewers=viewers or {},
             sent_bytes=sent_bytes,
-            facts=facts or Facts(),
+            facts=facts or Facts(stages_ms={}, restarts={}, pids={}),
         )
     ).text()
     return {
@@ -27,9 +28,8 @@ def samples(counts, *, viewers=None, sent_bytes=0, facts=None):
     }
 
 
-def test_counts():
-    """What happened is what is shown."""
-    counts = Counts()
+def test_counters_are_exposed_by_label():
+    counts = Counters()
     counts.admitted("view")
     counts.admitted("view")
     counts.refused(401)
@@ -45,9 +45,8 @@ def test_counts():
     assert found["worker_task_state", "ending"] == 0
 
 
-def test_first_frames():
-    """The histogram's buckets add up, and hold what lies on their bounds."""
-    counts = Counts()
+def test_the_first_frame_histogram_is_cumulative_and_includes_upper_bounds():
+    counts = Counters()
     for waited_s in (0.01, 0.02, 1000):
         counts.first_frame(waited_s)
     found = samples(counts)
@@ -59,36 +58,21 @@ def test_first_frames():
     assert found[f"{name}_sum",] == 1000.03
 
 
-def test_codes_that_viewers_make_up():
-    """A viewer that leaves with a code of its own makes no time series of it."""
-    counts = Counts()
+def test_unknown_close_codes_share_one_time_series():
+    counts = Counters()
     for code in range(3000, 3100):
         counts.closed(code)
     found = {key: value for key, value in samples(counts).items() if "closed" in key[0]}
     assert found == {("worker_viewers_closed_total", "other"): 100}
 
 
-def test_programs():
-    """A program's memory and processor time are read now; one that is gone is left out."""
+def test_memory_and_cpu_of_running_programs_are_exposed():
     facts = Facts(
         stages_ms={"xvfb": 250}, restarts={"x11vnc": 2}, pids={"worker": os.getpid(), "gone": 2**22}
     )
-    found = samples(Counts(), facts=facts)
+    found = samples(Counters(), facts=facts)
     assert found["worker_program_resident_memory_bytes", "worker"] > 1_000_000
     assert found["worker_program_cpu_seconds_total", "worker"] > 0
     assert found["worker_stage_seconds", "xvfb"] == 0.25
     assert found["worker_program_restarts_total", "x11vnc"] == 2
     assert not [key for key in found if "gone" in key]
-
-
-def test_session_is_asked_once():
-    """Many who want to know within a second cost the session one answer."""
-    asked = []
-
-    def ask():
-        asked.append(1)
-        facts.arrived({"kind": "facts", "stages_ms": {}, "restarts": {}, "pids": {"worker": 7}})
-
-    facts = SessionFacts(ask)
-    assert [facts.get().pids for _ in range(10)] == [{"worker": 7}] * 10
-    assert len(asked) == 1

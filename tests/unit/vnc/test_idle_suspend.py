@@ -1,111 +1,142 @@
-"""When x11vnc sleeps; a child that does nothing stands for it."""
+"""When x11vnc is suspended, with a clock that the tests advance."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
+from hypothesis import given
+from hypothesis import strategies as st
 
-import pytest
-from worker_run import eventually, is_stopped
+from worker.vnc.idle_suspend import (
+    BLIND_MARGIN_S,
+    BLIND_S,
+    RESUMED_S,
+    SETTLE_S,
+    SUSPENDED_S,
+    WAIT_MAX_S,
+    IdleSuspend,
+)
 
-from worker.vnc import idle_suspend
-from worker.vnc.idle_suspend import IdleSuspend
-
-
-@pytest.fixture
-def child():
-    """A process that waits."""
-    with subprocess.Popen(["/bin/sleep", "600"]) as process:
-        yield process
-        process.kill()
+START = 1000.0
 
 
-def test_it_is_awake_at_first(child):
-    """Nothing is due before it has settled."""
-    dozing = IdleSuspend()
-    dozing.use(child.pid)
-    assert dozing.tick() > idle_suspend.MOMENT_S
-    assert not is_stopped(child.pid)
+def started() -> IdleSuspend:
+    idle = IdleSuspend()
+    idle.started(START)
+    return idle
 
 
-def test_it_sleeps_and_gets_its_moments(child, monkeypatch):
-    """Stopped, woken for a moment, stopped again; awake when somebody comes."""
-    monkeypatch.setattr(idle_suspend, "SETTLE_S", 0)
-    monkeypatch.setattr(idle_suspend, "SLEEP_S", 0)
-    dozing = IdleSuspend()
-    dozing.use(child.pid)
-    for _ in range(2):
-        eventually(lambda: dozing.tick() == 0)  # its sleep is over at once
-        eventually(lambda: is_stopped(child.pid))
-        assert 0 < dozing.tick() < 2 * idle_suspend.MOMENT_S
-        eventually(lambda: not is_stopped(child.pid))
-    eventually(lambda: dozing.tick() == 0)
-    eventually(lambda: is_stopped(child.pid))
-    dozing.wake()
-    eventually(lambda: not is_stopped(child.pid))
+def test_it_is_not_suspended_before_it_has_settled() -> None:
+    idle = started()
+    assert idle.tick(START) == START + SETTLE_S
+    assert not idle.suspended
 
 
-def test_it_sleeps_while_it_sees_nothing(child):
-    """Stopped at once, and then awake for longer than a moment."""
-    dozing = IdleSuspend()
-    dozing.use(child.pid)
-    dozing.skip_blind()
-    dozing.tick()
-    eventually(lambda: is_stopped(child.pid))
-    eventually(lambda: dozing.tick() > idle_suspend.BLIND_S)
-    eventually(lambda: not is_stopped(child.pid))
+def test_it_is_suspended_and_resumed_for_a_moment_in_turns() -> None:
+    idle = started()
+    now = START + SETTLE_S
+    for _ in range(3):
+        assert idle.tick(now) == now + SUSPENDED_S
+        assert idle.suspended
+        now += SUSPENDED_S
+        assert idle.tick(now) == now + RESUMED_S
+        assert not idle.suspended
+        now += RESUMED_S
 
 
-def test_its_blind_time_may_be_over_already(child, monkeypatch):
-    """It is not stopped when it could watch by now."""
-    monkeypatch.setattr(idle_suspend, "BLIND_S", 0)
-    dozing = IdleSuspend()
-    dozing.use(child.pid)
-    dozing.skip_blind()
-    assert dozing.tick() > idle_suspend.MOMENT_S
-    assert not is_stopped(child.pid)
+def test_a_viewer_resumes_it_and_keeps_it_running() -> None:
+    idle = started()
+    idle.tick(START + SETTLE_S)
+    assert idle.suspended
+    assert idle.acquire(1, START + 60) == 0
+    assert not idle.suspended
+    assert idle.tick(START + 3600) is None
+    assert not idle.suspended
 
 
-def test_who_comes_while_it_sees_nothing_wakes_it(child):
-    """And it is not stopped again before it has settled."""
-    dozing = IdleSuspend()
-    dozing.use(child.pid)
-    dozing.skip_blind()
-    assert dozing.tick() > idle_suspend.MOMENT_S
-    eventually(lambda: is_stopped(child.pid))
-    dozing.wake()
-    assert dozing.tick() > idle_suspend.MOMENT_S
-    eventually(lambda: not is_stopped(child.pid))
+def test_it_settles_again_after_the_last_viewer() -> None:
+    idle = started()
+    idle.acquire(1, START)
+    idle.acquire(2, START)
+    idle.release(1, START + 5)
+    assert idle.tick(START + 50) is None
+    idle.release(2, START + 60)
+    assert idle.tick(START + 60) == START + 60 + SETTLE_S
 
 
-def test_a_viewer_waits_for_the_end_of_it_only(child, monkeypatch):
-    """At first it is let through, which begins it anew; then it waits for its end."""
-    dozing = IdleSuspend()
-    dozing.use(child.pid)
-    assert dozing.wait_s() == 0  # nobody is its first client yet
-    monkeypatch.setattr(idle_suspend, "WAIT_MAX_S", 0)
-    dozing.skip_blind()
-    assert dozing.wait_s() == 0
-    monkeypatch.setattr(idle_suspend, "WAIT_MAX_S", 60)
-    assert 0 < dozing.wait_s() < 2 * idle_suspend.BLIND_S
-    eventually(lambda: dozing.wait_s() == 0)
-    assert dozing.wait_s() == 0
+def test_it_settles_after_the_stream_server_has_ended() -> None:
+    idle = started()
+    idle.acquire(1, START)
+    idle.release_all(START + 10)
+    idle.tick(START + 10 + SETTLE_S)
+    assert idle.suspended
 
 
-def test_a_stopped_one_is_woken_when_it_is_taken_over(child):
-    """Its forerunner may have been killed."""
-    os.kill(child.pid, signal.SIGSTOP)
-    eventually(lambda: is_stopped(child.pid))
-    IdleSuspend().use(child.pid)
-    eventually(lambda: not is_stopped(child.pid))
+def test_it_is_suspended_while_it_detects_no_changes() -> None:
+    idle = started()
+    idle.primed(START)
+    assert idle.tick(START) == START + BLIND_S
+    assert idle.suspended
+    assert idle.tick(START + BLIND_S) == START + BLIND_S + SETTLE_S
+    assert not idle.suspended
 
 
-def test_one_that_is_gone_costs_nothing():
-    """No process: nothing to do, and nothing breaks."""
-    dozing = IdleSuspend()
-    assert dozing.tick() is None
-    dozing.use(0)
-    dozing.skip_blind()
-    dozing.wake()
-    assert dozing.tick() is None
+def test_a_viewer_is_passed_on_at_once_when_that_time_has_just_begun() -> None:
+    idle = started()
+    idle.primed(START)
+    idle.tick(START)
+    assert idle.acquire(1, START + 0.1) == 0
+    assert not idle.suspended
+    assert idle.acquire(2, START + 0.1 + BLIND_S) > 0  # the first viewer began it anew
+
+
+def test_a_viewer_waits_for_the_end_of_that_time_when_it_is_near() -> None:
+    idle = started()
+    idle.primed(START)
+    late = START + BLIND_S - 0.1
+    assert abs(idle.acquire(1, late) - (0.1 + BLIND_MARGIN_S)) < 1e-6
+    assert idle.acquire(2, START + BLIND_S + BLIND_MARGIN_S) == 0
+
+
+def test_a_restarted_x11vnc_begins_anew() -> None:
+    idle = started()
+    idle.primed(START)
+    idle.started(START + 0.1)
+    assert idle.acquire(1, START + 0.2) == 0
+    assert not idle.suspended
+
+
+actions = st.lists(
+    st.tuples(
+        st.sampled_from(["tick", "acquire", "release", "release_all", "primed", "started"]),
+        st.integers(0, 2),
+        st.floats(0, 3),
+    ),
+    max_size=60,
+)
+
+
+@given(actions)
+def test_it_is_never_suspended_while_a_viewer_is_connected(
+    steps: list[tuple[str, int, float]],
+) -> None:
+    idle, now = started(), START
+    viewers: set[int] = set()
+    for action, viewer, elapsed_s in steps:
+        now += elapsed_s
+        match action:
+            case "acquire":
+                assert 0 <= idle.acquire(viewer, now) <= WAIT_MAX_S
+                viewers.add(viewer)
+            case "release":
+                idle.release(viewer, now)
+                viewers.discard(viewer)
+            case "release_all":
+                idle.release_all(now)
+                viewers.clear()
+            case "primed":
+                idle.primed(now)
+            case "started":
+                idle.started(now)
+        change_at = idle.tick(now)
+        assert (change_at is None) == bool(viewers)
+        assert not (viewers and idle.suspended)
+        assert change_at is None or change_at - now <= SETTLE_S

@@ -1,4 +1,4 @@
-"""The numbers of a stream server as Prometheus text; imported when they are first asked for."""
+"""The metrics of a stream server as Prometheus text; imported on the first request for them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
-from worker.stream.messages import State
-from worker.stream.metrics.counters import FIRST_FRAME_BUCKETS_S, Facts, Numbers
+from worker.stream.messages import Facts, State
+from worker.stream.metrics.counters import FIRST_FRAME_BUCKETS_S, Snapshot
 from worker.stream.tokens import Role
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
 MEDIA_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
-# A viewer names the code that it leaves with: what it makes up must not become a time series.
+# A viewer chooses the code that it closes with; unknown codes must not create time series.
 _KNOWN_CODES: Final = frozenset(range(1000, 1016))
 _OTHER: Final = "other"
 _MS: Final = 1000
@@ -29,90 +29,90 @@ _MS: Final = 1000
 class Exposition:
     """The registry of one server, which holds one collector."""
 
-    def __init__(self, numbers: Callable[[], Numbers]) -> None:
+    def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(_NumbersCollector(numbers))
+        self._registry.register(_SnapshotCollector(snapshot))
 
     def text(self) -> bytes:
-        """Collect the numbers now; Prometheus' text format 0.0.4."""
+        """The current values in Prometheus' text format 0.0.4."""
         return generate_latest(self._registry)
 
 
-class _NumbersCollector(Collector):
-    def __init__(self, numbers: Callable[[], Numbers]) -> None:
-        self._numbers = numbers
+class _SnapshotCollector(Collector):
+    def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
+        self._snapshot = snapshot
 
     def describe(self) -> Iterable[Metric]:
-        return ()  # else the registry would collect once at registration
+        return ()  # otherwise the registry collects once at registration
 
     def collect(self) -> Iterator[Metric]:
-        numbers = self._numbers()
-        yield from _stream(numbers)
-        yield _first_frames(numbers)
-        yield from _session(numbers)
-        yield from _programs(numbers.facts)
+        snapshot = self._snapshot()
+        yield from _stream(snapshot)
+        yield _first_frames(snapshot)
+        yield from _session(snapshot)
+        yield from _programs(snapshot.facts)
 
 
-def _stream(numbers: Numbers) -> Iterator[Metric]:
+def _stream(snapshot: Snapshot) -> Iterator[Metric]:
     roles = [str(role) for role in Role]
     yield _gauge(
         "worker_viewers",
         "Viewers connected now.",
         "role",
-        {role: numbers.viewers.get(role, 0) for role in roles},
+        {role: snapshot.viewers.get(role, 0) for role in roles},
     )
     yield _counter(
         "worker_viewers_admitted",
-        "Viewers let in so far.",
+        "Viewers admitted so far.",
         "role",
-        {role: numbers.admitted.get(role, 0) for role in roles},
+        {role: snapshot.admitted.get(role, 0) for role in roles},
     )
     closes: dict[str, int] = {}
-    for code, count in numbers.closes.items():
+    for code, count in snapshot.closes.items():
         label = str(code) if code in _KNOWN_CODES else _OTHER
         closes[label] = closes.get(label, 0) + count
     yield _counter(
         "worker_viewers_closed", "Streams ended so far, by WebSocket close code.", "code", closes
     )
-    refusals = {str(status): count for status, count in numbers.refusals.items()}
+    refusals = {str(status): count for status, count in snapshot.refusals.items()}
     yield _counter("worker_refusals", "Requests refused, by HTTP status.", "status", refusals)
     sent = CounterMetricFamily("worker_sent_bytes", "Bytes sent to viewers.")
-    sent.add_metric([], numbers.sent_bytes)
+    sent.add_metric([], snapshot.sent_bytes)
     yield sent
 
 
-def _first_frames(numbers: Numbers) -> Metric:
+def _first_frames(snapshot: Snapshot) -> Metric:
     buckets, total = [], 0
     bounds = [*map(str, FIRST_FRAME_BUCKETS_S), "+Inf"]
-    for bound, count in zip(bounds, numbers.first_frames, strict=True):
+    for bound, count in zip(bounds, snapshot.first_frames, strict=True):
         total += count
         buckets.append((bound, total))
     histogram = HistogramMetricFamily(
         "worker_first_frame_seconds",
         "From a viewer's TCP connection to its first frame's first bytes.",
     )
-    histogram.add_metric([], buckets, numbers.first_frames_sum_s)
+    histogram.add_metric([], buckets, snapshot.first_frames_sum_s)
     return histogram
 
 
-def _session(numbers: Numbers) -> Iterator[Metric]:
+def _session(snapshot: Snapshot) -> Iterator[Metric]:
     yield _gauge(
         "worker_task_state",
-        "1 for what the task is doing now.",
+        "1 for the current state of the task.",
         "state",
-        {str(state): int(str(state) == numbers.state) for state in State},
+        {str(state): int(str(state) == snapshot.state) for state in State},
     )
     yield _gauge(
         "worker_stage_seconds",
         "When each stage was over, since the worker's start.",
         "stage",
-        {stage: ms / _MS for stage, ms in numbers.facts.stages_ms.items()},
+        {stage: ms / _MS for stage, ms in snapshot.facts.stages_ms.items()},
     )
     yield _counter(
         "worker_program_restarts",
         "How often each program of the display stack was restarted.",
         "program",
-        numbers.facts.restarts,
+        snapshot.facts.restarts,
     )
 
 
@@ -125,7 +125,7 @@ def _programs(facts: Facts) -> Iterator[Metric]:
                 resident_bytes[program] = process.memory_info().rss
                 times = process.cpu_times()
         except psutil.Error:
-            continue  # it died since; the session has not said so yet
+            continue  # it has ended; the session has not reported it yet
         cpu_s[program] = times.user + times.system
     yield _gauge(
         "worker_program_resident_memory_bytes",
