@@ -207,7 +207,7 @@ class Viewer:
         h = self.height - y if h is None else h
         self.raw(struct.pack(">B?HHHH", 3, incremental, x, y, w, h))
 
-    def key(self, keysym: int, down: bool) -> None:  # noqa: FBT001
+    def key(self, keysym: int, down: bool) -> None:
         """Press or release a key."""
         self.raw(struct.pack(">B?xxI", 4, down, keysym))
 
@@ -297,7 +297,7 @@ class Viewer:
         self._resize(width, height)
         lap("init")
 
-    def _why(self, deadline: float, known: bool) -> str:  # noqa: FBT001
+    def _why(self, deadline: float, known: bool) -> str:
         if known:
             return ""
         size = int.from_bytes(self._read(4, deadline), "big")

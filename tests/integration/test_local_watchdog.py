@@ -83,7 +83,7 @@ def machine(display_programs):
 
 async def until(condition):
     async with asyncio.timeout(PATIENCE_S):
-        while not (value := await condition()):  # noqa: ASYNC110 - it is in other processes
+        while not (value := await condition()):
             await asyncio.sleep(0.01)
     return value
 

@@ -1,1 +1,1 @@
-"""The display: the X server and the window manager on it."""
+"""The display: the X server and its window manager."""

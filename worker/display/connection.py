@@ -1,4 +1,4 @@
-"""A connection to the X server, by python-xlib."""
+"""A connection to the X server, through python-xlib."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-# python-xlib finds the cookie by the process's XAUTHORITY alone.
+# python-xlib finds the cookie by the process's XAUTHORITY only.
 _ENVIRONMENT: Final = threading.Lock()
 
 
 class Failed(Exception):
-    """The X server does not answer, or hung up."""
+    """The X server does not answer, or has closed the connection."""
 
 
 @contextlib.contextmanager
@@ -31,7 +31,7 @@ def connect(display: str, authority: Path) -> Iterator[Any]:
         authority: the file with its cookie.
 
     Raises:
-        Failed: there is no such display, or it hung up.
+        Failed: there is no such display, or it has closed the connection.
     """
     try:
         with _ENVIRONMENT:

@@ -1,4 +1,4 @@
-"""The window manager: makes every window fill the screen exactly.
+"""The window manager: makes every window fill the screen.
 
 Without one, Chromium's window is 1919×1079 with a black edge; matchbox without title bars makes
 it 1920×1080.
@@ -23,7 +23,7 @@ _SLICE_S: Final = 0.05
 
 
 def command(display: str) -> list[str]:
-    """The command line; the cookie comes by XAUTHORITY."""
+    """The command line; the cookie is passed in XAUTHORITY."""
     return ["matchbox-window-manager", "-display", display, "-use_titlebar", "no"]
 
 
@@ -31,7 +31,7 @@ def ready(display: str, authority: Path, *, timeout_s: float = READY_TIMEOUT_S) 
     """Wait until a window manager has announced itself (EWMH, _NET_SUPPORTING_WM_CHECK).
 
     Raises:
-        StartFailed: it did not in time, or the display is gone.
+        StartFailed: it did not in time, or the display does not answer.
     """
     deadline = time.monotonic() + timeout_s
     try:
@@ -46,4 +46,6 @@ def ready(display: str, authority: Path, *, timeout_s: float = READY_TIMEOUT_S) 
                 while server.pending_events():
                     server.next_event()
     except connection.Failed as error:
-        raise StartFailed("window_manager", f"display {display} is gone: {error}") from error
+        raise StartFailed(
+            "window_manager", f"display {display} does not answer: {error}"
+        ) from error

@@ -1,7 +1,7 @@
-"""Xvfb: the X server, one screen of a fixed size, reachable with its cookie only.
+"""Xvfb: the X server, with one screen of a fixed size; its clients need its cookie.
 
-`-displayfd` makes the server pick a free display number itself, so that many workers can start
-at once, and report it when it is ready. In that mode it makes no lock file, so a stale
+With `-displayfd` the server chooses a free display number itself, so that many workers can start
+at once, and reports it when it is ready. In that mode it creates no lock file, so a stale
 `/tmp/.X*-lock` of a dead server cannot stop it.
 """
 
@@ -31,23 +31,23 @@ _FAMILY_WILD: Final = 65535
 
 
 def command(authority: Path) -> list[str]:
-    """The command line; the display number comes on stdout."""
+    """The command line; the display number is written to stdout."""
     return [
         "Xvfb",
         *("-displayfd", "1"),
         *("-screen", "0", f"{WIDTH_PX}x{HEIGHT_PX}x{DEPTH_BITS}"),
         *("-auth", str(authority)),
         *("-nolisten", "tcp"),
-        # Software OpenGL costs it 100 ms and 25 MB; Chromium brings its own for WebGL.
+        # Software OpenGL costs 100 ms and 25 MB; Chromium has its own for WebGL.
         *("-extension", "GLX"),
-        "-noreset",  # else the server starts afresh whenever its last client leaves
+        "-noreset",  # otherwise the server resets when its last client disconnects
     ]
 
 
 def write_authority(path: Path) -> None:
-    """Make a random cookie for the server and its clients (Xsecurity(7), Xau(3)).
+    """Create a random cookie for the server and its clients (Xsecurity(7), Xau(3)).
 
-    Two entries, since libXau takes the wild one and python-xlib only looks for the host's own.
+    Two entries, since libXau uses the wildcard and python-xlib only the one for this host.
     """
     cookie = secrets.token_bytes(_COOKIE_BYTES)
     name = b"MIT-MAGIC-COOKIE-1"
@@ -62,14 +62,14 @@ def write_authority(path: Path) -> None:
 
 
 def check(display: str, authority: Path) -> None:
-    """See that the display answers and has the one screen that it must have.
+    """Check that the display answers and has one screen of the fixed size.
 
     Args:
         display: for example `:7`.
         authority: the file with its cookie.
 
     Raises:
-        StartFailed: it does not answer, or its screen is another.
+        StartFailed: it does not answer, or its screen has another size.
     """
     from worker.display import connection  # noqa: PLC0415 - not needed to launch
 
@@ -80,16 +80,16 @@ def check(display: str, authority: Path) -> None:
     except connection.Failed as error:
         raise StartFailed("xvfb", f"display {display} does not answer: {error}") from error
     if found != (WIDTH_PX, HEIGHT_PX, DEPTH_BITS):
-        raise StartFailed("xvfb", f"its screen is {found}")
+        raise StartFailed("xvfb", f"its screen is {found}, not {(WIDTH_PX, HEIGHT_PX, DEPTH_BITS)}")
 
 
 def remove_socket(display: str) -> None:
-    """Remove the socket of a server that was killed; a live server's is never touched.
+    """Remove the socket of a server that was killed; that of a running server is never removed.
 
-    Whoever holds the abstract socket of a display number owns the number: holding it here while
-    the file is removed keeps a server that starts at this moment away from it.
+    A server owns a display number by binding its abstract socket. Binding it here while the file
+    is removed prevents a server that starts at this moment from using the number.
     """
-    path = f"/tmp/.X11-unix/X{display.removeprefix(':')}"  # noqa: S108 - the X server's own place
+    path = f"/tmp/.X11-unix/X{display.removeprefix(':')}"  # noqa: S108 - the X server's own directory
     with _holding(f"\0{path}") as held:
         if held and not _alive(path):
             with contextlib.suppress(FileNotFoundError):

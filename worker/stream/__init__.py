@@ -1,1 +1,1 @@
-"""The stream: what a viewer connects to."""
+"""The stream server: what a viewer connects to."""

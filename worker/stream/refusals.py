@@ -1,4 +1,4 @@
-"""Refusals: the HTTP answers of the stream other than what was asked for."""
+"""Refusals: HTTP error answers of the stream server, and the parsing of URLs for them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DISPLAY_RESTARTING: Final = "The display server is restarting"
 
 
 class Refusal(Exception):
-    """What a request gets instead; `detail` is the body's."""
+    """An HTTP error answer; `detail` is in its JSON body."""
 
     def __init__(
         self, status: HTTPStatus, detail: str, headers: Mapping[str, str] | None = None
@@ -29,7 +29,7 @@ class Refusal(Exception):
 
 
 def parts(url: str) -> SplitResult:
-    """The parts of a URL that a stranger sent.
+    """The parts of an untrusted URL.
 
     Raises:
         Refusal: 400.
@@ -41,7 +41,7 @@ def parts(url: str) -> SplitResult:
 
 
 def query_fields(url: str) -> dict[str, list[str]]:
-    """The fields of such a URL's query.
+    """The query fields of an untrusted URL.
 
     Raises:
         Refusal: 400.

@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 REQUEST_THREADS_MAX: Final = 128
 GOODBYE_S: Final = 2.0  # for the viewers' closing handshakes
 _LAST_ANSWERS_S: Final = 1.0
-_TICK_S: Final = 1.0
 _CLOSING_TICK_S: Final = 0.01
 
 
@@ -87,10 +86,11 @@ class StreamServer:
             self._acceptor.close("409 Conflict", NOT_RUNNING)
         self._finish_requests()
 
-    def _poll_timeout_s(self) -> float:
-        tick_s = _TICK_S if self._quit_by is None else _CLOSING_TICK_S
-        expires_s = self._acceptor.expire()
-        return tick_s if expires_s is None else min(tick_s, expires_s)
+    def _poll_timeout_s(self) -> float | None:
+        """Until the next deadline; None: until a descriptor is ready."""
+        closing_s = None if self._quit_by is None else _CLOSING_TICK_S
+        timeouts = [each for each in (closing_s, self._acceptor.expire()) if each is not None]
+        return min(timeouts, default=None)
 
     def _done(self) -> bool:
         if self._quit_by is None:

@@ -1,7 +1,7 @@
-"""Tokens: who may open a task's stream, and in which role.
+"""Stream tokens: each opens one task's stream once, in one role.
 
 A token is a JWT (RFC 7519) signed with HS256 and the task's own key, which is derived from the
-fleet's master secret; so the API can mint for every task and a worker only for its own.
+master secret; so the API can make tokens for every task, and a worker only for its own.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class Role(StrEnum):
 
 
 class InvalidToken(Exception):
-    """The token does not open this stream. `str()` never holds any of it."""
+    """The token does not open this stream. `str()` contains no part of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """What a good token says."""
+    """The content of a valid token; `expires_at` is in seconds since 1970."""
 
     role: Role
     jti: str
@@ -51,25 +51,25 @@ def derive_key(master: bytes, task_id: str) -> bytes:
 
 
 def random_key() -> bytes:
-    """A key that nobody else knows."""
+    """A random key, 32 bytes."""
     return secrets.token_bytes(KEY_BYTES)
 
 
 def prepare() -> None:
-    """Load PyJWT now: whoever serves many should not let the first of them wait 40 ms for it."""
+    """Import PyJWT now, which takes 40 ms, instead of in the first request."""
     import jwt  # noqa: F401, PLC0415 - for `mint` and `verify`
 
 
 def mint(key: bytes, task_id: str, role: Role = Role.VIEW, *, ttl_s: float = TTL_S) -> str:
-    """Make a token.
+    """Create a token.
 
     Args:
         key: the task's key, 32 bytes.
         task_id: the task whose stream it opens.
         role: what its viewer may do.
-        ttl_s: it can be used to connect for so long, once.
+        ttl_s: how long it can be used to connect.
     """
-    import jwt  # noqa: PLC0415 - 40 ms that `worker run`, which only derives keys, need not pay
+    import jwt  # noqa: PLC0415 - 40 ms; `worker run` only derives keys
 
     now = time.time()
     claims = {
@@ -84,7 +84,7 @@ def mint(key: bytes, task_id: str, role: Role = Role.VIEW, *, ttl_s: float = TTL
 
 
 def verify(token: str, key: bytes, task_id: str) -> Grant:
-    """Check a token's signature and claims; whether its `jti` was used is the caller's to know.
+    """Check a token's signature and claims; the caller checks whether its `jti` was used.
 
     Raises:
         InvalidToken: it is not a token for this task and this moment.
@@ -116,11 +116,11 @@ def verify(token: str, key: bytes, task_id: str) -> Grant:
 
 
 def stream_url(base_url: str, task_id: str, token: str) -> str:
-    """The URL that goes straight into noVNC.
+    """The URL for noVNC's `RFB`.
 
     Args:
         base_url: `wss://stream.example.com` or `ws://127.0.0.1:6080`.
         task_id: the task.
-        token: one that `mint` made.
+        token: made by `mint`.
     """
     return f"{base_url.rstrip('/')}/tasks/{task_id}/websockify?token={token}"

@@ -1,4 +1,4 @@
-"""The noVNC page for local debugging: its files, and who may see it."""
+"""The noVNC page for local debugging: its files, and which requests are served."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ _OWN_REQUESTS: Final = frozenset({"same-origin", "none"})
 
 
 def check_host(headers: Message) -> None:
-    """Serve only requests that name this machine by a loopback name (DNS rebinding).
+    """Serve only requests whose Host is a loopback name (DNS rebinding).
 
-    The pages that the task visits run on the same machine, and any name can be made to point here.
+    The pages that the task visits run on the same machine, and any name can resolve to it.
 
     Raises:
         Refusal: 403.
     """
     if parts(f"//{headers.get('Host', '')}").hostname not in _LOOPBACK_NAMES:
-        raise Refusal(HTTPStatus.FORBIDDEN, "the debug page is served to loopback names only")
+        raise Refusal(HTTPStatus.FORBIDDEN, "the debug page is served for loopback names only")
 
 
 def check_same_origin(headers: Message) -> None:
-    """Answer only the debug page itself and tools that are no browser.
+    """Answer only the debug page itself, and clients that are no browsers.
 
     Raises:
         Refusal: 403.
     """
     if headers.get("Sec-Fetch-Site", "none") not in _OWN_REQUESTS:
-        raise Refusal(HTTPStatus.FORBIDDEN, "only the debug page itself may ask")
+        raise Refusal(HTTPStatus.FORBIDDEN, "only the debug page itself may request this")
     origin = headers.get("Origin")
     if origin is not None and parts(origin).netloc != headers.get("Host"):
-        raise Refusal(HTTPStatus.FORBIDDEN, "only the debug page itself may ask")
+        raise Refusal(HTTPStatus.FORBIDDEN, "only the debug page itself may request this")
 
 
 def find(path: str, novnc_dir: str) -> page_files.File | None:
-    """The file behind a URL path; None when there is none.
+    """The file at a URL path; None when there is none.
 
     Args:
         path: `/`, `/page/…` or `/novnc/…`.

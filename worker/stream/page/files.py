@@ -1,4 +1,4 @@
-"""The files of a page: the one behind a URL path, and the headers that it goes out with."""
+"""The files of the debug page and the dashboard: look-up by URL path, and their HTTP headers."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 LIVE_VIEW_DIR: Final = Path(__file__).parent
-"""The live view, and what the debug page and the dashboard share of their looks.
+"""The live view, and the styles that the debug page and the dashboard share.
 
-An `index.html` has `panel.html`, the picture and the card above it, where it says `<!-- panel -->`.
+In an `index.html`, `<!-- panel -->` is replaced by `panel.html`: the picture and the card above it.
 """
 
 HEADERS: Final = {
@@ -26,7 +26,7 @@ HEADERS: Final = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
         "connect-src 'self' ws: wss:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'; "
-        # Text can become markup nowhere, not even by mistake.
+        # No script can turn text into markup.
         "require-trusted-types-for 'script'"
     ),
     "Referrer-Policy": "no-referrer",
@@ -49,7 +49,7 @@ class File:
 
 
 def headers(file: File) -> Mapping[str, str]:
-    """HEADERS, which let the scripts that stand in the file itself run, and no other inline one."""
+    """HEADERS, with a policy that allows only the inline scripts of this file."""
     hashes = [hashlib.sha256(script).digest() for script in _INLINE_SCRIPT.findall(file.content)]
     allowed = [_SCRIPTS, *(f"'sha256-{base64.b64encode(each).decode()}'" for each in hashes)]
     name = "Content-Security-Policy"
@@ -57,7 +57,7 @@ def headers(file: File) -> Mapping[str, str]:
 
 
 def find(path: str, roots: Mapping[str, Path]) -> File | None:
-    """The file behind a URL path; None when there is none.
+    """The file at a URL path; None when there is none.
 
     Args:
         path: `/`, or `/<root>/<file>`, percent-encoded or not.
