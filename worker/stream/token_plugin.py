@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from websockify.token_plugins import BasePlugin
-
+import worker.stream.websocket  # noqa: F401 - it keeps numpy out of websockify's imports
 from worker.stream.tokens import Grant, InvalidToken, Role, verify
+
+from websockify.token_plugins import BasePlugin  # isort: skip
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
