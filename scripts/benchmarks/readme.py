@@ -1,4 +1,4 @@
-"""What the README shows: the table between its marks, and the picture of the stages."""
+"""Writes this folder's README: the table between its markers, and the picture of the stages."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from benchmarks.line import Line
     from benchmarks.plan import Plan
 
-ROOT = Path(__file__).resolve().parents[2]
-README = ROOT / "README.md"
-PICTURE = ROOT / "worker/examples/stages.svg"
+FOLDER = Path(__file__).resolve().parent
+README = FOLDER / "README.md"
+PICTURE = FOLDER / "stages.svg"
 HEAD = (
     "| | what | worker | against | compared | aim | |",
     "|---|---|---|---|---|---|---|",
@@ -29,7 +29,7 @@ def table(lines: list[Line], plan: Plan, machine: str) -> str:
 
 
 def write(text: str, stages_ms: dict[str, int]) -> None:
-    """Put the table between the README's marks and draw the picture."""
+    """Replace the table between the markers and draw the picture."""
     before = README.read_text()
     after, count = re.subn(
         r"(<!-- bench -->\n).*?(<!-- /bench -->)",
@@ -38,7 +38,7 @@ def write(text: str, stages_ms: dict[str, int]) -> None:
         flags=re.DOTALL,
     )
     if count != 1:
-        raise SystemExit("bench: the README has no <!-- bench --> … <!-- /bench --> marks")
+        raise SystemExit(f"bench: {README} has no <!-- bench --> … <!-- /bench --> markers")
     README.write_text(after)
     if stages_ms:
         PICTURE.write_text(stages_picture.draw(stages_ms))

@@ -1,23 +1,16 @@
-"""The README's commands work when they are pasted."""
+"""The commands of the READMEs that need Docker work when they are pasted."""
 
 from __future__ import annotations
 
 import os
 import re
 import subprocess
-from pathlib import Path
 
 import pytest
 from container_run import docker
 from needed import need
+from readmes import ROOT, block
 from test_compose import program
-
-ROOT = Path(__file__).parents[2]
-BLOCKS = re.findall(
-    r"<!-- run: (\w+) -->\n```sh\n(.*?)```\n<!-- /run -->",
-    (ROOT / "README.md").read_text(),
-    re.DOTALL,
-)
 
 
 def run(script, image):
@@ -37,16 +30,21 @@ def run(script, image):
     return done.stdout
 
 
-def test_blocks():
-    """There is one block for a container and one for Compose."""
-    assert [name for name, _ in BLOCKS] == ["container", "compose"]
+@pytest.mark.timeout(300)
+def test_docker(image):
+    """The container of README.md is cancelled, and its exit code is printed."""
+    try:
+        said = run(block("docker"), image)
+    finally:
+        docker("rm", "--force", "a-task", check=False)
+    assert said.splitlines()[-1] == "143"
 
 
 @pytest.mark.timeout(300)
 def test_container(image):
-    """Two tasks succeed, the third is stopped, and the doctor says what it thinks."""
+    """Two tasks succeed, the third is stopped, and the doctor reports."""
     try:
-        said = run(dict(BLOCKS)["container"], image)
+        said = run(block("container"), image)
     finally:
         docker("rm", "--force", "a-task", check=False)
         docker("volume", "rm", "worker-artifacts", "more-artifacts", check=False)
@@ -60,7 +58,7 @@ def test_container(image):
 def test_compose(image, gateway_image):
     """The task runs behind the gateway and its stream has a URL."""
     need("openssl", mend="apt-get install openssl")
-    script = dict(BLOCKS)["compose"].replace("docker compose", " ".join(program()))
+    script = block("compose").replace("docker compose", " ".join(program()))
     try:
         said = run(script, image)
     finally:

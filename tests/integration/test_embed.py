@@ -1,4 +1,4 @@
-"""The README's live view, pasted into a page of another origin."""
+"""The live view of worker/api/README.md, pasted into a page of another origin."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import functools
 import http.server
 import re
 import threading
-from pathlib import Path
 
 import pytest
 from browser import BLUE, PATIENCE_MS, Sockets, chromium, wait_for_pixel
+from readmes import ROOT
 
-README = Path(__file__).parents[2] / "README.md"
+README = ROOT / "worker/api/README.md"
 
 
 class Pages(http.server.BaseHTTPRequestHandler):

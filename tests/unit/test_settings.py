@@ -1,20 +1,18 @@
-"""Settings: read once, checked, and the README's table is made of them."""
+"""Settings: read once, checked, and the tables of the READMEs are made of them."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
+import readmes
 
 from worker import settings
 from worker.errors import SettingError
 
-README = Path(__file__).parents[2] / "README.md"
 
-
-def test_readme_has_the_table():
-    """The README's table is the one that the fields' descriptions give."""
-    assert settings.table() in README.read_text()
+def test_readmes_have_every_setting():
+    """Each row that the fields' descriptions give is in a README."""
+    shown = "".join(file.read_text() for file in readmes.FILES).splitlines()
+    assert [row for row in settings.table().splitlines() if row not in shown] == []
 
 
 def test_options_outrank_variables(monkeypatch):
