@@ -2,6 +2,6 @@
 
 
 async def run(page, inputs):
-    """The title of a page."""
+    """Return the title of a page."""
     await page.goto(inputs["url"])
     return {"title": await page.title()}
