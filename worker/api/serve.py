@@ -103,7 +103,7 @@ def _services(settings: Settings, secret: bytes, runner: Runner) -> Services:
 
 def _runner(settings: Settings, stream_key: StreamKey) -> Runner:
     """The chosen one; the others' libraries are not even imported."""
-    module = importlib.import_module(f"worker.api.runners.{settings.runner}")
+    module = importlib.import_module(f"worker.api.runners.{settings.runner}.runner")
     made: Runner = module.make(settings, stream_key)
     return made
 
