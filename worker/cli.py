@@ -1,4 +1,4 @@
-"""The commands, and the only place that maps errors to exit codes."""
+"""The command line; the only place that maps errors to exit codes."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from worker.session.plan import Plan
-    from worker.settings import Settings
+    from worker.settings.run import RunSettings
 
 _RUN_OPTIONS = (
-    ("--task-id", "ID", "the task's id (default: a new UUID)"),
-    ("--timeout-s", "S", "fail with 124 when the task runs longer (default: 3600)"),
-    ("--host", "HOST", "the address that the stream listens on (default: 127.0.0.1)"),
-    ("--port", "PORT", "the stream's port; 0 picks a free one (default: 6080)"),
-    ("--artifacts-dir", "DIR", "where result.json and task.log go (default: artifacts/<task id>)"),
-    ("--hold-s", "S", "keep display and stream up for so long after the task (default: 0)"),
+    ("--task-id", "ID", "id of the task (default: a new UUID)"),
+    ("--timeout-s", "S", "time limit; a task that exceeds it fails with 124 (default: 3600)"),
+    ("--host", "HOST", "address that the stream listens on (default: 127.0.0.1)"),
+    ("--port", "PORT", "port of the stream; 0 selects a free port (default: 6080)"),
+    ("--artifacts-dir", "DIR", "folder of result.json and task.log (default: artifacts/<task id>)"),
+    ("--hold-s", "S", "display and stream stay up this long after the task (default: 0)"),
 )
 
 
@@ -39,14 +39,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _EarlySignals:
-    """Remembers a signal that comes before there is an event loop to take it."""
+    """Records the first SIGTERM or SIGINT that arrives before the event loop runs."""
 
     def __init__(self) -> None:
         self.first: int | None = None
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._remember)
+            signal.signal(number, self._record)
 
-    def _remember(self, number: int, _frame: object) -> None:
+    def _record(self, number: int, _frame: object) -> None:
         self.first = self.first or number
 
 
@@ -63,7 +63,7 @@ def _dispatch(argv: list[str], signals: _EarlySignals) -> int:
         parser.print_help(sys.stderr)
         return EXIT_USAGE
     if command is not None and arguments.command != "run":
-        raise SettingError("only `worker run` takes a command behind `--`")
+        raise SettingError("only `worker run` accepts a command after `--`")
     if arguments.command == "run":
         return _run(arguments, command, signals)
     if arguments.command == "serve":
@@ -91,7 +91,8 @@ def _parser() -> _Parser:
         usage="worker run [options] TARGET [--input NAME=VALUE]...\n"
         "       worker run [options] -- COMMAND [ARG]...",
         description="TARGET is path/file.py, path/file.py:function or package.module:function "
-        "(default function: run). It may take `page`, a Playwright Page, and `inputs`, a dict.",
+        "(default function: run). It may have the parameters `page`, a Playwright Page, and "
+        "`inputs`, a dict.",
         epilog="Each option is also a WORKER_ variable, for example WORKER_TIMEOUT_S.",
     )
     run.add_argument("target", nargs="?", metavar="TARGET", help="the function to run")
@@ -104,14 +105,16 @@ def _parser() -> _Parser:
     url = commands.add_parser(
         "stream-url",
         help="print a URL that opens a task's stream once",
-        description="With WORKER_STREAM_SECRET or WORKER_STREAM_KEY it is signed here; without, "
-        "the local worker in debug mode is asked.",
+        description="Signs the URL with WORKER_STREAM_SECRET or WORKER_STREAM_KEY. If neither is "
+        "set, requests it from the local worker, which must be in debug mode.",
     )
-    url.add_argument("--task-id", metavar="ID", help="the task (default: the local worker's)")
+    url.add_argument(
+        "--task-id", metavar="ID", help="id of the task (default: the local worker's task)"
+    )
     url.add_argument("--role", choices=("view", "control"), default="view")
     url.add_argument("--ttl-s", type=float, default=60.0, metavar="S", help="default: 60")
-    url.add_argument("--host", metavar="HOST", help="the stream's address")
-    url.add_argument("--port", metavar="PORT", help="the stream's port")
+    url.add_argument("--host", metavar="HOST", help="address of the stream")
+    url.add_argument("--port", metavar="PORT", help="port of the stream")
     _add_api_commands(commands)
     _add_doctor(commands)
     return parser
@@ -120,8 +123,8 @@ def _parser() -> _Parser:
 def _add_doctor(commands: argparse._SubParsersAction[_Parser]) -> None:
     commands.add_parser(
         "doctor",
-        help="say what is missing on this machine, and how to mend it",
-        description="Each line is `ok`, or says what to do. Exit code 1 if a task could not run.",
+        help="report what is missing on this machine and how to fix it",
+        description="Prints one line per check. Exit code 1 if a task cannot run.",
     )
 
 
@@ -131,28 +134,29 @@ def _add_api_commands(commands: argparse._SubParsersAction[_Parser]) -> None:
     serve.add_argument("--port", metavar="PORT", help="WORKER_API_PORT (default: 8000)")
     key = commands.add_parser(
         "api-key",
-        help="make a key for the API, list or revoke keys",
-        description="Without an option: print a new key of ACCOUNT. It is shown once; only its "
-        "hash is kept.",
+        help="create, list or revoke keys of the API",
+        description="Without an option: create a key of ACCOUNT and print it. It is shown once; "
+        "only its hash is kept.",
     )
-    key.add_argument("account", nargs="?", metavar="ACCOUNT", help="whom the key belongs to")
-    key.add_argument("--control", action="store_true", help="it may take over a task's browser")
+    key.add_argument("account", nargs="?", metavar="ACCOUNT", help="owner of the key")
+    key.add_argument("--control", action="store_true", help="the key may control a task's browser")
     other = key.add_mutually_exclusive_group()
     other.add_argument(
         "--revoke",
         nargs="?",
         const="",
         metavar="KEY",
-        help="forget the account's key that begins so, or all of its keys",
+        help="revoke the account's key that begins with KEY, or all of its keys",
     )
-    other.add_argument("--list", action="store_true", help="list the keys there are")
+    other.add_argument("--list", action="store_true", help="list the keys")
     other.add_argument(
-        "--callback-secret", action="store_true", help="print what signs the account's callbacks"
+        "--callback-secret",
+        action="store_true",
+        help="print the key that signs the account's callbacks",
     )
 
 
 def _options(arguments: argparse.Namespace, *names: str) -> dict[str, object]:
-    """The options that were given."""
     given = {name: getattr(arguments, name) for name in names}
     return {name: value for name, value in given.items() if value is not None}
 
@@ -161,32 +165,33 @@ def _options(arguments: argparse.Namespace, *names: str) -> dict[str, object]:
 
 
 def _run(arguments: argparse.Namespace, command: list[str] | None, signals: _EarlySignals) -> int:
-    import gc  # noqa: PLC0415 - `worker --help` need not wait for it
+    import gc  # noqa: PLC0415 - slow, not for `worker --help`
 
-    gc.disable()  # what is loaded now stays: looking for garbage in it costs a tenth of the time
-    from worker import settings  # noqa: PLC0415 - the same
+    gc.disable()  # loaded modules are no garbage; collections take a tenth of the start-up time
     from worker.session import preflight  # noqa: PLC0415 - the same
+    from worker.settings import load  # noqa: PLC0415 - the same
+    from worker.settings.run import RunSettings  # noqa: PLC0415 - the same
 
     names = [option.removeprefix("--").replace("-", "_") for option, _, _ in _RUN_OPTIONS]
     options = _options(arguments, *names)
     inputs = _inputs(arguments)
     if inputs:
         options["inputs"] = inputs
-    chosen = settings.load(options)
+    chosen = load(RunSettings, options)
     if arguments.input:
         merged = {**chosen.inputs, **dict(_pair(text) for text in arguments.input)}
         chosen = chosen.model_copy(update={"inputs": merged})
     if (arguments.target is None) == (command is None):
-        raise UsageError("give either a TARGET or a command behind `--`; see `worker run --help`")
+        raise UsageError("give either a TARGET or a command after `--`; see `worker run --help`")
     ready = preflight.make(chosen, arguments.target, command)
     return _live(ready, signals)
 
 
 def _live(ready: Plan, signals: _EarlySignals) -> NoReturn:
-    from worker.session import prelaunch  # noqa: PLC0415 - only for `run`, when all is checked
+    from worker.session import prelaunch  # noqa: PLC0415 - slow, only for a valid `run`
 
     prelaunched = prelaunch.prelaunch(ready)
-    # The rest loads while the started processes load what they need.
+    # These imports overlap with the start of the launched processes.
     import asyncio  # noqa: PLC0415
     import gc  # noqa: PLC0415
 
@@ -202,9 +207,9 @@ def _live(ready: Plan, signals: _EarlySignals) -> NoReturn:
         return ended.exit_code
 
     exit_code = asyncio.run(live())
-    # Nothing is left that would have to be finalized, which takes 60 ms.
+    # The interpreter's finalization would take 60 ms and has nothing left to do.
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):  # whoever read it is gone
+        with contextlib.suppress(OSError, ValueError):  # the reader has closed it
             stream.flush()
     os._exit(exit_code)
 
@@ -234,10 +239,10 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _serve(arguments: argparse.Namespace, signals: _EarlySignals) -> int:
-    from worker import settings  # noqa: PLC0415 - `worker --help` need not wait for it
+    from worker.settings import load_serve  # noqa: PLC0415 - slow, not for `worker --help`
 
     given = {"api_host": arguments.host, "api_port": arguments.port}
-    chosen = settings.load({name: value for name, value in given.items() if value is not None})
+    chosen = load_serve({name: value for name, value in given.items() if value is not None})
     try:
         from worker.api import serve  # noqa: PLC0415 - the extra may be absent
     except ModuleNotFoundError as error:
@@ -248,10 +253,11 @@ def _serve(arguments: argparse.Namespace, signals: _EarlySignals) -> int:
 
 
 def _api_key(arguments: argparse.Namespace) -> int:
-    from worker import settings  # noqa: PLC0415 - `worker --help` need not wait for it
-    from worker.api import accounts, master_secret  # noqa: PLC0415 - the same
+    from worker.api import accounts, master_secret  # noqa: PLC0415 - slow, not for `worker --help`
+    from worker.settings import load  # noqa: PLC0415 - the same
+    from worker.settings.serve import ServeSettings  # noqa: PLC0415 - the same
 
-    chosen = settings.load({})
+    chosen = load(ServeSettings, {})
     file = accounts.keys_file(chosen)
     if arguments.list:
         for key in accounts.listed(file):
@@ -260,7 +266,7 @@ def _api_key(arguments: argparse.Namespace) -> int:
                 print(f"{key.account}\t{key.prefix}…\t{role}\t{key.created_at}")
         return EXIT_SUCCESS
     if arguments.account is None:
-        raise SettingError("which ACCOUNT? see `worker api-key --help`")
+        raise SettingError("ACCOUNT is missing; see `worker api-key --help`")
     if arguments.revoke is not None:
         gone = accounts.revoke(file, arguments.account, arguments.revoke)
         if not gone:
@@ -278,11 +284,12 @@ def _api_key(arguments: argparse.Namespace) -> int:
 
 
 def _doctor() -> int:
-    from worker import settings  # noqa: PLC0415 - `worker --help` need not wait for it
-    from worker.doctor import report  # noqa: PLC0415 - the same
+    from worker.doctor import report  # noqa: PLC0415 - slow, not for `worker --help`
+    from worker.settings import load  # noqa: PLC0415 - the same
+    from worker.settings.run import RunSettings  # noqa: PLC0415 - the same
 
     findings = []
-    for finding in report.examine(settings.load({})):
+    for finding in report.examine(load(RunSettings, {})):
         print(finding, flush=True)
         findings.append(finding)
     return EXIT_SUCCESS if report.can_run(findings) else EXIT_RAISED
@@ -292,49 +299,52 @@ def _doctor() -> int:
 
 
 def _stream_url(arguments: argparse.Namespace) -> int:
-    from worker import settings  # noqa: PLC0415 - `worker --help` need not wait for it
-    from worker.session import preflight  # noqa: PLC0415 - `worker --help` need not wait for it
+    from worker.net import netloc  # noqa: PLC0415 - slow, not for `worker --help`
+    from worker.session import preflight  # noqa: PLC0415 - the same
+    from worker.settings import load  # noqa: PLC0415 - the same
+    from worker.settings.run import RunSettings  # noqa: PLC0415 - the same
     from worker.stream import tokens  # noqa: PLC0415 - the same
 
-    chosen = settings.load(_options(arguments, "task_id", "host", "port"))
+    chosen = load(RunSettings, _options(arguments, "task_id", "host", "port"))
     if not arguments.ttl_s > 0:
         raise SettingError("--ttl-s: must be more than 0")
     if chosen.stream_secret is None and chosen.stream_key is None:
-        print(_ask_local_worker(chosen, arguments.role))
+        print(_url_of_local_worker(chosen, arguments.role))
         return EXIT_SUCCESS
     if "task_id" not in chosen.model_fields_set:
-        raise SettingError("--task-id: which task's stream?")
+        raise SettingError("--task-id: must be set, to the task whose stream is wanted")
     key = preflight.stream_key(chosen)
     role = tokens.Role(arguments.role)
     token = tokens.mint(key, chosen.task_id, role, ttl_s=arguments.ttl_s)
-    base = chosen.stream_base_url or f"ws://{preflight.netloc(chosen)}"
+    base = chosen.stream_base_url or f"ws://{netloc(chosen.host, chosen.port)}"
     print(tokens.stream_url(base, chosen.task_id, token))
     return EXIT_SUCCESS
 
 
-def _ask_local_worker(chosen: Settings, role: str) -> str:
+def _url_of_local_worker(chosen: RunSettings, role: str) -> str:
     import json  # noqa: PLC0415 - only here
     import urllib.error  # noqa: PLC0415 - only here
     import urllib.request  # noqa: PLC0415 - only here
 
-    from worker.session import preflight  # noqa: PLC0415 - `worker --help` need not wait for it
+    from worker.net import netloc  # noqa: PLC0415 - slow, not for `worker --help`
 
-    address = f"http://{preflight.netloc(chosen)}/debug/stream-url?role={role}"
+    worker = netloc(chosen.host, chosen.port)
+    address = f"http://{worker}/debug/stream-url?role={role}"
     try:
         with urllib.request.urlopen(address, timeout=5) as answer:
             url = str(json.load(answer)["stream_url"])
     except urllib.error.HTTPError as error:
         raise SettingError(
-            f"the worker at {preflight.netloc(chosen)} gives no stream URL (HTTP {error.code}); "
-            "set WORKER_STREAM_SECRET or WORKER_STREAM_KEY for it and here"
+            f"the worker at {worker} returned no stream URL (HTTP {error.code}); set "
+            "WORKER_STREAM_SECRET or WORKER_STREAM_KEY for the worker and for this command"
         ) from error
     except (OSError, ValueError, KeyError) as error:
         raise SettingError(
-            f"no worker in debug mode answers at {preflight.netloc(chosen)}, and neither "
-            "WORKER_STREAM_SECRET nor WORKER_STREAM_KEY is set to sign a URL here"
+            f"no worker in debug mode answers at {worker}; start one, or set WORKER_STREAM_SECRET "
+            "or WORKER_STREAM_KEY to sign a URL without it"
         ) from error
     if "task_id" in chosen.model_fields_set and f"/tasks/{chosen.task_id}/" not in url:
-        raise SettingError(f"another task than {chosen.task_id} runs at {preflight.netloc(chosen)}")
+        raise SettingError(f"the worker at {worker} runs another task than {chosen.task_id}")
     return url
 
 

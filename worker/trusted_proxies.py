@@ -1,4 +1,4 @@
-"""A viewer's address: the peer's, or what trusted proxies say in X-Forwarded-For."""
+"""Determines a viewer's address from the peer and X-Forwarded-For headers."""
 
 from __future__ import annotations
 
@@ -16,36 +16,39 @@ HOPS_MAX: Final = 32
 
 
 class TrustedProxies:
-    """The networks whose word is taken."""
+    """The proxies whose X-Forwarded-For headers are trusted."""
 
     def __init__(self, networks: Sequence[str]) -> None:
-        """Trust these.
+        """Parse the proxies' addresses.
 
         Args:
             networks: addresses (`10.0.0.7`, `::1`) and networks (`10.0.0.0/8`).
 
         Raises:
-            ValueError: one is neither.
+            ValueError: an entry is neither.
         """
         self._networks: list[Network] = [ip_network(text, strict=False) for text in networks]
 
     def viewer(self, peer: str, forwarded: Sequence[str]) -> str:
         """The address of the viewer behind a peer.
 
-        Each proxy writes the address that it was connected from behind what it was told, so the
-        last one that is not a trusted proxy's is the viewer's. What stands before it, anybody can
-        have written.
+        Each proxy appends the address of its own peer to the header, so the last address that is
+        not a trusted proxy's is the viewer's. The addresses before it are not trustworthy: the
+        viewer may have sent them.
 
         Args:
             peer: the address of the TCP connection.
             forwarded: the values of the request's X-Forwarded-For headers, in order.
+
+        Returns:
+            the peer's address, if the peer is not a trusted proxy.
         """
         found = _address(peer)
         if found is None or not self._trusts(found):
             return peer if found is None else str(found)
         hops = [hop for value in forwarded for hop in value.split(",")][-HOPS_MAX:]
         for hop in reversed(hops):
-            # A zone (`fe80::1%…`) may be any text, and means nothing on another machine.
+            # A zone (`fe80::1%…`) may be any text, and is valid on the sender's machine only.
             before = None if "%" in hop else _address(hop.strip())
             if before is None:
                 break
@@ -59,7 +62,7 @@ class TrustedProxies:
 
 
 def _address(text: str) -> Address | None:
-    """Read `10.0.0.7`, `10.0.0.7:5050`, `::1` or `[::1]:5050`; IPv4 inside IPv6 is IPv4."""
+    """Parse `10.0.0.7`, `10.0.0.7:5050`, `::1` or `[::1]:5050`; an IPv4-mapped address is IPv4."""
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:

@@ -39,7 +39,7 @@ def test_a_key_is_printed_alone_listed_by_its_beginning_and_revoked(worker):
 @pytest.mark.parametrize(
     ("arguments", "env", "said"),
     [
-        (["api-key"], {}, "which ACCOUNT?"),
+        (["api-key"], {}, "ACCOUNT is missing"),
         (["api-key", "a b"], {}, "cannot name an account"),
         (["api-key", "alice", "--revoke"], {}, "alice has no such key"),
         (["serve", "--port", "x"], {}, "--port"),

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from worker import settings
 from worker.api.runners.docker import runner as docker_runner
 from worker.api.runners.protocol import RunnerUnavailable
 from worker.errors import SettingError
+from worker.settings import load
+from worker.settings.docker import DockerSettings
 
 
 class FakeEngine(http.server.ThreadingHTTPServer):
@@ -71,7 +72,7 @@ def engine(monkeypatch) -> Iterator[FakeEngine]:
 
 @pytest.fixture
 def runner(engine):
-    return docker_runner.make(settings.load({"runner": "docker"}, environ={}), lambda _: b"k" * 32)
+    return docker_runner.make(load(DockerSettings, {}, environ={}), lambda _: b"k" * 32)
 
 
 async def test_not_found(runner):
@@ -127,6 +128,6 @@ async def test_image_missing(engine, runner):
 async def test_no_engine(monkeypatch):
     """So is an engine that is not there."""
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
-    made = docker_runner.make(settings.load({"runner": "docker"}, environ={}), lambda _: b"")
+    made = docker_runner.make(load(DockerSettings, {}, environ={}), lambda _: b"")
     with pytest.raises(SettingError, match=r"no Docker engine answers at tcp://127\.0\.0\.1:9"):
         await made.open()

@@ -17,13 +17,14 @@ import pytest
 import yaml
 from fake_cluster import JOBS, NAMESPACE, SECRETS, FakeCluster, kubeconfig
 
-from worker import settings
 from worker.api.runners import container_worker
 from worker.api.runners.kubernetes import runner as kubernetes_runner
 from worker.api.runners.kubernetes.cluster import RULES
 from worker.api.runners.kubernetes.runner import KubernetesRunner
 from worker.api.runners.protocol import QueueFull, RunnerUnavailable, TaskRequest, TaskStatus
 from worker.errors import SettingError
+from worker.settings import load
+from worker.settings.kubernetes import KubernetesSettings
 from worker.stream import tokens
 
 MASTER = b"m" * 32
@@ -78,7 +79,7 @@ async def replica(cluster, tmp_path, monkeypatch) -> AsyncIterator[Replica]:
         monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, str(server.url).rstrip("/"))))
 
         async def new(**options: Any) -> KubernetesRunner:
-            chosen = settings.load({"runner": "kubernetes", **options}, environ={})
+            chosen = load(KubernetesSettings, options, environ={})
             made = kubernetes_runner.make(chosen, lambda task: tokens.derive_key(MASTER, task))
             await made.open()
             opened.push_async_callback(made.close)
@@ -538,7 +539,7 @@ async def test_no_cluster(tmp_path, monkeypatch):
     """Without a cluster the API does not start, and says what to do."""
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     made = kubernetes_runner.make(
-        settings.load({"runner": "kubernetes"}, environ={}), lambda _: b""
+        load(KubernetesSettings, {}, environ={}), lambda _: b""
     )
     with pytest.raises(SettingError, match="KUBECONFIG"):
         await made.open()
@@ -548,7 +549,7 @@ async def test_cluster_away_at_start(tmp_path, monkeypatch):
     """A cluster that does not answer at start is named in one line."""
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, "http://127.0.0.1:9")))
     made = kubernetes_runner.make(
-        settings.load({"runner": "kubernetes"}, environ={}), lambda _: b""
+        load(KubernetesSettings, {}, environ={}), lambda _: b""
     )
     with pytest.raises(SettingError, match=r"http://127\.0\.0\.1:9 does not answer"):
         await made.open()
@@ -567,7 +568,7 @@ def test_bad_template(tmp_path, text, why):
     """A template that is none is refused before anything starts."""
     file = tmp_path / "job.yaml"
     file.write_text(text)
-    chosen = settings.load({"runner": "kubernetes", "job_template": file}, environ={})
+    chosen = load(KubernetesSettings, {"job_template": file}, environ={})
     with pytest.raises(SettingError, match=why):
         kubernetes_runner.make(chosen, lambda _: b"")
 

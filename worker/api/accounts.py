@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from worker.settings import Settings
+    from worker.settings.serve import ServeSettings
 
 KEY_PREFIX: Final = "wk_"
 ACCOUNT_PATTERN: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
@@ -99,8 +99,8 @@ class Accounts:
         self._seen = seen
 
 
-def keys_file(settings: Settings) -> Path:
-    """Where the API's keys are."""
+def keys_file(settings: ServeSettings) -> Path:
+    """The file of the API keys, as an absolute path."""
     chosen = settings.api_keys_file or settings.state_dir / "api-keys.json"
     return chosen.expanduser().absolute()
 

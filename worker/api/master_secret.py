@@ -1,4 +1,4 @@
-"""The master secret: what stream keys and callback signatures are derived from."""
+"""The master secret, from which stream keys and callback signatures are derived."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from worker.errors import SettingError
-from worker.settings import SECRET_MIN_BYTES
+from worker.settings.shared import SECRET_MIN_BYTES
 
 if TYPE_CHECKING:
-    from worker.settings import Settings
+    from worker.settings.serve import ServeSettings
 
 _FILE: Final = "stream-secret"
 
 
-def read(settings: Settings) -> bytes:
-    """The one that was set, or one that is made once and kept in the state folder.
+def read(settings: ServeSettings) -> bytes:
+    """The configured secret, or one that is generated once and kept in the state folder.
 
     Raises:
-        SettingError: it must be set, or the state folder cannot be used.
+        SettingError: the runner requires a configured secret, or the state folder is unusable.
     """
     if settings.stream_secret is not None:
         return settings.stream_secret.get_secret_value().encode()
     if settings.runner == "kubernetes":
         raise SettingError(
-            "WORKER_STREAM_SECRET: set it to the same in every replica; make one with "
+            "WORKER_STREAM_SECRET: must be set, to the same value in every replica; make one with "
             "`openssl rand -hex 32`"
         )
     folder = settings.state_dir.expanduser().absolute()
@@ -41,7 +41,7 @@ def read(settings: Settings) -> bytes:
 
 
 def _kept(folder: Path) -> bytes:
-    """The folder's secret; of several processes that make one at once, one wins (link(2))."""
+    """The folder's secret; processes that generate it concurrently agree on one (link(2))."""
     file = folder / _FILE
     if not file.exists():
         descriptor, draft = tempfile.mkstemp(dir=folder, prefix=".secret-")  # 0600
@@ -57,10 +57,12 @@ def _kept(folder: Path) -> bytes:
             Path(draft).unlink()
     kept = file.read_bytes()
     if len(kept) < SECRET_MIN_BYTES:
-        raise SettingError(f"{file} holds no secret; remove it to have a new one made")
+        raise SettingError(
+            f"{file} contains no valid secret; remove the file to have one generated"
+        )
     return kept
 
 
 def callback_secret(master: bytes, account: str) -> str:
-    """What signs an account's callbacks: text that the account may know, and no other."""
+    """The key that signs an account's callbacks, as text; it may be given to that account."""
     return hmac.digest(master, f"callback:{account}".encode(), hashlib.sha256).hex()

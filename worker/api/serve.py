@@ -1,53 +1,61 @@
-"""`worker serve`: the API, from its settings to its end."""
+"""`worker serve`: runs the API until a signal stops it."""
 
 from __future__ import annotations
 
 import asyncio
 import importlib
 import os
-import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import uvicorn
 import uvloop
 
-from worker import examples
+from worker import examples, net
 from worker.api import app, master_secret
 from worker.api.accounts import Accounts, keys_file
 from worker.api.callbacks.sender import Sender
 from worker.api.dependencies import Services
 from worker.api.endpoints import Endpoints
-from worker.errors import PortInUse
 from worker.events import Events
+from worker.settings import unknown_variables
 from worker.stream import tokens
 
 if TYPE_CHECKING:
+    import socket
+
     from worker.api.runners.protocol import Runner, StreamKey
-    from worker.settings import Settings
+    from worker.settings.serve import ServeSettings
 
 _BACKLOG: Final = 1024
-_ACCEPTS_A_TURN: Final = 16
+_ACCEPTS_PER_ITERATION: Final = 16
 _STOP_LIMIT_S: Final = 5
 
 
-def run(settings: Settings) -> None:
-    """Serve until a signal asks for the end; `serve` on the fastest loop there is."""
+def run(settings: ServeSettings) -> None:
+    """Run `serve` on uvloop.
+
+    Raises:
+        UsageError: as for `serve`.
+    """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(settings))
 
 
-async def serve(settings: Settings) -> None:
-    """Serve until a signal asks for the end; the tasks run on.
+async def serve(settings: ServeSettings) -> None:
+    """Serve until SIGTERM or SIGINT; running tasks continue.
+
+    Args:
+        settings: those of the selected runner, from `worker.settings.load_serve`.
 
     Raises:
-        UsageError: something is set wrongly, or the port or the state folder is in use.
+        UsageError: a setting is invalid, or the port or the state folder is in use.
     """
     secret = master_secret.read(settings)
     runner = _runner(settings, lambda task_id: tokens.derive_key(secret, task_id))
     services = _services(settings, secret, runner)
     services.accounts.check()
-    listener = _listen(settings.api_host, settings.api_port)
+    listener = net.listen(settings.api_host, settings.api_port, backlog=_BACKLOG)
     events = Events(None)
     sender = Sender(
         runner=runner,
@@ -58,6 +66,8 @@ async def serve(settings: Settings) -> None:
     tokens.prepare()
     await runner.open()
     try:
+        for name in unknown_variables(type(settings), os.environ):
+            events.emit("setting.unknown", name=name)
         host, port = listener.getsockname()[:2]
         events.emit("api.started", host=host, port=port, runner=settings.runner)
         await _until_stopped(services, listener, sender)
@@ -75,9 +85,9 @@ async def _until_stopped(services: Services, listener: socket.socket, sender: Se
         server_header=False,
         timeout_graceful_shutdown=_STOP_LIMIT_S,
     )
-    # libuv (from 1.45 on) accepts one connection per listening descriptor and turn of the loop; so
-    # while many clients keep each turn busy, new ones would wait for as many turns as they are.
-    listeners = [listener, *(listener.dup() for _ in range(_ACCEPTS_A_TURN - 1))]
+    # libuv (from 1.45 on) accepts one connection per listening descriptor and loop iteration, so
+    # under load new connections would wait for many iterations.
+    listeners = [listener, *(listener.dup() for _ in range(_ACCEPTS_PER_ITERATION - 1))]
     sending = asyncio.ensure_future(sender.run())
     try:
         await uvicorn.Server(config).serve(listeners)
@@ -86,7 +96,7 @@ async def _until_stopped(services: Services, listener: socket.socket, sender: Se
         await asyncio.wait([sending])
 
 
-def _services(settings: Settings, secret: bytes, runner: Runner) -> Services:
+def _services(settings: ServeSettings, secret: bytes, runner: Runner) -> Services:
     folder = settings.endpoints_dir or Path(examples.__file__).parent
     return Services(
         runner=runner,
@@ -101,17 +111,8 @@ def _services(settings: Settings, secret: bytes, runner: Runner) -> Services:
     )
 
 
-def _runner(settings: Settings, stream_key: StreamKey) -> Runner:
-    """The chosen one; the others' libraries are not even imported."""
+def _runner(settings: ServeSettings, stream_key: StreamKey) -> Runner:
+    """The selected runner; the libraries of the others are not imported."""
     module = importlib.import_module(f"worker.api.runners.{settings.runner}.runner")
     made: Runner = module.make(settings, stream_key)
     return made
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-        raise PortInUse(host, port, why) from error

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import resource
 import select
-import socket
 import subprocess
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from worker import net
 from worker.display import xvfb
 from worker.doctor.finding import failure, ok, warning
-from worker.errors import StartFailed
+from worker.errors import PortInUse, SettingError, StartFailed
 from worker.task import browser, sandbox
 
 if TYPE_CHECKING:
@@ -173,11 +173,13 @@ def port(host: str, number: int) -> Iterator[Finding]:
         host: WORKER_HOST.
         number: WORKER_PORT.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        socket.create_server((host, number), family=family).close()
-    except OSError as error:
-        mend = f"{os.strerror(error.errno) if error.errno else error}; set WORKER_PORT, or 0"
-        yield failure(f"port {number} of {host} cannot be listened on", mend)
+        net.listen(host, number).close()
+    except SettingError as error:
+        yield failure(f"cannot listen on {host}", f"{error}; set WORKER_HOST")
+    except PortInUse as error:
+        yield failure(
+            f"cannot listen on {host} port {number}", f"{error.why}; set WORKER_PORT, or 0"
+        )
     else:
         yield ok(f"port {number} of {host} is free")

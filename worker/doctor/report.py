@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from worker.doctor.finding import Finding
-    from worker.settings import Settings
+    from worker.settings.run import RunSettings
 
 
-def examine(settings: Settings) -> Iterator[Finding]:
+def examine(settings: RunSettings) -> Iterator[Finding]:
     """Look at everything that a task needs."""
     artifacts = settings.artifacts_dir or Path("artifacts")
     yield ok(f"Python {platform.python_version()} ({sys.executable})")

@@ -1,4 +1,4 @@
-"""The order: all that a session needs to know, checked."""
+"""What a session needs, validated before it starts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
-    """Something about this machine that the user should hear, as an event."""
+    """A warning about the machine or the environment, to be reported as an event."""
 
     event: str
     fields: dict[str, Any]
@@ -23,13 +23,21 @@ class Notice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """All that a session needs, checked: nothing of it can be a user's mistake any more."""
+    """Validated input of a session: a later failure is not a usage error.
+
+    Attributes:
+        environ: the environment of every process that the session starts.
+        task_environ: variables that only the task gets in addition.
+        launch: options of Playwright's `launch`.
+        listener: the stream's TCP socket; it listens already.
+        novnc_dir: folder of noVNC; None if the debug page is not served.
+    """
 
     task_id: str
     target: Target
     inputs: dict[str, Any]
-    environ: dict[str, str]  # of everything that is started
-    task_environ: dict[str, str]  # and more of it, for the task alone
+    environ: dict[str, str]
+    task_environ: dict[str, str]
     launch: dict[str, Any]
     notices: tuple[Notice, ...]
     timeout_s: float

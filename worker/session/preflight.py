@@ -1,44 +1,44 @@
-"""The plan: settings, target and machine, all checked before any process is started."""
+"""Checks settings, target and machine before any process is started; the result is a Plan."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from worker import artifacts
-from worker.errors import PortInUse, ProgramMissing, SettingError
+from worker import artifacts, net
+from worker.errors import ProgramMissing, SettingError
 from worker.linux import hide_from_peers, scrub_environment
 from worker.session.plan import Notice, Plan
-from worker.settings import PREFIX, SECRET_NAMES, Settings
+from worker.settings import PREFIX, unknown_variables
+from worker.settings.run import RunSettings, secret_variables
 from worker.stream import tokens
 from worker.task import browser, sandbox, target
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-_PROGRAMS = ("Xvfb", "x11vnc", "matchbox-window-manager")
-_BACKLOG = 128
+_PROGRAMS: Final = ("Xvfb", "x11vnc", "matchbox-window-manager")
+_BACKLOG: Final = 128
 
 
-def make(settings: Settings, text: str | None, command: Sequence[str] | None) -> Plan:
-    """Check everything.
+def make(settings: RunSettings, text: str | None, command: Sequence[str] | None) -> Plan:
+    """Check everything, listen on the stream's port, and create the artifacts folder.
 
     Args:
-        settings: what the user set.
+        settings: the worker's settings.
         text: TARGET, or None.
         command: COMMAND, or None.
 
     Raises:
-        UsageError: one line that says what to change.
+        UsageError: what to change, in one line.
     """
     key = stream_key(settings)
     hide_from_peers()
-    for name in SECRET_NAMES:
-        scrub_environment(PREFIX + name.upper())
+    for name in secret_variables():
+        scrub_environment(name)
     chosen = target.function(text) if text is not None else target.command(command or ())
     for program in _PROGRAMS:
         if shutil.which(program) is None:
@@ -48,7 +48,7 @@ def make(settings: Settings, text: str | None, command: Sequence[str] | None) ->
     novnc_dir = settings.novnc_dir if settings.serves_debug_page else None
     if novnc_dir is not None and not (novnc_dir / "core/rfb.js").is_file():
         raise ProgramMissing("noVNC", f"no core/rfb.js in {novnc_dir}")
-    listener = _listen(settings.host, settings.port)
+    listener = net.listen(settings.host, settings.port, backlog=_BACKLOG)
     folder = settings.artifacts_dir or Path("artifacts") / settings.task_id
     try:
         kept = artifacts.prepare(folder)
@@ -69,7 +69,7 @@ def make(settings: Settings, text: str | None, command: Sequence[str] | None) ->
             f"{PREFIX}INPUTS": json.dumps(settings.inputs),
         },
         launch=launch,
-        notices=notices,
+        notices=(*_unknown(), *notices),
         timeout_s=settings.timeout_s,
         hold_s=settings.hold_s,
         artifacts=kept,
@@ -83,8 +83,13 @@ def make(settings: Settings, text: str | None, command: Sequence[str] | None) ->
     )
 
 
-def _launch(settings: Settings, chromium: Path) -> tuple[dict[str, Any], tuple[Notice, ...]]:
-    """How the browser is launched, and what of it is less than it should be."""
+def _unknown() -> Iterator[Notice]:
+    for name in unknown_variables(RunSettings, os.environ):
+        yield Notice(event="setting.unknown", fields={"name": name})
+
+
+def _launch(settings: RunSettings, chromium: Path) -> tuple[dict[str, Any], tuple[Notice, ...]]:
+    """Playwright's launch options, and notices of what they do without."""
     notices = []
     refusal = sandbox.refusal() if settings.chromium_sandbox != "off" else None
     sandboxed = browser.sandboxed(settings.chromium_sandbox, refusal)
@@ -96,40 +101,19 @@ def _launch(settings: Settings, chromium: Path) -> tuple[dict[str, Any], tuple[N
         fields = {
             "free_bytes": free_bytes,
             "wanted_bytes": browser.SHM_MIN_BYTES,
-            "why": "shared memory is small, so Chromium uses slower files in its place; "
-            "in Docker give the container --shm-size=1g",
+            "why": "shared memory is small, so Chromium uses slower files instead; "
+            "in Docker add --shm-size=1g",
         }
         notices.append(Notice(event="shm.avoided", fields=fields))
     options = browser.launch_options(str(chromium), sandbox=sandboxed, shm=shm)
     return options, tuple(notices)
 
 
-def stream_key(settings: Settings) -> bytes:
-    """The task's stream key: given, derived from the master secret, or random."""
+def stream_key(settings: RunSettings) -> bytes:
+    """The task's stream key: configured, derived from the master secret, or random."""
     if settings.stream_key is not None:
         return bytes.fromhex(settings.stream_key.get_secret_value())
     if settings.stream_secret is not None:
         master = settings.stream_secret.get_secret_value().encode()
         return tokens.derive_key(master, settings.task_id)
     return tokens.random_key()
-
-
-def netloc(settings: Settings) -> str:
-    """The stream's host and port as a URL has them."""
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"{host}:{settings.port}"
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        found = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
-        )
-    except (socket.gaierror, UnicodeError) as error:
-        raise SettingError(f"--host: {host!r} is no address of this machine: {error}") from error
-    family, _, _, _, address = found[0]
-    try:
-        return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
-    except OSError as error:
-        why = os.strerror(error.errno) if error.errno else str(error)
-        raise PortInUse(host, port, why) from error

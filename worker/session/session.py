@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from worker import artifacts, outcome
 from worker.errors import SessionError, StartFailed
 from worker.events import rfc3339
+from worker.net import netloc
 from worker.outcome import Outcome, TaskError
 from worker.process.children import Children, preload_sweep
 from worker.session import prelaunch
@@ -305,10 +306,9 @@ class _Session:
 
     def _address(self) -> dict[str, Any]:
         host, port = self.plan.listener.getsockname()[:2]
-        shown = f"[{host}]" if ":" in host else host
         address: dict[str, Any] = {"host": host, "port": port}
         if self.plan.novnc_dir is not None:
-            address["page"] = f"http://{shown}:{port}/"
+            address["page"] = f"http://{netloc(host, port)}/"
         return address
 
     # -- times

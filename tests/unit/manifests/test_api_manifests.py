@@ -9,7 +9,9 @@ import yaml
 
 from worker.api.runners import container_worker
 from worker.api.runners.kubernetes.cluster import RULES
-from worker.settings import Settings
+from worker.settings.kubernetes import KubernetesSettings
+from worker.settings.run import RunSettings
+from worker.settings.shared import variable
 from worker.task import target
 
 K8S = container_worker.SOURCE_TREE / "docker/k8s"
@@ -61,11 +63,14 @@ def test_hardened():
 
 
 def test_settings_exist():
-    """Every variable that a manifest sets is a setting."""
+    """Every variable that a manifest sets is a setting of the program that it starts."""
     job = yaml.safe_load((K8S / "task/job.yaml").read_bytes())
-    containers = [pod("api")["containers"][0], job["spec"]["template"]["spec"]["containers"][0]]
-    names = {each["name"] for container in containers for each in container["env"]}
-    assert names <= {f"WORKER_{name.upper()}" for name in Settings.model_fields}
+    for container, kind in (
+        (pod("api")["containers"][0], KubernetesSettings),
+        (job["spec"]["template"]["spec"]["containers"][0], RunSettings),
+    ):
+        names = {each["name"] for each in container["env"]}
+        assert names <= {variable(name) for name in kind.model_fields}
 
 
 def test_template_is_the_task_s():

@@ -12,7 +12,7 @@ import yaml
 from worker import outcome
 from worker.process import supervisord
 from worker.session import session
-from worker.settings import Settings
+from worker.settings.run import RunSettings
 from worker.task import process
 
 K8S = Path(__file__).parents[3] / "docker" / "k8s"
@@ -120,13 +120,13 @@ def test_deadline(job, pod, container):
 
 def test_variables(container):
     """Every variable is a setting."""
-    known = {f"WORKER_{name.upper()}" for name in Settings.model_fields}
+    known = {f"WORKER_{name.upper()}" for name in RunSettings.model_fields}
     assert {variable["name"] for variable in container["env"]} <= known
 
 
 def test_ports(container):
     """The port is the one that the worker listens on, for probes, Service and policy alike."""
-    port = Settings.model_fields["port"].default
+    port = RunSettings.model_fields["port"].default
     assert container["ports"] == [{"name": "stream", "containerPort": port}]
     assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "stream"}
     assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "stream"}

@@ -12,6 +12,7 @@ from worker.api import refusals
 from worker.api.dependencies import OwnTask, caller_of, parts_of
 from worker.api.models import StreamAnswer
 from worker.api.refusals import described
+from worker.net import netloc
 from worker.stream import tokens
 from worker.stream.tokens import Role
 
@@ -55,7 +56,6 @@ async def stream(
 def _reachable(address: str, asked_host: str | None) -> str:
     """A worker that listens on every address is reached by the name that the API was."""
     split = urlsplit(address)
-    if split.hostname not in _ANY_ADDRESS or not asked_host:
+    if split.hostname not in _ANY_ADDRESS or split.port is None or not asked_host:
         return address
-    host = f"[{asked_host}]" if ":" in asked_host else asked_host
-    return f"{split.scheme}://{host}:{split.port}"
+    return f"{split.scheme}://{netloc(asked_host, split.port)}"

@@ -1,4 +1,4 @@
-"""What a worker that runs in a container is told, whoever starts the container."""
+"""Command and environment of a worker in a container, the same for every container runner."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ ENDPOINTS_PATH: Final = "/endpoints"
 STREAM_PORT: Final = 6080
 SOURCE_TREE: Final = Path(worker.__file__).parent.parent
 """Where the files of `docker/` are, unless the settings name others."""
-_IMAGES_OWN: Final = frozenset({"WORKER_HOST", "WORKER_CHROMIUM", "WORKER_NOVNC_DIR"})
 
 
 def command(request: TaskRequest, *, mounted: bool) -> list[str]:
@@ -26,7 +25,8 @@ def command(request: TaskRequest, *, mounted: bool) -> list[str]:
 
     Args:
         request: the task.
-        mounted: whether the endpoints are in ENDPOINTS_PATH; else they are the image's examples.
+        mounted: whether the endpoints are mounted at ENDPOINTS_PATH; otherwise they are the
+            image's examples.
     """
     if mounted:
         return ["run", f"{ENDPOINTS_PATH}/{request.file.name}"]
@@ -34,12 +34,12 @@ def command(request: TaskRequest, *, mounted: bool) -> list[str]:
 
 
 def common(environ: Mapping[str, str]) -> dict[str, str]:
-    """What of the API's environment holds in every container too."""
-    return {name: value for name, value in passed_on(environ).items() if name not in _IMAGES_OWN}
+    """The part of the API's environment that every container gets."""
+    return passed_on(environ, same_machine=False)
 
 
 def own(request: TaskRequest) -> dict[str, str]:
-    """What is this task's alone, but for its stream key."""
+    """The variables of one task, except its stream key."""
     return {
         "WORKER_TASK_ID": request.task_id,
         "WORKER_TIMEOUT_S": f"{request.timeout_s:g}",

@@ -1,35 +1,22 @@
-"""What of the API's own settings its workers get too."""
+"""The settings in the API's environment that its workers get too."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from worker.settings import API_NAMES, PREFIX
+from worker.settings.run import variables_for_workers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_EACH_ITS_OWN: Final = frozenset(
-    {
-        "task_id",
-        "timeout_s",
-        "port",
-        "artifacts_dir",
-        "termination_log",
-        "inputs",
-        "stream_secret",
-        "stream_key",
-        "stream_base_url",
-        "debug_page",
-    }
-)
 
+def passed_on(environ: Mapping[str, str], *, same_machine: bool) -> dict[str, str]:
+    """The variables that every worker gets: not the API's own, and not those set for each task.
 
-def passed_on(environ: Mapping[str, str]) -> dict[str, str]:
-    """The `WORKER_` variables that hold for every worker: not the API's, not another for each."""
-    kept_back = {PREFIX + name.upper() for name in API_NAMES | _EACH_ITS_OWN}
-    return {
-        name: value
-        for name, value in environ.items()
-        if name.startswith(PREFIX) and name not in kept_back
-    }
+    Args:
+        environ: the API's environment.
+        same_machine: whether the workers are processes of the API's machine; containers do not
+            get paths and addresses of that machine.
+    """
+    names = variables_for_workers(same_machine=same_machine)
+    return {name: value for name, value in environ.items() if name in names}

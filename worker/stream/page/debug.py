@@ -6,13 +6,13 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from worker.net import LOOPBACK_HOSTS
 from worker.stream.page import files as page_files
 from worker.stream.refusals import Refusal, parts
 
 if TYPE_CHECKING:
     from email.message import Message
 
-_LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _OWN_REQUESTS: Final = frozenset({"same-origin", "none"})
 
 
@@ -24,7 +24,7 @@ def check_host(headers: Message) -> None:
     Raises:
         Refusal: 403.
     """
-    if parts(f"//{headers.get('Host', '')}").hostname not in _LOOPBACK_NAMES:
+    if parts(f"//{headers.get('Host', '')}").hostname not in LOOPBACK_HOSTS:
         raise Refusal(HTTPStatus.FORBIDDEN, "the debug page is served for loopback names only")
 
 

@@ -35,6 +35,7 @@ from worker.api.runners.protocol import (
 )
 from worker.errors import SettingError
 from worker.events import Events
+from worker.net import netloc
 from worker.outcome import EXIT_SIGKILL
 
 if TYPE_CHECKING:
@@ -43,17 +44,16 @@ if TYPE_CHECKING:
 
     from worker.api.runners.availability import Report
     from worker.api.runners.protocol import StreamKey
-    from worker.settings import Settings
+    from worker.settings.docker import DockerSettings
 
-_DEFAULT_IMAGE: Final = "worker"
 _STOP_GRACE_S: Final = 30
 _RETRY_AFTER_S: Final = 10
 _RETENTION_S: Final = 86400.0
 """By default: each look at the queue has the engine list all that is kept."""
 
 
-def make(settings: Settings, stream_key: StreamKey) -> DockerRunner:
-    """The runner that these settings describe.
+def make(settings: DockerSettings, stream_key: StreamKey) -> DockerRunner:
+    """Make the runner; `open` connects to the engine.
 
     Raises:
         SettingError: the seccomp profile cannot be read.
@@ -61,7 +61,7 @@ def make(settings: Settings, stream_key: StreamKey) -> DockerRunner:
     folder = settings.endpoints_dir
     mounted = str(folder.expanduser().absolute()) if folder is not None else None
     spec = ContainerSpec(
-        image=settings.image or _DEFAULT_IMAGE,
+        image=settings.image,
         network=settings.network,
         endpoints=settings.docker_endpoints or mounted,
         seccomp=_seccomp(settings.seccomp_file),
@@ -254,7 +254,7 @@ class DockerRunner:
         there = await self._containers.of_task(task_id)
         if there is None or not there.running or not await self._containers.is_ready(there):
             return None
-        return f"ws://{there.address}:{container_worker.STREAM_PORT}"
+        return f"ws://{netloc(there.address, container_worker.STREAM_PORT)}"
 
     async def artifacts(self, task_id: str) -> Sequence[Artifact]:
         """The files of its volume."""

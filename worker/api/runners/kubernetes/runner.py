@@ -33,20 +33,21 @@ from worker.api.runners.protocol import (
 )
 from worker.errors import SettingError
 from worker.events import Events
+from worker.net import netloc
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from worker.api.runners.protocol import StreamKey
-    from worker.settings import Settings
+    from worker.settings.kubernetes import KubernetesSettings
 
 _REPAIR_S: Final = 10.0
 _CANCEL_TRIES: Final = 5
 _WITHOUT_KEY: Final = "CreateContainerConfigError"
 
 
-def make(settings: Settings, stream_key: StreamKey) -> KubernetesRunner:
-    """The runner that these settings describe.
+def make(settings: KubernetesSettings, stream_key: StreamKey) -> KubernetesRunner:
+    """Make the runner; `open` connects to the cluster.
 
     Raises:
         SettingError: the Job's template cannot be used.
@@ -178,9 +179,7 @@ class KubernetesRunner:
         pod = job_record.newest(await self._namespace.pods(task_id))
         if not job_record.is_ready(pod):
             return None
-        address = pod["status"]["podIP"]
-        host = f"[{address}]" if ":" in address else address
-        return f"ws://{host}:{container_worker.STREAM_PORT}"
+        return f"ws://{netloc(pod['status']['podIP'], container_worker.STREAM_PORT)}"
 
     async def artifacts(self, task_id: str) -> Sequence[Artifact]:
         """What the cluster keeps of it, which is little: see `Namespace.files`."""

@@ -27,12 +27,14 @@ from worker.api.runners.protocol import Artifact, Cursor, TaskRecord, TaskReques
 from worker.api.runners.worker_environment import passed_on
 from worker.errors import SettingError
 from worker.events import rfc3339
+from worker.net import netloc
 from worker.outcome import EXIT_SIGNAL_BASE, EXIT_SIGTERM, EXIT_TIMEOUT
-from worker.settings import PREFIX, Settings
+from worker.settings import PREFIX
 
 if TYPE_CHECKING:
     from worker.api.runners.local.store import StoredTask
     from worker.api.runners.protocol import StreamKey
+    from worker.settings.serve import ServeSettings
 
 _STREAM_READY: Final = "stream.ready"
 _TASK_FINISHED: Final = "task.finished"
@@ -262,8 +264,7 @@ class LocalRunner:
         task_id = task.task_id
         async for event in events(folder):
             if event["event"] == _STREAM_READY:
-                host = f"[{event['host']}]" if ":" in event["host"] else event["host"]
-                self._addresses[task_id] = f"ws://{host}:{event['port']}"
+                self._addresses[task_id] = f"ws://{netloc(event['host'], event['port'])}"
                 await self._store.note_running(task_id, event["time"])
             elif event["event"] == _TASK_FINISHED:
                 # The result is written by now; the worker is still clearing away.
@@ -279,14 +280,14 @@ class LocalRunner:
         return Folder(path=self._state_dir / "tasks" / task_id)
 
 
-def make(settings: Settings, stream_key: StreamKey) -> LocalRunner:
-    """The local runner as the settings have it."""
+def make(settings: ServeSettings, stream_key: StreamKey) -> LocalRunner:
+    """Make the runner; `open` recovers the tasks of an earlier API."""
     return LocalRunner(
         state_dir=settings.state_dir.expanduser().absolute(),
         environ={
             **{name: value for name, value in os.environ.items() if not name.startswith(PREFIX)},
-            **passed_on(os.environ),
-            # The debug page gives stream URLs to whoever asks; here a key is needed.
+            **passed_on(os.environ, same_machine=True),
+            # The debug page gives stream URLs without authentication; the API requires a key.
             f"{PREFIX}DEBUG_PAGE": "false",
         },
         stream_key=stream_key,
