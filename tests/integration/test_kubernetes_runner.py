@@ -538,9 +538,7 @@ async def test_secret_that_was_not_made(runner, cluster):
 async def test_no_cluster(tmp_path, monkeypatch):
     """Without a cluster the API does not start, and says what to do."""
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
-    made = kubernetes_runner.make(
-        load(KubernetesSettings, {}, environ={}), lambda _: b""
-    )
+    made = kubernetes_runner.make(load(KubernetesSettings, {}, environ={}), lambda _: b"")
     with pytest.raises(SettingError, match="KUBECONFIG"):
         await made.open()
 
@@ -548,9 +546,7 @@ async def test_no_cluster(tmp_path, monkeypatch):
 async def test_cluster_away_at_start(tmp_path, monkeypatch):
     """A cluster that does not answer at start is named in one line."""
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, "http://127.0.0.1:9")))
-    made = kubernetes_runner.make(
-        load(KubernetesSettings, {}, environ={}), lambda _: b""
-    )
+    made = kubernetes_runner.make(load(KubernetesSettings, {}, environ={}), lambda _: b"")
     with pytest.raises(SettingError, match=r"http://127\.0\.0\.1:9 does not answer"):
         await made.open()
 

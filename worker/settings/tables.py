@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _HEADER: Final = ("| variable | option | default | unit | description |", "|---|---|---|---|---|")
 _BLOCK: Final = r"(?s)<!-- settings: (\w+) -->\n(.*?)\n<!-- /settings -->"
+_FOLDERS: Final = ("docker", "scripts", "tests", "worker")
 _UNITS: Final = {"s": "s", "bytes": "bytes"}
 
 
@@ -24,6 +25,13 @@ def table(kind: type[SharedSettings]) -> str:
         cells = (_code(variable(name)), _code(option(kind, name)), _default(field), _unit(name))
         rows.append(f"| {' | '.join(cells)} | {field.description} |")
     return "\n".join(rows)
+
+
+def readmes(checkout: Path) -> list[Path]:
+    """Every README.md of a checkout."""
+    folders = [checkout / name for name in _FOLDERS]
+    found = [path for folder in folders for path in folder.rglob("README.md")]
+    return [checkout / "README.md", *sorted(found)]
 
 
 def blocks(readme: str) -> list[tuple[str, str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections import Counter
 from pathlib import Path
 
@@ -21,12 +20,8 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture(scope="module")
 def blocks():
-    listed = subprocess.check_output(
-        ["git", "ls-files", "README.md", "**/README.md"], cwd=ROOT, text=True
-    )
-    return [
-        block for name in listed.splitlines() for block in tables.blocks((ROOT / name).read_text())
-    ]
+    readmes = tables.readmes(ROOT)
+    return [block for readme in readmes for block in tables.blocks(readme.read_text())]
 
 
 def test_each_class_has_exactly_one_table(blocks):
