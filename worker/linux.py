@@ -1,17 +1,45 @@
-"""Keeping secrets from other processes of the same user: the task's, above all."""
+"""Linux system calls that Python does not offer, and /proc: the only module that uses ctypes.
+
+It imports the standard library alone: the stream server, the task's process and `worker run` load
+it first.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
-from typing import Final
+import signal
+import socket
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 _PR_SET_DUMPABLE: Final = 4
+_PR_SET_CHILD_SUBREAPER: Final = 36
+_IPC_RMID: Final = 0  # linux/ipc.h
+_SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h
+_CLONE_NEWUSER: Final = 0x1000_0000  # linux/sched.h
+_CLONE_NEWPID: Final = 0x2000_0000
+_CLONE_NEWNET: Final = 0x4000_0000
+_CLONE_CALLS: Final = {"x86_64": 56, "aarch64": 220}  # asm/unistd.h
+
+_PROC: Final = Path("/proc")
+_PARENT_FIELD: Final = 1  # of /proc/<pid>/stat, counted after the command's `)` (proc(5))
+_START_TICKS_FIELD: Final = 19
+
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 
+# -- this process
+
+
 def hide_from_peers() -> None:
-    """Keep other processes of the same user from reading this one's memory and environment.
+    """Prevent other processes of the same user from reading this one's memory and environment.
 
     prctl(2), PR_SET_DUMPABLE: /proc/<pid>/environ and mem become root's.
     """
@@ -25,3 +53,106 @@ def scrub_environment(name: str) -> None:
     if address:
         ctypes.memset(address, 0, len(os.environ.get(name, "").encode()))
     os.environ.pop(name, None)
+
+
+def set_death_signal(number: int) -> None:
+    """Let the kernel signal this process when its parent dies (prctl(2), PR_SET_PDEATHSIG)."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+
+
+def become_subreaper() -> None:
+    """Make orphaned descendants children of this process (prctl(2), PR_SET_CHILD_SUBREAPER)."""
+    _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def own_cgroups() -> list[tuple[str, str]]:
+    """The cgroups of this process, each as its controllers (empty: version 2) and its path."""
+    try:
+        lines = (_PROC / "self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    return [(controllers, path) for _, controllers, path in (line.split(":", 2) for line in lines)]
+
+
+# -- other processes
+
+
+def parent_pid(pid: int) -> int | None:
+    """A process's parent; None if there is no such process."""
+    return _stat(pid, _PARENT_FIELD)
+
+
+def start_ticks(pid: int) -> int | None:
+    """A process's start in clock ticks since boot; None if there is no such process.
+
+    Together with the pid it identifies the process: a pid is reused, with a later start.
+    """
+    return _stat(pid, _START_TICKS_FIELD)
+
+
+def _stat(pid: int, field: int) -> int | None:
+    try:
+        stat = (_PROC / str(pid) / "stat").read_bytes()
+    except OSError:
+        return None
+    return int(stat.rpartition(b")")[2].split()[field])
+
+
+def pids_with_arguments(*arguments: str) -> Iterator[int]:
+    """The processes that have these arguments, one after the other, in their command lines."""
+    part = "".join(f"\0{argument}" for argument in arguments).encode() + b"\0"
+    for entry in _PROC.iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if part in (entry / "cmdline").read_bytes():
+                    yield int(entry.name)
+
+
+# -- the kernel's objects
+
+
+def shared_memory_segments() -> Iterator[dict[str, int]]:
+    """The System V shared memory segments, with the fields of /proc/sysvipc/shm (sysvipc(7))."""
+    try:
+        header, *lines = (_PROC / "sysvipc/shm").read_text().splitlines()
+    except (OSError, ValueError):
+        return  # a kernel without System V shared memory
+    names = header.split()
+    for line in lines:
+        yield dict(zip(names, map(int, line.split()), strict=False))
+
+
+def remove_segment(shmid: int) -> None:
+    """Remove a shared memory segment with its last user; one that is gone is ignored."""
+    _LIBC.shmctl(shmid, _IPC_RMID, None)
+
+
+def drop_connections(listener: socket.socket) -> None:
+    """Let the kernel drop new connections to a TCP listener; those in its queue are not affected.
+
+    Clients get no answer, and retransmit, until the listener is closed.
+    """
+    drop_all = struct.pack("HBBI", 0x06, 0, 0, 0)  # BPF: return 0, "accept no byte"
+    program = ctypes.create_string_buffer(drop_all)
+    sock_fprog = struct.pack("HL", 1, ctypes.addressof(program))
+    listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, sock_fprog)
+
+
+def sandbox_errno() -> int:
+    """The error that Chromium's sandbox would get from the kernel; 0 if it would work.
+
+    A child that ends at once does what Chromium's zygote does (Chromium:
+    sandbox/linux/services/namespace_sandbox.cc). The chroot fails if the user namespace exists
+    but gives no capabilities (AppArmor, on Ubuntu).
+    """
+    call = _CLONE_CALLS.get(os.uname().machine)
+    if call is None:
+        return 0  # the call's number is unknown; Chromium itself reports the error
+    flags = _CLONE_NEWUSER | _CLONE_NEWPID | _CLONE_NEWNET | signal.SIGCHLD
+    pid = _LIBC.syscall(ctypes.c_long(call), ctypes.c_long(flags), 0, 0, 0, 0)
+    if pid == 0:
+        os._exit(0 if _LIBC.chroot(b"/") == 0 else ctypes.get_errno())
+    if pid < 0:
+        return ctypes.get_errno()
+    _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status)

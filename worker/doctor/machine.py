@@ -14,6 +14,7 @@ from worker import net
 from worker.display import xvfb
 from worker.doctor.finding import failure, ok, warning
 from worker.errors import PortInUse, SettingError, StartFailed
+from worker.linux import own_cgroups
 from worker.task import browser, sandbox
 
 if TYPE_CHECKING:
@@ -95,12 +96,7 @@ def memory_limit_bytes(root: Path) -> int | None:
 
 
 def _own_cgroups(root: Path) -> Iterator[Path]:
-    try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
+    for controllers, path in own_cgroups():
         if controllers in ("", "memory"):
             yield root / controllers / path.lstrip("/")
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import resource
 import subprocess
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
+
+from worker.linux import set_death_signal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
-
-_PR_SET_PDEATHSIG: Final = 1
-_LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 
 def spawn(
@@ -42,7 +40,7 @@ def spawn(
     """
 
     def in_child() -> None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
+        set_death_signal(death_signal)
         if descriptor_limit is not None:
             _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
             resource.setrlimit(resource.RLIMIT_NOFILE, (min(descriptor_limit, hard), hard))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, assert_never
 
+from worker.linux import parent_pid
 from worker.stream.admission import UsedTokens
 from worker.stream.messages import (
     FROM_STREAM_SERVER,
@@ -35,6 +35,7 @@ from worker.wire import encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from worker.outcome import Close
     from worker.stream.tokens import Role
@@ -140,7 +141,7 @@ class StreamChannel:
             server, _ = self._socket.accept()
         except BlockingIOError:
             return
-        if _parent_of(_peer_pid(server)) != self._parent_pid:
+        if parent_pid(_peer_pid(server)) != self._parent_pid:
             server.close()
             return
         self._drop_server()
@@ -231,12 +232,3 @@ def _peer_pid(channel: socket.socket) -> int:
     raw = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid: int = _CREDENTIALS.unpack(raw)[0]
     return pid
-
-
-def _parent_of(pid: int) -> int:
-    """A process's parent (proc(5), stat: the second field after the command in parentheses)."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return 0
-    return int(stat.rpartition(")")[2].split()[1])

@@ -8,15 +8,15 @@ keep nobody out. The head is only peeked at: the HTTP handler reads it from the 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import select
 import socket
-import struct
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from worker.linux import drop_connections
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,6 @@ HALF_OPEN_MAX: Final = 256
 _ACCEPT_BATCH: Final = 64
 _EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _PAUSE_S: Final = 0.05
-_SO_ATTACH_FILTER: Final = 26
 _END_OF_HEAD: Final = (b"\r\n\r\n", b"\n\n")
 
 _REFUSAL: Final = (
@@ -131,13 +130,7 @@ class Acceptor:
             status: as for `leave`.
             detail: the same.
         """
-        drop_all = struct.pack("HBBI", 0x06, 0, 0, 0)  # BPF: return 0, "accept no byte"
-        program = ctypes.create_string_buffer(drop_all)
-        self._listener.setsockopt(
-            socket.SOL_SOCKET,
-            _SO_ATTACH_FILTER,
-            struct.pack("HL", 1, ctypes.addressof(program)),  # struct sock_fprog
-        )
+        drop_connections(self._listener)
         while self.accept():
             pass
         self.leave(status, detail)

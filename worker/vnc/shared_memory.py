@@ -5,14 +5,9 @@ They would outlive the session, 10 MB each time, until the host's limit of 4096 
 
 from __future__ import annotations
 
-import ctypes
 import os
-from pathlib import Path
-from typing import Final
 
-_SEGMENTS: Final = Path("/proc/sysvipc/shm")  # proc_pid(5), sysvipc(7)
-_LIBC: Final = ctypes.CDLL(None, use_errno=True)
-_IPC_RMID: Final = 0
+from worker import linux
 
 
 def mark_for_removal(creator_pid: int) -> None:
@@ -20,16 +15,7 @@ def mark_for_removal(creator_pid: int) -> None:
 
     Processes that use it now are not affected (shmctl(2), IPC_RMID).
     """
-    try:
-        header, *lines = _SEGMENTS.read_text().splitlines()
-    except (OSError, ValueError):
-        return  # a kernel without it has no such segments
-    names = header.split()
-    for line in lines:
-        segment = dict(zip(names, map(int, line.split()), strict=False))
-        if (
-            segment["cpid"] == creator_pid
-            and not segment["key"]
-            and segment["cuid"] == os.geteuid()
-        ):
-            _LIBC.shmctl(segment["shmid"], _IPC_RMID, None)  # fails when it is gone already
+    for segment in linux.shared_memory_segments():
+        private = not segment["key"]
+        if private and segment["cpid"] == creator_pid and segment["cuid"] == os.geteuid():
+            linux.remove_segment(segment["shmid"])

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from pydantic import AwareDatetime, BaseModel, Field
 
 from worker.api.runners.protocol import TaskStatus
+from worker.linux import pids_with_arguments, start_ticks
 from worker.process.children import exited, send_signal
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ EXIT_CODE_MAX: Final = 255
 _POLL_S: Final = 0.05
 _SEARCH_LIMIT_S: Final = 10.0
 _LAST_WORDS_BYTES: Final = 2000
-_START_TICKS_FIELD: Final = 19  # of /proc/<pid>/stat, counted behind the name's `)`
 
 
 class Result(BaseModel):
@@ -201,33 +201,12 @@ async def find_again(task: StoredTask, folder: Folder) -> Process | None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_SEARCH_LIMIT_S):
             while folder.alive():
-                for pid in _pids_of(task.task_id):
+                for pid in pids_with_arguments("--task-id", task.task_id):
                     started = start_ticks(pid)
                     if started is not None:
                         return Process(pid=pid, started=started)
                 await asyncio.sleep(_POLL_S)
     return None
-
-
-def _pids_of(task_id: str) -> list[int]:
-    """Processes whose command line is that of this task's worker (it was exec'd a moment ago)."""
-    mark = b"\0--task-id\0" + task_id.encode() + b"\0"
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                if mark in (entry / "cmdline").read_bytes():
-                    found.append(int(entry.name))
-    return found
-
-
-def start_ticks(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot: with its pid, its identity (proc(5))."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return None
-    return int(status.rpartition(b")")[2].split()[_START_TICKS_FIELD])
 
 
 async def events(folder: Folder) -> AsyncIterator[dict[str, Any]]:
