@@ -163,7 +163,10 @@ def test_artifacts_are_downloads(api, tmp_path):
 
 def test_no_variable_of_the_api_reaches_a_task(serve, tmp_path):
     """Not the fleet's secret above all; what holds for every worker does."""
-    api = serve({"WORKER_STREAM_SECRET": "s" * 40, "WORKER_CHROMIUM_SANDBOX": "auto"})
+    api = serve(
+        {"WORKER_STREAM_SECRET": "s" * 40, "WORKER_CHROMIUM_SANDBOX": "auto", "WORKER_COUNT": "3"}
+    )
+    assert api.event("setting.unknown")["name"] == "WORKER_COUNT"
     api.sign_in()
     task = api.begin("environment")
     seen = api.until(task, "success")["output"]

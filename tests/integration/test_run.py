@@ -68,6 +68,14 @@ def test_output_that_is_not_json(run):
     assert "not JSON" in worker.result["error"]["message"]
 
 
+def test_an_unknown_variable_is_reported_and_the_task_runs(run):
+    worker = run("--", "true", env={"WORKER_COUNT": "3", "WORKER_NETWORK": "of another program"})
+    assert worker.wait() == 0
+    assert [each["name"] for each in worker.events if each["event"] == "setting.unknown"] == [
+        "WORKER_COUNT"
+    ]
+
+
 @pytest.mark.parametrize(
     ("script", "code"), [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137), ("kill $$", 143)]
 )

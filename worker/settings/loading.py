@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from worker.errors import SettingError
+from worker.settings.run import RunSettings
 from worker.settings.shared import PREFIX, SharedSettings, option, variable
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ def load_serve(
 ) -> ServeSettings:
     """Read the settings of `worker serve`, with those of the selected runner.
 
+    The settings of `worker run` in the environment are validated too: an invalid one would make
+    every task fail.
+
     Args:
         options: as for `load`.
         environ: as for `load`.
@@ -62,6 +66,7 @@ def load_serve(
     """
     from worker.settings.serve import ServeSettings  # noqa: PLC0415 - not for `worker run`
 
+    load(RunSettings, {}, environ)
     chosen = load(ServeSettings, options, environ)
     if chosen.runner == "docker":
         from worker.settings.docker import DockerSettings  # noqa: PLC0415 - only for this runner
@@ -78,7 +83,6 @@ def every_class() -> tuple[type[SharedSettings], ...]:
     """The settings classes of all programs and runners."""
     from worker.settings.docker import DockerSettings  # noqa: PLC0415 - not for `worker run`
     from worker.settings.kubernetes import KubernetesSettings  # noqa: PLC0415 - the same
-    from worker.settings.run import RunSettings  # noqa: PLC0415 - the same
     from worker.settings.serve import ServeSettings  # noqa: PLC0415 - the same
 
     return RunSettings, ServeSettings, DockerSettings, KubernetesSettings

@@ -74,6 +74,12 @@ def test_serve_reads_the_settings_of_the_selected_runner(runner, kind):
     assert type(load_serve({"runner": runner}, {})) is kind
 
 
+def test_serve_validates_what_its_workers_get(monkeypatch):
+    monkeypatch.setenv("WORKER_MAX_VIEWERS", "0")
+    with pytest.raises(SettingError, match="WORKER_MAX_VIEWERS: "):
+        load_serve({})
+
+
 def test_only_the_selected_runner_s_settings_are_validated(monkeypatch):
     monkeypatch.setenv("WORKER_MEMORY_BYTES", "much")
     load_serve({"runner": "local"})
