@@ -268,10 +268,10 @@ def _api_key(arguments: argparse.Namespace) -> int:
     if arguments.account is None:
         raise SettingError("ACCOUNT is missing; see `worker api-key --help`")
     if arguments.revoke is not None:
-        gone = accounts.revoke(file, arguments.account, arguments.revoke)
-        if not gone:
+        count = accounts.revoke(file, arguments.account, arguments.revoke)
+        if not count:
             raise SettingError(f"{arguments.account} has no such key; see `worker api-key --list`")
-        print(f"revoked {gone} of {arguments.account}", file=sys.stderr)
+        print(f"revoked {count} of {arguments.account}", file=sys.stderr)
     elif arguments.callback_secret:
         print(master_secret.callback_secret(master_secret.read(chosen), arguments.account))
     else:

@@ -123,7 +123,7 @@ def shared_memory_segments() -> Iterator[dict[str, int]]:
 
 
 def remove_segment(shmid: int) -> None:
-    """Remove a shared memory segment with its last user; one that is gone is ignored."""
+    """Remove a shared memory segment with its last user; a removed one is ignored."""
     _LIBC.shmctl(shmid, _IPC_RMID, None)
 
 
