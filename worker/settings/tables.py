@@ -50,10 +50,12 @@ def updated(readme: str) -> str:
 
 
 def _own_fields(kind: type[SharedSettings]) -> dict[str, FieldInfo]:
-    """A program's fields; of a runner's class only those that it adds to the API's."""
+    """A program's fields, shared ones last; of a runner's class only what it adds to the API's."""
     (parent,) = kind.__bases__
     inherited = next((each.model_fields for each in every_class() if each is parent), {})
-    return {name: field for name, field in kind.model_fields.items() if name not in inherited}
+    names = [name for name in kind.model_fields if name not in inherited]
+    names.sort(key=lambda name: name in SharedSettings.model_fields)
+    return {name: kind.model_fields[name] for name in names}
 
 
 def _default(field: FieldInfo) -> str:
