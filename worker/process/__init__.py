@@ -1,1 +1,1 @@
-"""Processes: started, reaped, and managed by supervisord."""
+"""Processes: started, reaped, and managed through supervisord."""

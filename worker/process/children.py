@@ -1,7 +1,7 @@
-"""Child processes: every one is reaped, and at the end none is left, orphans included.
+"""Child processes: each is reaped, and none is left at the end, orphans included.
 
-The process becomes a subreaper (prctl(2), PR_SET_CHILD_SUBREAPER), so that whatever the task or
-Chromium leaves behind becomes a child of this process instead of escaping to PID 1.
+The process becomes a subreaper (prctl(2), PR_SET_CHILD_SUBREAPER), so that orphans of the task or
+of Chromium become children of this process instead of PID 1's.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Child:
         return not self._exit.done()
 
     def signal_group(self, signal_number: int) -> None:
-        """Send a signal to its whole process group; nothing happens when that is gone."""
+        """Send a signal to its whole process group; ignored when that has ended."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal_number)
 
@@ -93,9 +93,9 @@ class Children:
         )
 
     def adopt(self, process: subprocess.Popen[bytes]) -> Child:
-        """Take a child that this process has started already."""
-        # Popen never waits here: _reap does, for all children alike. A returncode keeps its
-        # finalizer from looking for the process.
+        """Manage a child that this process has started already."""
+        # _reap waits for all children, so Popen must not. With a returncode its finalizer does not
+        # look for the process.
         process.returncode = 0
         child = Child(process.pid, process.stdout, asyncio.get_running_loop().create_future())
         self._known[process.pid] = child
@@ -120,7 +120,7 @@ class Children:
         Args:
             spare: processes that stay, with all that is below them.
             grace_s: from TERM to KILL.
-            limit_s: give up after so long (a process in an uninterruptible wait cannot die).
+            limit_s: give up after this time (a process in uninterruptible sleep cannot die).
         """
         started = time.monotonic()
         asked: set[int] = set()
@@ -138,12 +138,12 @@ class Children:
 
 
 def preload_sweep() -> None:
-    """Load what a sweep needs, aside: 50 ms that neither a start nor an end need pay."""
+    """Import what a sweep needs in a thread: 50 ms that neither start nor end must wait for."""
     threading.Thread(target=importlib.import_module, args=["psutil"], daemon=True).start()
 
 
 def descendants(spare: Sequence[int] = ()) -> list[int]:
-    """Process ids below this process, zombies and `spare`'s subtrees left out."""
+    """Process ids below this process, without zombies and the subtrees of `spare`."""
     import psutil  # noqa: PLC0415 - see preload_sweep
 
     spared = set(spare)
@@ -159,9 +159,9 @@ def descendants(spare: Sequence[int] = ()) -> list[int]:
 
 
 def send_signal(pid: int, signal_number: int) -> None:
-    """Signal a process that may be gone; 0 stands for one that never was.
+    """Signal a process that may have ended; 0 stands for one that was never started.
 
-    kill(2) takes 0 for the caller's whole process group, which would be whoever started us.
+    kill(2) takes 0 for the caller's whole process group, which includes the parent process.
     """
     if pid <= 0:
         return
@@ -170,7 +170,7 @@ def send_signal(pid: int, signal_number: int) -> None:
 
 
 async def exited(pid: int) -> None:
-    """Return when a process, anybody's child, has ended (pidfd_open(2)); 0: at once."""
+    """Return when a process, child or not, has ended (pidfd_open(2)); 0: at once."""
     if pid == 0:
         return
     try:
@@ -188,7 +188,7 @@ async def exited(pid: int) -> None:
 
 
 async def in_thread(function: Callable[..., T], *args: object) -> T:
-    """Run a blocking call in a daemon thread, so that one that hangs cannot hold up the exit."""
+    """Run a blocking call in a daemon thread, so that one that hangs cannot delay the exit."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
@@ -198,18 +198,18 @@ async def in_thread(function: Callable[..., T], *args: object) -> T:
         if error is not None:
             future.set_exception(error)
         else:
-            future.set_result(result)  # type: ignore[arg-type]  # T may well be None
+            future.set_result(result)  # type: ignore[arg-type]  # T may be None
 
     def work() -> None:
         result, failure = None, None
         try:
             result = function(*args)
-        except BaseException as error:  # handed over to whoever awaits
+        except BaseException as error:  # raised where it is awaited
             failure = error
         try:
             loop.call_soon_threadsafe(deliver, result, failure)
         except RuntimeError:
-            return  # the loop is closed: nobody waits any more
+            return  # the loop is closed, so nothing awaits the result
 
     threading.Thread(target=work, daemon=True).start()
     return await future

@@ -1,4 +1,4 @@
-"""Starting a program, by itself: without an event loop, so that it can be the first thing done."""
+"""Starts a program; needs no event loop, so that it can be used before one is imported."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def spawn(
     Args:
         argv: the program and its arguments; never a shell.
         env: its whole environment.
-        death_signal: what the kernel sends it should this process die first.
+        death_signal: sent to it by the kernel if this process dies first.
         output: the file that gets its stdout and stderr; default: a pipe.
         pass_fds: descriptors that it inherits.
         descriptor_limit: its soft NOFILE limit; default: this process's.

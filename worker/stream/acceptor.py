@@ -1,8 +1,8 @@
-"""The front: accepts connections, and hands over those whose request head has arrived.
+"""Accepts connections, and passes on those whose request head has arrived.
 
-A connection costs a thread only once its request line and headers are there; until then it is an
-entry in a table of bounded size, with a deadline, so that strangers who never finish a request
-keep nobody out. The head is only peeked at: the HTTP handler reads it from the socket as usual.
+A connection gets a thread only when its request line and headers have arrived. Until then it is an
+entry in a table of limited size, with a deadline, so that clients that never complete a request
+cannot exclude others. The head is only peeked at: the HTTP handler reads it from the socket.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ class _HalfOpen:
 
 
 class Acceptor:
-    """The listening socket and the connections whose request is not complete."""
+    """The listening socket, and the connections whose request head is not complete."""
 
     def __init__(
         self,
         listener: socket.socket,
         epoll: select.epoll,
-        hand_over: Callable[[socket.socket, tuple[str, int], float], None],
+        start_request: Callable[[socket.socket, tuple[str, int], float], None],
         refused: Callable[[tuple[str, int], int], None],
         *,
         head_timeout_s: float = HEAD_TIMEOUT_S,
@@ -59,32 +59,32 @@ class Acceptor:
 
         Args:
             listener: the listening TCP socket.
-            epoll: where the caller waits; it calls `handle` for descriptors it does not know.
-            hand_over: gets each connection whose request head is complete, blocking again, with
-                the peer's address and when it was accepted, by time.monotonic().
-            refused: is told of each connection that is refused here, with the HTTP status.
+            epoll: the caller waits on it, and calls `handle` for descriptors that are not its own.
+            start_request: called with each connection whose request head is complete (blocking
+                again), the peer's address, and when it was accepted, by time.monotonic().
+            refused: called with the address and HTTP status of each connection refused here.
             head_timeout_s: for a request's line and headers to arrive.
-            half_open_max: so many may be under way; one more, and the oldest is refused.
+            half_open_max: connections without a complete head; at one more the oldest is refused.
         """
         self._listener = listener
         self._listener.setblocking(False)
         self._accepting = True
         self._epoll = epoll
-        self._hand_over = hand_over
+        self._start_request = start_request
         self._refused = refused
         self._head_timeout_s, self._half_open_max = head_timeout_s, half_open_max
         self._half_open: OrderedDict[int, _HalfOpen] = OrderedDict()  # oldest first
         epoll.register(listener.fileno(), select.EPOLLIN)
 
     def handle(self, descriptor: int) -> None:
-        """Act on a descriptor that epoll has reported."""
+        """Handle a descriptor that epoll has reported."""
         if descriptor == self._listener.fileno():
             self.accept()
         elif descriptor in self._half_open:
             self._look(descriptor)
 
     def accept(self) -> int:
-        """Accept what is waiting; returns how many connections there were."""
+        """Accept the connections in the backlog; returns how many there were."""
         for count in range(_ACCEPT_BATCH):
             try:
                 connection, address = self._listener.accept()
@@ -98,7 +98,7 @@ class Acceptor:
         return _ACCEPT_BATCH
 
     def expire(self) -> float | None:
-        """Refuse those that took too long; returns the seconds until the next one would."""
+        """Refuse connections past their deadline; the seconds until the next deadline."""
         now = time.monotonic()
         while self._half_open:
             oldest = next(iter(self._half_open.values()))
@@ -108,11 +108,11 @@ class Acceptor:
         return None
 
     def leave(self, status: str, detail: str) -> None:
-        """Accept no more: who waits to be accepted is the next one's, at the same listener.
+        """Stop accepting: new connections stay in the backlog for the next server.
 
         Args:
-            status: the HTTP code and phrase that those get whose request has not arrived.
-            detail: in plain words.
+            status: the HTTP code and phrase for connections whose request has not arrived.
+            detail: for the body.
         """
         if self._accepting:
             self._epoll.unregister(self._listener.fileno())
@@ -121,10 +121,10 @@ class Acceptor:
             self._refuse(entry, status, detail)
 
     def close(self, status: str, detail: str) -> None:
-        """Listen no more, for ever, without resetting a connection that was established.
+        """Stop listening, without resetting a connection that is established.
 
-        From here on the kernel drops whoever still knocks (as if nobody were there), so the
-        queue of established connections can be emptied and closed with nobody in it.
+        From here on the kernel drops new connection attempts, so the backlog of established
+        connections can be emptied before the socket is closed.
 
         Args:
             status: as for `leave`.
@@ -137,7 +137,7 @@ class Acceptor:
         self._listener.close()
 
     def _make_room(self) -> None:
-        """No descriptor is left, and the one that waits would be reported again at once."""
+        """Free a descriptor: epoll would report the waiting connection again at once."""
         if self._half_open:
             oldest = next(iter(self._half_open.values()))
             self._refuse(oldest, "503 Service Unavailable", "too many connections")
@@ -151,7 +151,7 @@ class Acceptor:
             self._refuse(oldest, "503 Service Unavailable", "too many unfinished requests")
         entry = _HalfOpen(connection, address, time.monotonic() + self._head_timeout_s)
         self._half_open[connection.fileno()] = entry
-        # Edge-triggered: one report for each arrival, although nothing is taken out here.
+        # Edge-triggered: one report for each arrival, although the data is not read here.
         self._epoll.register(
             connection.fileno(), select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
         )
@@ -169,12 +169,12 @@ class Acceptor:
         elif any(end in head for end in _END_OF_HEAD):
             connection = self._forget(entry)
             connection.setblocking(True)
-            self._hand_over(connection, entry.address, entry.deadline - self._head_timeout_s)
+            self._start_request(connection, entry.address, entry.deadline - self._head_timeout_s)
         elif len(head) >= HEAD_MAX_BYTES:
             status = "431 Request Header Fields Too Large"
             self._refuse(entry, status, f"the request's head is larger than {HEAD_MAX_BYTES} bytes")
         elif _has_ended(entry.connection):
-            self._forget(entry).close()  # it cannot finish its request any more
+            self._forget(entry).close()  # it cannot complete its request any more
 
     def _refuse(self, entry: _HalfOpen, status: str, detail: str) -> None:
         refuse(self._forget(entry), status, detail)
@@ -187,7 +187,7 @@ class Acceptor:
 
 
 def _has_ended(connection: socket.socket) -> bool:
-    """Whether the peer will send no more; what it has sent may still be unread."""
+    """Whether the peer has shut down sending; its data may still be unread."""
     poll = select.poll()
     poll.register(connection, select.POLLRDHUP)
     return bool(poll.poll(0))
@@ -197,9 +197,9 @@ def refuse(connection: socket.socket, status: str, detail: str) -> None:
     """Answer with a JSON `detail` and close, without waiting for the peer.
 
     Args:
-        connection: the peer's, whose request nobody has read.
+        connection: the peer's, whose request is unread.
         status: code and phrase.
-        detail: plain words.
+        detail: for the body.
     """
     body = f'{{"detail": "{detail}"}}'
     answer = _REFUSAL.format(status=status, length=len(body), body=body).encode()

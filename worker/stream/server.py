@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     import socket
 
 REQUEST_THREADS_MAX: Final = 128
-GOODBYE_S: Final = 2.0  # for the viewers' closing handshakes
+CLOSING_S: Final = 2.0  # for the viewers' closing handshakes
 _LAST_ANSWERS_S: Final = 1.0
 _CLOSING_TICK_S: Final = 0.01
 
@@ -149,7 +149,7 @@ class StreamServer:
 
     def _quit(self, close: Close) -> None:
         if self._quit_by is None:
-            self._quit_by = time.monotonic() + GOODBYE_S
+            self._quit_by = time.monotonic() + CLOSING_S
             self._end(close)
 
     def _report_viewers_gone(self) -> None:
