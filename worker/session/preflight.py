@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from worker import artifacts
 from worker.errors import PortInUse, ProgramMissing, SettingError
 from worker.linux import hide_from_peers, scrub_environment
+from worker.programs import DISPLAY_PROGRAMS
 from worker.session.plan import Notice, Plan
 from worker.settings import PREFIX, SECRET_NAMES, Settings
 from worker.stream import tokens
@@ -20,7 +21,6 @@ from worker.task import browser, sandbox, target
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_PROGRAMS = ("Xvfb", "x11vnc", "matchbox-window-manager")
 _BACKLOG = 128
 
 
@@ -40,7 +40,7 @@ def make(settings: Settings, text: str | None, command: Sequence[str] | None) ->
     for name in SECRET_NAMES:
         scrub_environment(PREFIX + name.upper())
     chosen = target.function(text) if text is not None else target.command(command or ())
-    for program in _PROGRAMS:
+    for program in DISPLAY_PROGRAMS:
         if shutil.which(program) is None:
             raise ProgramMissing(program)
     chromium = browser.find(settings.chromium)
