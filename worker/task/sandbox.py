@@ -1,4 +1,4 @@
-"""Chromium's own sandbox: whether this kernel lets a process of ours build one."""
+"""Whether Chromium's own sandbox works here: the kernel may refuse the namespaces that it needs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import platform
 import signal
 from typing import Final
 
-# linux/sched.h; the zygote starts so (Chromium: sandbox/linux/services/namespace_sandbox.cc).
+# linux/sched.h; the flags of Chromium's zygote (sandbox/linux/services/namespace_sandbox.cc).
 _CLONE_NEWUSER: Final = 0x1000_0000
 _CLONE_NEWPID: Final = 0x2000_0000
 _CLONE_NEWNET: Final = 0x4000_0000
@@ -17,7 +17,7 @@ _NAMESPACES: Final = _CLONE_NEWUSER | _CLONE_NEWPID | _CLONE_NEWNET
 
 _CLONE_CALLS: Final = {"x86_64": 56, "aarch64": 220}  # asm/unistd.h
 
-_MEND: Final = (
+_REMEDY: Final = (
     "in a container, give it docker/seccomp.json (`--security-opt seccomp=FILE`); "
     "on a host, allow unprivileged user namespaces (`sysctl kernel.unprivileged_userns_clone=1`, "
     "on Ubuntu `kernel.apparmor_restrict_unprivileged_userns=0`)"
@@ -25,25 +25,29 @@ _MEND: Final = (
 
 
 def refusal() -> str | None:
-    """Why Chromium's sandbox cannot work here, with what to do about it; None when it can."""
+    """Why Chromium's sandbox does not work here, and what to do; None if it works."""
     if os.geteuid() == 0:
-        return "Chromium never sandboxes itself for root; run as another user"
-    number = _refusing_errno()
+        return "Chromium has no sandbox as root; run as another user"
+    return refusal_text(_clone_errno())
+
+
+def refusal_text(number: int) -> str | None:
+    """The text for an errno of clone(2) or chroot(2); None for 0."""
     if number == 0:
         return None
     if number in {errno.ENOSPC, errno.EUSERS}:
         return "no user namespace is left; raise the sysctl user.max_user_namespaces"
-    return f"user namespaces are refused ({os.strerror(number)}); {_MEND}"
+    return f"user namespaces are refused ({os.strerror(number)}); {_REMEDY}"
 
 
-def _refusing_errno() -> int:
-    """Do what the zygote does, in a child that ends at once; 0 when nothing is refused.
+def _clone_errno() -> int:
+    """Call clone(2) as the zygote does, for a child that ends at once; 0 if nothing is refused.
 
-    The chroot is where a kernel shows that the namespace is there but powerless (AppArmor, Ubuntu).
+    AppArmor, in Ubuntu, allows the namespaces but gives them no capabilities; then chroot(2) fails.
     """
     call = _CLONE_CALLS.get(platform.machine())
     if call is None:
-        return 0  # not known here; Chromium itself will say
+        return 0  # unknown architecture: Chromium reports a refusal itself
     libc = ctypes.CDLL(None, use_errno=True)
     pid = libc.syscall(ctypes.c_long(call), ctypes.c_long(_NAMESPACES | signal.SIGCHLD), 0, 0, 0, 0)
     if pid == 0:
