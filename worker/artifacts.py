@@ -1,4 +1,4 @@
-"""Artifacts: the files that stay when the session is gone."""
+"""Artifacts: the files that a task leaves."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 _RESULT: Final = "result.json"
 _LOG: Final = "task.log"
-BRIEF_MAX_BYTES: Final = 4096  # the kubelet reads no more of a termination message
+# The kubelet reads no more of a termination message.
+TERMINATION_MESSAGE_MAX_BYTES: Final = 4096
 _MESSAGE_MAX_CHARS: Final = 500
 
 
@@ -28,22 +29,22 @@ class Artifacts:
 
     @property
     def result(self) -> Path:
-        """Where the outcome is written."""
+        """The file with the outcome."""
         return self.folder / _RESULT
 
     @property
     def log(self) -> Path:
-        """Where the task's own output is written."""
+        """The file with the output of the task's process."""
         return self.folder / _LOG
 
     def write_result(self, text: str) -> None:
-        """Write the outcome: whoever looks sees the whole of it or none.
+        """Write the outcome atomically: a reader finds all of it or no file.
 
         Args:
             text: JSON.
 
         Raises:
-            OSError: the folder is gone, full or read-only.
+            OSError: the folder does not exist, is full or is read-only.
         """
         descriptor, draft = tempfile.mkstemp(dir=self.folder, prefix=".result-")
         try:
@@ -59,41 +60,43 @@ class Artifacts:
             raise
 
 
-def write_brief(file: Path, result: Mapping[str, Any]) -> None:
-    """Write an outcome to a file that is there already, as far as BRIEF_MAX_BYTES reach.
-
-    What is too long is left out, the least telling first; `output_omitted` says that the output is.
+def write_termination_message(file: Path, result: Mapping[str, Any]) -> None:
+    """Write an outcome to a file, if it exists: the kubelet creates it (terminationMessagePath).
 
     Raises:
         OSError: it cannot be written.
     """
     if file.exists():
-        file.write_bytes(brief(result))
+        file.write_bytes(termination_message(result))
 
 
-def brief(result: Mapping[str, Any]) -> bytes:
-    """`status`, `exit_code`, `output` and `error` as JSON of at most BRIEF_MAX_BYTES."""
+def termination_message(result: Mapping[str, Any]) -> bytes:
+    """`status`, `exit_code`, `output` and `error` in at most TERMINATION_MESSAGE_MAX_BYTES.
+
+    If that is too little, the traceback is left out, then the output, which `output_omitted`
+    reports.
+    """
     error = result["error"]
     short = error and {**error, "traceback": None, "message": error["message"][:_MESSAGE_MAX_CHARS]}
     whole = {name: result[name] for name in ("status", "exit_code", "output", "error")}
-    tries = (
+    attempts = (
         whole,
         {**whole, "error": error and {**error, "traceback": None}},
         {**whole, "output": None, "output_omitted": True, "error": short},
     )
-    for each in tries:
-        text = json.dumps(each, ensure_ascii=False, separators=(",", ":"))
+    for attempt in attempts:
+        text = json.dumps(attempt, ensure_ascii=False, separators=(",", ":"))
         content = text.encode(errors="backslashreplace")
-        if len(content) <= BRIEF_MAX_BYTES:
+        if len(content) <= TERMINATION_MESSAGE_MAX_BYTES:
             break
     return content
 
 
 def prepare(folder: Path) -> Artifacts:
-    """Make the folder and empty it of an earlier run's result.
+    """Create the folder, and remove an earlier run's result and log from it.
 
     Raises:
-        SettingError: it cannot be written.
+        SettingError: it cannot be written to.
     """
     artifacts = Artifacts(folder=folder.absolute())
     try:

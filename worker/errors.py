@@ -1,49 +1,43 @@
-"""Everything that can go wrong, as users read it.
+"""The errors that users see.
 
     WorkerError
-     ├── UsageError          64  said before anything starts
-     │    ├── SettingError        a setting or an option has a bad value
+     ├── UsageError          64  found before anything is started
+     │    ├── SettingError        a setting or an option has an invalid value
      │    ├── TargetError         TARGET does not name something that can be run
-     │    ├── InputError          the task's inputs are not what they must be
-     │    ├── PortInUse           somebody else listens there
+     │    ├── InputError          the task's inputs are invalid
+     │    ├── PortInUse           the stream's port cannot be listened on
      │    ├── ProgramMissing      a program is not installed
      │    └── ExtraMissing        an extra of this package is not installed
-     └── SessionError        70  the display, the stream or the browser broke
+     └── SessionError        70  the display, the stream or the browser failed
           ├── StartFailed         a program did not become ready
-          └── SessionLost         a program that cannot be replaced died
+          └── SessionLost         a program that cannot be replaced ended
 
-Only `cli` maps them to exit codes.
+`str()` of each is one line that states what happened, then what to do. Only `cli` maps them to exit
+codes.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from typing import ClassVar
 
 from worker.outcome import EXIT_SESSION_LOST, EXIT_USAGE
-
-DEBIAN_PACKAGES: Final = {
-    "Xvfb": "xvfb",
-    "x11vnc": "x11vnc",
-    "matchbox-window-manager": "matchbox-window-manager",
-    "chromium": "chromium",
-    "noVNC": "novnc",
-}
+from worker.programs import DEBIAN_PACKAGES
 
 
 class WorkerError(Exception):
-    """The root. `str()` is one line that says what to do."""
+    """The base class."""
 
     exit_code: ClassVar[int] = EXIT_SESSION_LOST
 
 
 class UsageError(WorkerError):
-    """Something that the caller gave is wrong; nothing was started."""
+    """An argument, a setting or the installation is wrong; nothing was started."""
 
     exit_code = EXIT_USAGE
 
 
 class SettingError(UsageError):
-    """A setting or an option has a bad value."""
+    """A setting or an option has an invalid value."""
 
 
 class TargetError(UsageError):
@@ -51,7 +45,7 @@ class TargetError(UsageError):
 
 
 class InputError(UsageError):
-    """The task's inputs are not what they must be."""
+    """The task's inputs are invalid."""
 
 
 class PortInUse(UsageError):
@@ -64,12 +58,17 @@ class PortInUse(UsageError):
     def __str__(self) -> str:
         return (
             f"cannot listen on {self.host} port {self.port}: {self.why}; "
-            "give another --port, or --port 0 to have a free one picked"
+            "give another --port, or --port 0 to use a free one"
         )
 
 
 class ProgramMissing(UsageError):
-    """A program of the display stack is not installed."""
+    """A program is not installed.
+
+    Args:
+        program: one of `programs.DEBIAN_PACKAGES`.
+        looked_for: what was not found, if it is not a program on PATH.
+    """
 
     def __init__(self, program: str, looked_for: str | None = None) -> None:
         super().__init__(program, looked_for)
@@ -82,7 +81,7 @@ class ProgramMissing(UsageError):
 
 
 class ExtraMissing(UsageError):
-    """A command needs Python packages that only an extra brings."""
+    """A command needs Python packages that only an extra of this package installs."""
 
     def __init__(self, extra: str, module: str) -> None:
         super().__init__(extra, module)
@@ -90,26 +89,32 @@ class ExtraMissing(UsageError):
 
     def __str__(self) -> str:
         return (
-            f"there is no module {self.module}: run `pip install 'worker[{self.extra}]'`, or "
-            "`make setup` in a checkout"
+            f"the Python module {self.module} of the extra `{self.extra}` is not installed: "
+            f"run `make setup`, or use the image worker-{self.extra}"
         )
 
 
 class SessionError(WorkerError):
-    """The display, the stream or the browser broke."""
+    """The display, the stream or the browser failed."""
 
 
 class StartFailed(SessionError):
-    """A program did not become ready."""
+    """A program did not become ready.
 
-    def __init__(self, program: str, why: str, last_lines: str = "") -> None:
-        super().__init__(program, why, last_lines)
-        self.program, self.why, self.last_lines = program, why, last_lines
+    Args:
+        program: its name.
+        why: what was observed.
+        last_output: the end of its output, on one line.
+    """
+
+    def __init__(self, program: str, why: str, last_output: str = "") -> None:
+        super().__init__(program, why, last_output)
+        self.program, self.why, self.last_output = program, why, last_output
 
     def __str__(self) -> str:
-        said = f"; its last words: {self.last_lines}" if self.last_lines else ""
-        return f"{self.program} did not start: {self.why}{said}"
+        output = f"; last output: {self.last_output}" if self.last_output else ""
+        return f"{self.program} did not start: {self.why}{output}"
 
 
 class SessionLost(SessionError):
-    """A program without which the session cannot go on died."""
+    """A program ended that the session cannot go on without."""

@@ -1,6 +1,6 @@
-"""How a task ended: its status, the exit code, and what viewers are told.
+"""How a task ended: its status, its exit code and the viewers' close code.
 
-This table is the contract that `docker wait`, a Job's `podFailurePolicy` and a dashboard read.
+Users rely on these values: by `docker wait`, a Job's `podFailurePolicy`, the API and the dashboard.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ EXIT_SIGNAL_BASE: Final = 128
 
 
 class Status(StrEnum):
-    """The three ways in which a task can end."""
+    """How a task ended."""
 
     SUCCESS = "success"
     FAILED = "failed"
@@ -40,7 +40,7 @@ class CloseCode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Close:
-    """What a viewer is told when its stream ends."""
+    """The code and the reason of the WebSocket Close that a viewer gets."""
 
     code: int
     reason: str
@@ -56,7 +56,13 @@ PROTOCOL_VIOLATION: Final = Close(code=CloseCode.VIEWER_DROPPED, reason="protoco
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskError:
-    """Why a task failed; `traceback` is there when its own code raised."""
+    """Why a task failed.
+
+    Attributes:
+        type: the exception's class, or `Killed`, `Exited`, `Timeout` or `TaskProtocolError`.
+        message: one or more lines.
+        traceback: from the task's first frame on; None unless its own code raised.
+    """
 
     type: str
     message: str
@@ -65,7 +71,12 @@ class TaskError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """The end of one task: what `result.json`, the exit code and the close reason say."""
+    """The end of one task, as `result.json`, the exit code and the close reason report it.
+
+    Attributes:
+        output: the function's return value, JSON.
+        lost: the session failed, not the task.
+    """
 
     status: Status
     exit_code: int
@@ -75,7 +86,7 @@ class Outcome:
 
     @property
     def close(self) -> Close:
-        """What every viewer is told."""
+        """The Close that every viewer gets."""
         if self.lost:
             return DISPLAY_LOST
         return Close(code=CloseCode.TASK_ENDED, reason=f"task {self.status}")
@@ -92,10 +103,10 @@ def raised(error: TaskError) -> Outcome:
 
 
 def exited(returncode: int) -> Outcome:
-    """A command, or the process of a function, ended by itself.
+    """A command exited, or the process of a function exited without a result.
 
     Args:
-        returncode: as `os.waitstatus_to_exitcode` gives it: -N when signal N killed it.
+        returncode: as `os.waitstatus_to_exitcode` returns it: -N if signal N killed it.
     """
     if returncode == 0:
         return success(None)
@@ -118,7 +129,11 @@ def timed_out(timeout_s: float) -> Outcome:
 
 
 def cancelled(exit_code: int) -> Outcome:
-    """A signal asked for the end: EXIT_SIGTERM or EXIT_SIGINT."""
+    """A signal ended the task.
+
+    Args:
+        exit_code: EXIT_SIGTERM or EXIT_SIGINT.
+    """
     return Outcome(status=Status.CANCELLED, exit_code=exit_code)
 
 

@@ -66,7 +66,7 @@ def test_without_the_extra_it_says_what_to_install(worker):
     )
     ended = worker("serve", python=("-c", without))
     assert ended.returncode == 64
-    assert "pip install 'worker[api]'" in ended.stderr
+    assert "run `make setup`" in ended.stderr
     assert ended.stderr.count("\n") == 1
 
 

@@ -1,4 +1,4 @@
-"""Bad input: one clear line on stderr that says what to do, exit 64, before any process."""
+"""Invalid input: one line on stderr that says what to do, and exit code 64; nothing is started."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from pathlib import Path
 import pytest
 from worker_run import PROGRAMS
 
+from worker.programs import DEBIAN_PACKAGES, DISPLAY_PROGRAMS
+
 TASKS = str(PROGRAMS / "tasks.py")
-SPAWNED = "no process is started"
+NEEDED = (*DISPLAY_PROGRAMS, "chromium")
+STARTED = "a process was started"
 
 
 def worker(*arguments, env=None, path=None, cwd=None):
-    """Run it with `strace`-like certainty: any fork or exec fails the run."""
+    """Run the command; its stdout reports every start of a process (an audit event)."""
     guard = "import sys, worker.cli, subprocess\n" + (
         "def audit(event, args):\n"
-        f"    if event in ('subprocess.Popen', 'os.fork', 'os.posix_spawn'): print({SPAWNED!r})\n"
+        f"    if event in ('subprocess.Popen', 'os.fork', 'os.posix_spawn'): print({STARTED!r})\n"
         "sys.addaudithook(audit)\n"
         "sys.exit(worker.cli.main())"
     )
@@ -38,8 +41,8 @@ def worker(*arguments, env=None, path=None, cwd=None):
     )
 
 
-def assert_refused(done, *words):
-    """One line, the right words, 64, and nothing else happened."""
+def assert_rejected(done, *words):
+    """Exit code 64, no start of a process, and one line on stderr that contains the words."""
     assert done.returncode == 64, done.stderr
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
@@ -55,7 +58,7 @@ def assert_refused(done, *words):
         (["run", "nowhere.py"], ["no such file", "nowhere.py"]),
         (["run", "no.such.module:run"], ["no such file or module"]),
         (["run", f"{TASKS}:nothing"], ["no function nothing", "titled"]),
-        (["run", f"{TASKS}:wants_more"], ["wants a parameter 'browser'"]),
+        (["run", f"{TASKS}:wants_more"], ["required parameter 'browser'"]),
         (["run", f"{TASKS}:plain", "--inputs", "{"], ["--inputs is not JSON"]),
         (["run", f"{TASKS}:plain", "--inputs", "[1]"], ["JSON object"]),
         (["run", f"{TASKS}:plain", "--input", "novalue"], ["NAME=VALUE"]),
@@ -73,9 +76,8 @@ def assert_refused(done, *words):
         (["fly"], ["invalid choice"]),
     ],
 )
-def test_arguments(arguments, words):
-    """A bad argument is named."""
-    assert_refused(worker(*arguments), *words)
+def test_an_invalid_argument_is_named(arguments, words):
+    assert_rejected(worker(*arguments), *words)
 
 
 @pytest.mark.parametrize(
@@ -90,53 +92,46 @@ def test_arguments(arguments, words):
         ({"WORKER_NOVNC_DIR": "/no/novnc"}, ["noVNC", "apt-get install novnc"]),
     ],
 )
-def test_variables(env, words):
-    """A bad variable is named, and its value is not said when it is a secret."""
+def test_an_invalid_variable_is_named_without_a_secrets_value(env, words):
     done = worker("run", f"{TASKS}:plain", env=env)
-    assert_refused(done, *words)
+    assert_rejected(done, *words)
     assert "short" not in done.stderr
 
 
-def test_syntax_error(tmp_path):
-    """A syntax error is said with its line."""
+def test_a_syntax_error_is_reported_with_its_line(tmp_path):
     (tmp_path / "broken.py").write_text("def run(page):\n    return (\n")
-    assert_refused(worker("run", str(tmp_path / "broken.py")), "syntax error", "line 2")
+    assert_rejected(worker("run", str(tmp_path / "broken.py")), "syntax error", "line 2")
 
 
-def test_port_in_use():
-    """A port in use is said, with what to do."""
+def test_a_port_in_use_is_reported_with_what_to_do():
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
         done = worker("run", f"{TASKS}:plain", "--port", port)
-    assert_refused(done, port, "--port 0")
+    assert_rejected(done, port, "--port 0")
 
 
-@pytest.mark.parametrize("missing", ["Xvfb", "x11vnc", "matchbox-window-manager", "chromium"])
-def test_missing_program(tmp_path, missing):
-    """A missing program is said with the command that installs it."""
-    for name in {"Xvfb", "x11vnc", "matchbox-window-manager", "chromium"} - {missing}:
+@pytest.mark.parametrize("missing", NEEDED)
+def test_a_missing_program_is_reported_with_the_command_that_installs_it(tmp_path, missing):
+    for name in {*NEEDED} - {missing}:
         (tmp_path / name).symlink_to(shutil.which(name) or "/bin/true")
     done = worker("run", f"{TASKS}:plain", path=str(tmp_path), env={"HOME": str(tmp_path)})
-    assert_refused(done, missing, f"apt-get install {missing.lower()}")
+    assert_rejected(done, missing, f"apt-get install {DEBIAN_PACKAGES[missing]}")
 
 
-def test_artifacts_folder_that_is_a_file(tmp_path):
-    """An artifacts folder that cannot be written is said."""
+def test_an_artifacts_folder_that_is_a_file_is_reported(tmp_path):
     file = tmp_path / "file"
     file.write_text("")
     done = worker("run", f"{TASKS}:plain", "--artifacts-dir", str(file))
-    assert_refused(done, "artifacts folder", str(file))
+    assert_rejected(done, "artifacts folder", str(file))
 
 
 def test_no_command_shows_the_commands():
-    """`worker` alone shows what it can do."""
     done = worker()
     assert done.returncode == 64
     assert "stream-url" in done.stderr
 
 
-def test_nothing_is_left_in_the_working_directory(tmp_path):
-    """A refused run leaves no artifacts folder behind."""
+def test_a_rejected_run_leaves_no_artifacts_folder(tmp_path):
     worker(
         "run",
         f"{TASKS}:plain",

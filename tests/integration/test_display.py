@@ -1,4 +1,4 @@
-"""The display: one screen of one size, and every window fills it."""
+"""The display: one screen of one size, which every window fills."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ TASKS = str(PROGRAMS / "tasks.py")
 GREEN = (30, 200, 30)
 
 
-def test_screen(run):
-    """The screen is 1920×1080 at 24 bits."""
+def test_the_screen_is_1920_by_1080_at_24_bits(run):
     worker = run(
         "--", "sh", "-c", 'xdpyinfo -display "$DISPLAY" | grep -E "dimensions|depth of root"'
     )

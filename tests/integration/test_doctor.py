@@ -8,9 +8,11 @@ import sys
 
 from worker_run import PROGRAMS
 
+from worker.programs import DEBIAN_PACKAGES, DISPLAY_PROGRAMS
+
 
 def doctor(**env):
-    """Its exit code and its lines."""
+    """Run it; return its exit code and its lines."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("WORKER_")}
     done = subprocess.run(
         [sys.executable, "-m", "worker.cli", "doctor"],
@@ -24,8 +26,8 @@ def doctor(**env):
     return done.returncode, done.stdout.splitlines()
 
 
-def test_machine_that_runs_tasks(display_programs):
-    """Where tasks run, its exit code is 0 and each line says ok or what to do."""
+def test_on_a_machine_that_runs_tasks(display_programs):
+    """The exit code is 0; each line is ok, or a warning with a remedy."""
     code, lines = doctor()
     assert code == 0, lines
     assert all(
@@ -39,17 +41,17 @@ def test_machine_that_runs_tasks(display_programs):
     assert "display :" in text
 
 
-def test_machine_without_programs(tmp_path):
-    """Where nothing is installed, its exit code is 1 and each program's line says how to get it."""
+def test_on_a_machine_without_programs(tmp_path):
+    """The exit code is 1, and each program's line names its Debian package."""
     code, lines = doctor(PATH=str(tmp_path), HOME=str(tmp_path))
     assert code == 1
-    for package in ("xvfb", "x11vnc", "matchbox-window-manager", "chromium"):
+    for name in (*DISPLAY_PROGRAMS, "chromium"):
+        package = DEBIAN_PACKAGES[name]
         assert any(
             line.startswith("FAIL") and f"apt-get install {package}" in line for line in lines
         )
 
 
-def test_bad_setting():
-    """A bad setting is one line and exit code 64, as for every command."""
+def test_an_invalid_setting_is_reported_as_for_every_command():
     code, lines = doctor(WORKER_PORT="many")
     assert (code, lines) == (64, [])

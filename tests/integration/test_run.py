@@ -1,4 +1,4 @@
-"""`worker run`: how a task ends is what the caller sees."""
+"""`worker run`: a task's outcome in the exit code, `result.json`, the events and the output."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 from worker_run import PROGRAMS, eventually
 
+from worker.task.messages import ERROR_TEXT_MAX_CHARS
+
 TASKS = str(PROGRAMS / "tasks.py")
 
 
 def test_output(run):
-    """What an async function returns is the output in result.json."""
+    """The return value of an async function is the output in result.json."""
     worker = run(f"{TASKS}:titled")
     assert worker.wait() == 0
     assert worker.result["output"] == {"title": "Hello"}
@@ -24,45 +26,45 @@ def test_output(run):
 
 
 def test_sync_function_with_inputs(run):
-    """A function that is not async gets a sync page, and inputs from --input."""
+    """A function that is not async gets a page of Playwright's sync API, and inputs of --input."""
     worker = run(f"{TASKS}:titled_sync", "--input", "title=A = B")
     assert worker.wait() == 0
     assert worker.result["output"] == {"title": "A = B"}
 
 
 def test_function_without_page(run):
-    """A function gets only what it names, and no browser is launched for one without `page`."""
+    """A function without `page` gets its inputs, and no browser is launched."""
     worker = run(f"{TASKS}:plain", "--inputs", '{"n": 1}', "--input", "m=2")
     assert worker.wait() == 0
     assert worker.result["output"] == {"n": 1, "m": "2"}
 
 
-def test_function_found_at_run_time(run):
-    """A function that only running its file reveals is run too."""
+def test_function_that_only_running_the_file_shows(run):
+    """A decorated function is inspected after its file was loaded."""
     worker = run(f"{TASKS}:decorated", "--inputs", '{"n": 1}')
     assert worker.wait() == 0
     assert worker.result["output"] == {"n": 1}
 
 
 def test_module_target(run, monkeypatch):
-    """package.module:function is found from the working directory."""
+    """package.module:function is imported from the working directory."""
     monkeypatch.chdir(PROGRAMS)
     worker = run("tasks:titled")
     assert worker.wait() == 0
 
 
 def test_failure(run):
-    """A function that raises exits with 1; result.json holds type, message and traceback."""
+    """If the function raises, the exit code is 1; result.json has type, message and traceback."""
     worker = run(f"{TASKS}:fails")
     assert worker.wait() == 1
     error = worker.result["error"]
     assert (error["type"], error["message"]) == ("LookupError", "nothing there")
     assert 'raise LookupError("nothing there")' in error["traceback"]
-    assert "worker/task/host.py" not in error["traceback"]
+    assert "worker/task/" not in error["traceback"]
 
 
 def test_output_that_is_not_json(run):
-    """A return value that is not JSON is the task's failure, said in words."""
+    """A return value that is not JSON makes the task fail, with a text that says so."""
     worker = run(f"{TASKS}:not_json")
     assert worker.wait() == 1
     assert "not JSON" in worker.result["error"]["message"]
@@ -80,7 +82,7 @@ def test_an_unknown_variable_is_reported_and_the_task_runs(run):
     ("script", "code"), [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137), ("kill $$", 143)]
 )
 def test_command(run, script, code):
-    """A COMMAND's own exit code passes through; 128+N when signal N killed it."""
+    """A COMMAND's own exit code is passed on; it is 128+N if signal N killed it."""
     worker = run("--", "sh", "-c", script)
     assert worker.wait() == code
     assert worker.result["exit_code"] == code
@@ -99,7 +101,7 @@ def test_command_environment(run):
 
 
 def test_own_output(run):
-    """The task's output goes to stderr and task.log, and stdout holds events alone."""
+    """The task's output goes to stderr and task.log; only events go to stdout."""
     worker = run(f"{TASKS}:plain")
     assert worker.wait() == 0
     assert (worker.artifacts / "task.log").read_text().split() == ["out", "err"]
@@ -107,7 +109,7 @@ def test_own_output(run):
 
 
 def test_timeout(run):
-    """A task that runs past its timeout exits with 124."""
+    """If a task exceeds its timeout, the exit code is 124."""
     worker = run(f"{TASKS}:sleeps", "--timeout-s", "2")
     assert worker.wait() == 124
     assert worker.result["status"] == "failed"
@@ -120,7 +122,7 @@ def test_cancel(run, number, code):
     worker.event("task.started")
     worker.signal(number)
     worker.event("task.finished")
-    worker.signal(signal.SIGTERM)  # a second one changes nothing
+    worker.signal(signal.SIGTERM)  # a second signal changes nothing
     assert worker.wait() == code
     assert worker.result["status"] == "cancelled"
     assert "cleaned up at about:blank" in worker.stderr
@@ -128,7 +130,7 @@ def test_cancel(run, number, code):
 
 @pytest.mark.parametrize("delay_ms", [0, 100, 200, 300, 400, 500, 600, 700, 800, 900, 1000])
 def test_cancel_during_start(run, delay_ms):
-    """SIGTERM in the first second gives 143, and what was started so far is gone."""
+    """After SIGTERM in the first second the exit code is 143, and no process is left."""
     worker = run(f"{TASKS}:sleeps_with_page")
 
     def catches_term():
@@ -136,7 +138,7 @@ def test_cancel_during_start(run, delay_ms):
         caught = status.partition("SigCgt:")[2].split()[0]
         return int(caught, 16) & (1 << (signal.SIGTERM - 1))
 
-    eventually(catches_term)  # before that, the kernel ends it: the same 143 for a shell
+    eventually(catches_term)  # before, the kernel ends the process, for a shell with 143 too
     time.sleep(delay_ms / 1000)
     worker.signal(signal.SIGTERM)
     assert worker.wait() == 143
@@ -145,7 +147,7 @@ def test_cancel_during_start(run, delay_ms):
 
 
 def test_cancel_a_task_that_ignores_term(run):
-    """A task that ignores TERM, and its stray grandchildren, are gone within 10 s."""
+    """A task that ignores SIGTERM, and its orphaned grandchildren, are ended within 10 s."""
     worker = run(f"{TASKS}:ignores_term")
     worker.event("task.started")
     eventually(lambda: len(worker.processes("sleep 600")) >= 6)
@@ -156,7 +158,7 @@ def test_cancel_a_task_that_ignores_term(run):
 
 
 def test_hold(run):
-    """--hold-s keeps the stream up after the task; a signal then keeps the task's outcome."""
+    """--hold-s keeps the stream up after the task; a signal then does not change the outcome."""
     worker = run(f"{TASKS}:titled", "--hold-s", "600")
     worker.event("task.held")
     assert worker.stream_url().startswith("ws://127.0.0.1:")
@@ -165,7 +167,7 @@ def test_hold(run):
 
 
 def test_events(run):
-    """Each event is one JSON object with the task's id; worker.finished comes once, last."""
+    """Each event is one JSON object with the task's id; the last one is worker.finished."""
     worker = run(f"{TASKS}:titled", "--task-id", "a-task")
     assert worker.wait() == 0
     assert {event["task_id"] for event in worker.events} == {"a-task"}
@@ -178,12 +180,54 @@ def test_events(run):
     assert set(finished["stages_ms"]) >= {"xvfb", "x11vnc", "websockify", "start", "task"}
 
 
-def test_closed_stdout():
-    """A reader of the events that goes away does not disturb the task."""
+def test_closed_stdout(display_programs, tmp_path):
+    """The task runs on if the reader of the events closes its end of the pipe."""
     command = [sys.executable, "-m", "worker.cli", "run", "--port", "0"]
-    command += ["--artifacts-dir", "/tmp/worker-test-closed", "--", "true"]
-    worker = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    worker.stdout.close()
-    assert worker.wait(30) == 0, worker.stderr.read()
-    worker.stderr.close()
-    assert json.loads(Path("/tmp/worker-test-closed/result.json").read_text())["exit_code"] == 0
+    command += ["--artifacts-dir", str(tmp_path), "--", "true"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as worker:
+        worker.stdout.close()
+        assert worker.wait(30) == 0, worker.stderr.read()
+    assert json.loads((tmp_path / "result.json").read_text())["exit_code"] == 0
+
+
+NESTED = 5_000
+WRITES_TO_THE_SOCKET = """
+import os, sys, time
+
+def run(inputs):
+    data = inputs["data"].encode("latin-1") * inputs.get("times", 1)
+    while data:
+        data = data[os.write(int(sys.argv[1]), data):]
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {"data": "\x00\xff no JSON\n"},
+        {"data": '{"type": "Started"}\n'},
+        {"data": '{"type": "Returned", "output": NaN}\n'},
+        {"data": '{"type": "Returned", "output": ' + "[" * NESTED + "]" * NESTED + "}\n"},
+        {"data": " " * 1024, "times": 40 * 1024},
+    ],
+    ids=["no JSON", "wrong message", "NaN", "deeply nested", "40 MB line"],
+)
+def test_task_that_writes_to_the_sessions_socket(run, tmp_path, inputs):
+    """Arbitrary bytes in place of messages make the task fail, and the session ends as usual."""
+    (tmp_path / "task.py").write_text(WRITES_TO_THE_SOCKET)
+    worker = run(str(tmp_path / "task.py"), "--inputs", json.dumps(inputs))
+    assert worker.wait() == 1, worker.stderr
+    assert worker.result["status"] == "failed"
+    assert worker.result["error"]["type"] == "TaskProtocolError"
+    assert "worker/session/" not in worker.stderr  # no traceback of the session
+
+
+def test_error_with_a_huge_text(run, tmp_path):
+    """A message longer than the limit is cut short."""
+    (tmp_path / "task.py").write_text("def run(): raise LookupError('\\U0001f600' * 5_000_000)")
+    worker = run(str(tmp_path / "task.py"))
+    assert worker.wait() == 1
+    error = worker.result["error"]
+    assert error["type"] == "LookupError"
+    assert len(error["message"]) == ERROR_TEXT_MAX_CHARS

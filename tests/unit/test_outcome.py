@@ -1,4 +1,4 @@
-"""Outcomes: the exit code and what viewers are told."""
+"""Outcomes: the exit code and the viewers' close code."""
 
 from __future__ import annotations
 
@@ -7,18 +7,37 @@ import pytest
 from worker import outcome
 from worker.outcome import Close, TaskError
 
+ERROR = TaskError(type="X", message="")
+
 
 @pytest.mark.parametrize(("returncode", "exit_code"), [(0, 0), (7, 7), (-9, 137), (-15, 143)])
-def test_exit_codes_of_a_process(returncode, exit_code):
-    """A process's own code passes through, a signal N as 128+N."""
+def test_a_processs_own_code_passes_through_and_signal_n_is_128_plus_n(returncode, exit_code):
     assert outcome.exited(returncode).exit_code == exit_code
 
 
-def test_close_reasons():
-    """Viewers are told the status, or that the display was lost."""
-    error = TaskError(type="X", message="")
-    assert outcome.success(None).close == Close(code=1000, reason="task success")
-    assert outcome.raised(error).close == Close(code=1000, reason="task failed")
-    assert outcome.timed_out(1).close == Close(code=1000, reason="task failed")
-    assert outcome.cancelled(143).close == Close(code=1000, reason="task cancelled")
-    assert outcome.session_lost(error).close == Close(code=1011, reason="display lost")
+@pytest.mark.parametrize(
+    ("ended", "exit_code"),
+    [
+        (outcome.success(None), 0),
+        (outcome.raised(ERROR), 1),
+        (outcome.timed_out(1), 124),
+        (outcome.cancelled(143), 143),
+        (outcome.session_lost(ERROR), 70),
+    ],
+)
+def test_exit_codes(ended, exit_code):
+    assert ended.exit_code == exit_code
+
+
+@pytest.mark.parametrize(
+    ("ended", "close"),
+    [
+        (outcome.success(None), Close(code=1000, reason="task success")),
+        (outcome.raised(ERROR), Close(code=1000, reason="task failed")),
+        (outcome.timed_out(1), Close(code=1000, reason="task failed")),
+        (outcome.cancelled(143), Close(code=1000, reason="task cancelled")),
+        (outcome.session_lost(ERROR), Close(code=1011, reason="display lost")),
+    ],
+)
+def test_viewers_get_the_status_or_that_the_display_was_lost(ended, close):
+    assert ended.close == close

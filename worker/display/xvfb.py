@@ -14,15 +14,13 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Final
 
+from worker.display.screen import DEPTH_BITS, HEIGHT_PX, WIDTH_PX
 from worker.errors import StartFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-WIDTH_PX: Final = 1920
-HEIGHT_PX: Final = 1080
-DEPTH_BITS: Final = 24
 READY_TIMEOUT_S: Final = 10.0
 
 _COOKIE_BYTES: Final = 16

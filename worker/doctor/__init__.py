@@ -1,1 +1,1 @@
-"""The doctor: what is missing on this machine, and how to mend it."""
+"""`worker doctor`: what is missing on this machine, and what to do about it."""

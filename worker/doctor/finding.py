@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Level(StrEnum):
-    """How much a finding matters; the text is what the line begins with."""
+    """How severe a finding is; its line begins with the value."""
 
     OK = "ok"
     WARNING = "warn"
@@ -16,26 +16,31 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """Something about this machine, and what to do about it unless it is all right."""
+    """A fact about this machine.
+
+    Attributes:
+        what: the fact.
+        remedy: what to do about it; empty if the level is OK.
+    """
 
     level: Level
     what: str
-    mend: str = ""
+    remedy: str = ""
 
     def __str__(self) -> str:
-        return f"{self.level:<5} {self.what}" + (f": {self.mend}" if self.mend else "")
+        return f"{self.level:<5} {self.what}" + (f": {self.remedy}" if self.remedy else "")
 
 
 def ok(what: str) -> Finding:
-    """All is well."""
+    """Nothing to do."""
     return Finding(level=Level.OK, what=what)
 
 
-def warning(what: str, mend: str) -> Finding:
-    """A task can run, but worse than it could."""
-    return Finding(level=Level.WARNING, what=what, mend=mend)
+def warning(what: str, remedy: str) -> Finding:
+    """Tasks can run, but slower, less secure or with fewer functions."""
+    return Finding(level=Level.WARNING, what=what, remedy=remedy)
 
 
-def failure(what: str, mend: str) -> Finding:
-    """No task can run."""
-    return Finding(level=Level.FAILURE, what=what, mend=mend)
+def failure(what: str, remedy: str) -> Finding:
+    """Tasks cannot run."""
+    return Finding(level=Level.FAILURE, what=what, remedy=remedy)

@@ -1,4 +1,4 @@
-"""What the machine, or the container, gives: memory, descriptors, namespaces, a display, a port."""
+"""Checks of the machine or container: memory, descriptors, namespaces, folders, display, port."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from worker.doctor.finding import Finding
 
-MEMORY_MIN_BYTES: Final = 1 << 30  # Chromium with one heavy page, and the display stack
+MEMORY_MIN_BYTES: Final = 1 << 30  # Chromium with one heavy page, plus the display stack
 DESCRIPTORS_MIN: Final = 1024
 _MB: Final = 1 << 20
 _CGROUP: Final = Path("/sys/fs/cgroup")
@@ -31,27 +31,27 @@ _DISPLAY_TIMEOUT_S: Final = 10.0
 
 
 def shared_memory() -> Iterator[Finding]:
-    """The room in /dev/shm."""
+    """Free space in /dev/shm."""
     free_bytes = browser.shm_free_bytes()
     what = f"/dev/shm has {free_bytes // _MB} MB"  # noqa: S108 - named, not used
     if free_bytes >= browser.SHM_MIN_BYTES:
         yield ok(what)
     else:
-        mend = "Chromium uses slower files in its place; in Docker add --shm-size=1g"
-        yield warning(what, mend)
+        remedy = "Chromium uses slower files instead; in Docker, add --shm-size=1g"
+        yield warning(what, remedy)
 
 
 def chromium_sandbox(setting: str) -> Iterator[Finding]:
-    """Whether Chromium can sandbox its pages: user namespaces, and seccomp that lets them be.
+    """Whether Chromium's sandbox works: it needs user namespaces, which seccomp may refuse.
 
     Args:
         setting: WORKER_CHROMIUM_SANDBOX.
     """
     refusal = sandbox.refusal()
     if refusal is None:
-        yield ok("user namespaces, for Chromium's sandbox")
+        yield ok("user namespaces work, for Chromium's sandbox")
     elif setting == "on":
-        yield failure("Chromium's sandbox must be on and cannot", refusal)
+        yield failure("WORKER_CHROMIUM_SANDBOX is on, but the sandbox does not work", refusal)
     else:
         yield warning("Chromium runs without its sandbox", refusal)
 
@@ -60,18 +60,18 @@ def descriptors() -> Iterator[Finding]:
     """The limit of open files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     infinite = resource.RLIM_INFINITY
-    shown = "no limit of open files" if soft == infinite else f"{soft} open files"
+    what = "no limit of open files" if soft == infinite else f"limit of {soft} open files"
     if infinite in (soft, hard) or soft >= DESCRIPTORS_MIN:
-        yield ok(shown)
+        yield ok(what)
     else:
-        yield warning(shown, f"heavy pages want more; run `ulimit -n {DESCRIPTORS_MIN}`")
+        yield warning(what, f"heavy pages may need more; run `ulimit -n {DESCRIPTORS_MIN}`")
 
 
 def memory(root: Path = _CGROUP) -> Iterator[Finding]:
-    """How much memory there may be used.
+    """The memory that may be used: the machine's, or the cgroup's limit.
 
     Args:
-        root: where cgroups are mounted.
+        root: the mount point of the cgroup file system.
     """
     total_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit_bytes = min(memory_limit_bytes(root) or total_bytes, total_bytes)
@@ -79,19 +79,21 @@ def memory(root: Path = _CGROUP) -> Iterator[Finding]:
     if limit_bytes >= MEMORY_MIN_BYTES:
         yield ok(what)
     else:
-        mend = f"heavy pages die for want of it; give it {MEMORY_MIN_BYTES // _MB} MB or more"
-        yield warning(what, mend)
+        remedy = (
+            f"heavy pages may crash with less than {MEMORY_MIN_BYTES // _MB} MB; raise the limit"
+        )
+        yield warning(what, remedy)
 
 
 def memory_limit_bytes(root: Path) -> int | None:
-    """This process's memory limit by cgroup version 2 or 1; None when there is none."""
+    """This process's memory limit, of cgroup version 2 or 1; None if there is none."""
     found = []
     for folder in (root, root / "memory", *_own_cgroups(root)):
         for name in _LIMITS:
             try:
                 found.append(int((folder / name).read_text()))
             except (OSError, ValueError):
-                continue  # not this version, not ours to see, or `max`
+                continue  # the other version, unreadable, or `max`
     return min(found, default=None)
 
 
@@ -102,28 +104,28 @@ def _own_cgroups(root: Path) -> Iterator[Path]:
 
 
 def folders(artifacts: Path) -> Iterator[Finding]:
-    """Where a session writes.
+    """Whether the temporary folder and the artifacts folder can be written to.
 
     Args:
-        artifacts: where the artifacts go; the nearest folder above it that exists is looked at.
+        artifacts: the artifacts folder; if it does not exist, its nearest existing parent counts.
     """
     try:
         yield ok(f"{tempfile.gettempdir()} can be written to")
     except FileNotFoundError:
-        mend = "set TMPDIR; with docker --read-only add --tmpfs /tmp"
-        yield failure("no temporary folder can be written to", mend)
+        remedy = "set TMPDIR; with `docker run --read-only`, add --tmpfs /tmp"
+        yield failure("no temporary folder can be written to", remedy)
     place = artifacts.absolute()
     while not place.exists():
         place = place.parent
     if os.access(place, os.W_OK | os.X_OK):
         yield ok(f"artifacts can go to {artifacts}")
     else:
-        mend = f"uid {os.geteuid()} must be able to write to {place}, or set WORKER_ARTIFACTS_DIR"
-        yield failure(f"artifacts cannot go to {artifacts}", mend)
+        remedy = f"let uid {os.geteuid()} write to {place}, or set WORKER_ARTIFACTS_DIR"
+        yield failure(f"artifacts cannot go to {artifacts}", remedy)
 
 
 def display() -> Iterator[Finding]:
-    """Whether an X server of ours starts: on a free display number, with its one screen."""
+    """Whether Xvfb starts, on a free display number and with the right screen."""
     with tempfile.TemporaryDirectory(prefix="worker-") as folder:
         authority = Path(folder) / "Xauthority"
         xvfb.write_authority(authority)
@@ -135,23 +137,23 @@ def display() -> Iterator[Finding]:
                 stderr=subprocess.DEVNULL,
             )
         except OSError as error:
-            yield failure("no display", f"Xvfb cannot be executed: {error.strerror}")
+            remedy = f"Xvfb cannot be executed ({error.strerror}); run `apt-get install xvfb`"
+            yield failure("no display", remedy)
             return
         with server:
             try:
-                yield _look_at(server, authority)
+                yield _check_display(server, authority)
             finally:
                 server.kill()
 
 
-def _look_at(server: subprocess.Popen[bytes], authority: Path) -> Finding:
-    """What is to be said about a server that was just started."""
+def _check_display(server: subprocess.Popen[bytes], authority: Path) -> Finding:
     if server.stdout is None:
-        raise ValueError("its output is not a pipe")
-    said, _, _ = select.select([server.stdout], [], [], _DISPLAY_TIMEOUT_S)
-    number = server.stdout.readline().strip().decode() if said else ""
+        raise ValueError("the server's output is not a pipe")
+    readable, _, _ = select.select([server.stdout], [], [], _DISPLAY_TIMEOUT_S)
+    number = server.stdout.readline().strip().decode() if readable else ""
     if not number:
-        return failure("no display", "run `Xvfb -displayfd 1` and see why it ends")
+        return failure("no display", "Xvfb does not start; run `Xvfb -displayfd 1` to see why")
     try:
         xvfb.check(f":{number}", authority)
     except StartFailed as error:
@@ -159,7 +161,7 @@ def _look_at(server: subprocess.Popen[bytes], authority: Path) -> Finding:
     finally:
         server.terminate()
         server.wait(_DISPLAY_TIMEOUT_S)
-    return ok(f"display :{number} was free, and answers")
+    return ok(f"Xvfb starts (display :{number})")
 
 
 def port(host: str, number: int) -> Iterator[Finding]:
@@ -178,4 +180,4 @@ def port(host: str, number: int) -> Iterator[Finding]:
             f"cannot listen on {host} port {number}", f"{error.why}; set WORKER_PORT, or 0"
         )
     else:
-        yield ok(f"port {number} of {host} is free")
+        yield ok(f"{host} port {number} is free")

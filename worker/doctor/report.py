@@ -1,4 +1,4 @@
-"""The doctor's report: every check, each finding a line."""
+"""Runs all checks of `worker doctor`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def examine(settings: RunSettings) -> Iterator[Finding]:
-    """Look at everything that a task needs."""
+    """Check everything that a task needs."""
     artifacts = settings.artifacts_dir or Path("artifacts")
     yield ok(f"Python {platform.python_version()} ({sys.executable})")
     for check in (
@@ -35,18 +35,21 @@ def examine(settings: RunSettings) -> Iterator[Finding]:
         machine.display(),
         machine.port(settings.host, settings.port),
     ):
-        yield from _to_its_end(check)
+        yield from _findings(check)
 
 
 def can_run(findings: Iterable[Finding]) -> bool:
-    """Whether a task could run."""
+    """Whether tasks can run."""
     return all(finding.level != Level.FAILURE for finding in findings)
 
 
-def _to_its_end(check: Iterator[Finding]) -> Iterator[Finding]:
-    """What a check finds; its own end by an error is a finding too, never a traceback."""
+def _findings(check: Iterator[Finding]) -> Iterator[Finding]:
+    """The findings of a check; an exception in it is a finding too."""
     try:
         yield from check
     except Exception as error:
         name = getattr(check, "__name__", "a check")
-        yield failure(f"{name.replace('_', ' ')} could not be looked at", str(error))
+        yield failure(
+            f"the check of {name.replace('_', ' ')} failed",
+            f"{type(error).__name__}: {error}; report it as a defect of worker",
+        )

@@ -1,4 +1,4 @@
-"""What is installed: the programs of the display stack, Python packages, fonts."""
+"""Checks of what is installed: display programs, browser, noVNC, Python packages, fonts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Final
 
 from worker.doctor.finding import failure, ok, warning
-from worker.errors import DEBIAN_PACKAGES, UsageError
+from worker.errors import UsageError
+from worker.programs import DEBIAN_PACKAGES, DISPLAY_PROGRAMS
 from worker.task import browser
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from worker.doctor.finding import Finding
 
-_PROGRAMS: Final = ("Xvfb", "x11vnc", "matchbox-window-manager")
 _PACKAGES: Final = (
     "playwright",
     "psutil",
@@ -29,7 +29,7 @@ _PACKAGES: Final = (
     "supervisor",
     "websockify",
 )
-_FONTS: Final = {  # fontconfig's language, and a Debian package that speaks it
+_FONTS: Final = {  # script: fontconfig's language, a Debian package with a font for it
     "Latin": ("en", "fonts-liberation"),
     "Chinese": ("zh-cn", "fonts-noto-cjk"),
     "Japanese": ("ja", "fonts-noto-cjk"),
@@ -42,46 +42,47 @@ _VERSION: Final = re.compile(r"\d+(?:\.\d+)+\S*")
 
 
 def programs() -> Iterator[Finding]:
-    """The programs of the display stack, with the versions of their Debian packages."""
-    for name in _PROGRAMS:
-        path = shutil.which(name)
+    """The display programs, with the versions of their Debian packages."""
+    for name in DISPLAY_PROGRAMS:
         package = DEBIAN_PACKAGES[name]
-        if path is None:
-            yield failure(f"{name} is not installed", f"run `apt-get install {package}`")
-        else:
+        if path := shutil.which(name):
             yield ok(f"{name} {_package_version(package)} ({path})")
+        else:
+            yield failure(f"{name} is not installed", f"run `apt-get install {package}`")
 
 
 def chromium(configured: Path | None) -> Iterator[Finding]:
-    """The browser, which is asked for its version.
+    """The browser and its version.
 
     Args:
-        configured: what the settings say.
+        configured: WORKER_CHROMIUM.
     """
     try:
         path = browser.find(configured)
     except UsageError as error:
         yield failure("no browser", str(error))
         return
-    said = _said([str(path), "--version"])
-    if version := _VERSION.search(said):
+    if version := _VERSION.search(_output([str(path), "--version"])):
         yield ok(f"Chromium {version[0]} ({path})")
     else:
-        yield failure(f"{path} does not say its version", f"run `{path} --version` and see why")
+        yield failure(f"{path} prints no version", f"run `{path} --version` to see why")
 
 
 def novnc(folder: Path, *, wanted: bool) -> Iterator[Finding]:
     """The files of noVNC.
 
     Args:
-        folder: where they should be.
-        wanted: a debug page is to be served.
+        folder: WORKER_NOVNC_DIR.
+        wanted: the debug page is on, which needs them.
     """
     if (folder / "core/rfb.js").is_file():
         yield ok(f"noVNC {_novnc_version(folder)} ({folder})")
         return
     found = failure if wanted else warning
-    yield found(f"no noVNC in {folder}", "run `apt-get install novnc`, or set WORKER_NOVNC_DIR")
+    yield found(
+        f"no noVNC in {folder}",
+        f"run `apt-get install {DEBIAN_PACKAGES['noVNC']}`, or set WORKER_NOVNC_DIR",
+    )
 
 
 def packages() -> Iterator[Finding]:
@@ -90,21 +91,21 @@ def packages() -> Iterator[Finding]:
         try:
             yield ok(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:
-            yield failure(f"no Python package {name}", "run `make setup`, or `pip install worker`")
+            yield failure(f"no Python package {name}", "run `make setup` in the project's folder")
 
 
 def fonts() -> Iterator[Finding]:
-    """Whether fontconfig knows a font for each of the scripts that pages are written in."""
+    """Whether fontconfig finds a font for common scripts."""
     if shutil.which("fc-list") is None:
-        yield warning("fonts cannot be looked at", "run `apt-get install fontconfig`")
+        yield warning("fonts are not checked: no fc-list", "run `apt-get install fontconfig`")
         return
     for script, (language, package) in _FONTS.items():
-        families = _said(["fc-list", f":lang={language}", "family"]).splitlines()
+        families = _output(["fc-list", f":lang={language}", "family"]).splitlines()
         if families:
             yield ok(f"{script} font: {min(families, key=len)}")
         else:
-            mend = f"pages show boxes; run `apt-get install {package}`"
-            yield warning(f"no {script} font", mend)
+            remedy = f"pages show boxes instead; run `apt-get install {package}`"
+            yield warning(f"no {script} font", remedy)
 
 
 def _novnc_version(folder: Path) -> str:
@@ -117,11 +118,13 @@ def _novnc_version(folder: Path) -> str:
 def _package_version(package: str) -> str:
     if shutil.which("dpkg-query") is None:
         return "of unknown version"
-    said = _said(["dpkg-query", "--show", "--showformat=${Version}", package])
-    return said if _VERSION.match(said.partition(":")[2] or said) else "of unknown version"
+    version = _output(["dpkg-query", "--show", "--showformat=${Version}", package])
+    without_epoch = version.partition(":")[2] or version
+    return version if _VERSION.match(without_epoch) else "of unknown version"
 
 
-def _said(argv: list[str]) -> str:
+def _output(argv: list[str]) -> str:
+    """The stdout of a program; empty if it fails or does not end in time."""
     try:
         done = subprocess.run(
             argv,

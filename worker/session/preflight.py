@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from worker import artifacts, net
 from worker.errors import ProgramMissing, SettingError
 from worker.linux import hide_from_peers, scrub_environment
+from worker.programs import DISPLAY_PROGRAMS
 from worker.session.plan import Notice, Plan
 from worker.settings import PREFIX, unknown_variables
 from worker.settings.run import RunSettings, secret_variables
@@ -20,7 +21,6 @@ from worker.task import browser, sandbox, target
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-_PROGRAMS: Final = ("Xvfb", "x11vnc", "matchbox-window-manager")
 _BACKLOG: Final = 128
 
 
@@ -40,7 +40,7 @@ def make(settings: RunSettings, text: str | None, command: Sequence[str] | None)
     for name in secret_variables():
         scrub_environment(name)
     chosen = target.function(text) if text is not None else target.command(command or ())
-    for program in _PROGRAMS:
+    for program in DISPLAY_PROGRAMS:
         if shutil.which(program) is None:
             raise ProgramMissing(program)
     chromium = browser.find(settings.chromium)

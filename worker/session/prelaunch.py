@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Final
 from worker.display import xvfb
 from worker.process import supervisord_config
 from worker.process.program import Program
-from worker.task import spec
-from worker.task.spec import StartedChild, TaskSpec
+from worker.task.spec import StartedChild, TaskSpec, start_child
 
 if TYPE_CHECKING:
     import subprocess
@@ -38,8 +37,8 @@ class Prelaunched:
     Attributes:
         began: when, by time.monotonic().
         folder: the session's private folder.
-        task: what the task's process needs.
-        host: the process of the task's function; None for a COMMAND.
+        task: what the task's process gets.
+        child: the process of the task's function; None for a COMMAND.
         supervisord: it has started no program yet.
         xvfb: the X server's program.
         websockify: the stream server's program.
@@ -48,7 +47,7 @@ class Prelaunched:
     began: float
     folder: Path
     task: TaskSpec
-    host: StartedChild | None
+    child: StartedChild | None
     supervisord: subprocess.Popen[bytes]
     xvfb: Program
     websockify: Program
@@ -63,10 +62,10 @@ def prelaunch(plan: Plan) -> Prelaunched:
         target=plan.target,
         inputs=plan.inputs,
         environ={**plan.environ, **plan.task_environ, "TMPDIR": str(folder / _TMP)},
-        launch=plan.launch,
+        launch_options=plan.launch,
         log=plan.artifacts.log,
     )
-    host = spec.launch(task)
+    child = start_child(task)
     authority = folder / AUTHORITY
     xvfb.write_authority(authority)
     os.mkfifo(folder / DISPLAY_NUMBER)
@@ -86,7 +85,7 @@ def prelaunch(plan: Plan) -> Prelaunched:
         began=began,
         folder=folder,
         task=task,
-        host=host,
+        child=child,
         supervisord=supervisord_config.start(folder, environ, (server, websockify)),
         xvfb=server,
         websockify=websockify,

@@ -174,7 +174,8 @@ class _Session:
 
     async def _start(self) -> Task:
         """Start everything that can start in parallel; returns when all of it is ready."""
-        self.task = await process.start(self.prelaunched.task, self.prelaunched.host, self.children)
+        started = self.prelaunched
+        self.task = await process.start(started.task, started.child, self.children)
         self.channel = StreamChannel(
             path=self.stack.folder / prelaunch.STREAM_SOCKET,
             config=self._stream_config(),
@@ -268,7 +269,7 @@ class _Session:
         try:
             self.plan.artifacts.write_result(json.dumps(result, indent=2, ensure_ascii=False))
             if self.plan.termination_log is not None:
-                artifacts.write_brief(self.plan.termination_log, result)
+                artifacts.write_termination_message(self.plan.termination_log, result)
         except OSError as error:
             self.events.emit("result.failed", path=str(self.plan.artifacts.result), why=str(error))
             print(f"worker: cannot write the result: {error}", file=sys.stderr)  # noqa: T201

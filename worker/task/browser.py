@@ -1,4 +1,4 @@
-"""The task's browser: Debian's Chromium, headed, filling the display."""
+"""The task's browser: Chromium, headed, with windows as large as the screen."""
 
 from __future__ import annotations
 
@@ -7,27 +7,30 @@ import shutil
 from pathlib import Path
 from typing import Any, Final
 
+from worker.display.screen import HEIGHT_PX, WIDTH_PX
 from worker.errors import ProgramMissing, SettingError
 
 _NAMES: Final = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
-_WIDTH_PX: Final = 1920
-_HEIGHT_PX: Final = 1080
-SHM_MIN_BYTES: Final = 512 * 1024 * 1024  # a few heavy pages; with too little, tabs die of SIGBUS
+# Enough for a few heavy pages; a tab that finds none left is killed by SIGBUS.
+SHM_MIN_BYTES: Final = 512 * 1024 * 1024
 
 
 def find(configured: Path | None) -> Path:
-    """The browser's path.
+    """Find the browser's executable.
 
     Args:
-        configured: what the settings say; None to look on PATH, then for Playwright's own.
+        configured: WORKER_CHROMIUM; None to search PATH, then Playwright's own browsers.
 
     Raises:
-        SettingError: the configured path is no program.
-        ProgramMissing: there is none.
+        SettingError: the configured path is not an executable file.
+        ProgramMissing: no browser was found.
     """
     if configured is not None:
         if not os.access(configured, os.X_OK) or configured.is_dir():
-            raise SettingError(f"WORKER_CHROMIUM: {configured} is not an executable file")
+            raise SettingError(
+                f"WORKER_CHROMIUM: {configured} is not an executable file; "
+                "give the browser's path, or unset it to search PATH"
+            )
         return configured
     for name in _NAMES:
         if found := shutil.which(name):
@@ -43,10 +46,10 @@ def sandboxed(setting: str, refusal: str | None) -> bool:
 
     Args:
         setting: `auto`, `on` or `off`.
-        refusal: why it cannot work here; None when it can.
+        refusal: the result of `sandbox.refusal()`.
 
     Raises:
-        SettingError: it must be on, and cannot.
+        SettingError: the setting is `on`, and there is a refusal.
     """
     if setting == "on" and refusal is not None:
         raise SettingError(f"WORKER_CHROMIUM_SANDBOX=on: {refusal}")
@@ -54,37 +57,37 @@ def sandboxed(setting: str, refusal: str | None) -> bool:
 
 
 def shm_free_bytes() -> int:
-    """What is free in the shared memory that Chromium would like to keep its pictures in."""
+    """The free space of /dev/shm, where Chromium keeps the pages' bitmaps."""
     try:
-        status = os.statvfs("/dev/shm")  # noqa: S108 - the place, not a file in it
+        status = os.statvfs("/dev/shm")  # noqa: S108 - the mount, not a file in it
     except OSError:
         return 0
     return status.f_bavail * status.f_frsize
 
 
 def launch_options(executable: str, *, sandbox: bool, shm: bool) -> dict[str, Any]:
-    """What Playwright's `launch` gets.
+    """The arguments of Playwright's `launch`, JSON values.
 
     Args:
         executable: the browser's path.
         sandbox: use Chromium's own sandbox.
-        shm: use /dev/shm; Playwright by itself always has Chromium use files in /tmp instead.
+        shm: use /dev/shm; Playwright's default makes Chromium use files in /tmp.
     """
     arguments = [
-        f"--window-size={_WIDTH_PX},{_HEIGHT_PX}",
+        f"--window-size={WIDTH_PX},{HEIGHT_PX}",
         "--window-position=0,0",
         "--no-first-run",
         "--disable-background-networking",
     ]
     if not sandbox:
-        arguments.append("--test-type")  # else a yellow bar about --no-sandbox covers the page
+        arguments.append("--test-type")  # else a bar about --no-sandbox covers the page
     return {
         "executable_path": executable,
         "headless": False,
         "chromium_sandbox": sandbox,
         "args": arguments,
         "ignore_default_args": ["--disable-dev-shm-usage"] if shm else [],
-        # Signals are the session's business: it ends the browser when the viewers were told.
+        # The session ends the browser, after the viewers' connections are closed.
         "handle_sigint": False,
         "handle_sigterm": False,
         "handle_sighup": False,

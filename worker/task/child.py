@@ -1,161 +1,124 @@
 """Inside the task's process: `python -m worker.task.child FD` runs one function.
 
-It loads Playwright while the display comes up, launches the browser as soon as there is one, and
-calls the function when the session says so. Then it keeps the browser open until the session has
-told the viewers, so that their last picture is the task's.
-
-Messages are lines of JSON over the socket FD:
-
-    session → host   job {…} | display {display, xauthority} | go | quit
-    host → session   ready | started | result {output} | error {type, message, traceback}
-                     | broken {message}: the browser could not be launched
+It loads Playwright while the display starts, launches the browser as soon as there is a display,
+and calls the function when the session sends Go. After the function's end it keeps the browser open
+until Quit, so that the viewers' last frame is the task's. FD is a socket to the session, which
+carries the messages of `worker.task.messages`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
-import importlib.util
+import dataclasses
 import inspect
-import json
 import os
 import signal
-import socket
 import sys
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from worker.task import browser
-from worker.task.target import PARAMETERS
+from worker.outcome import TaskError
+from worker.task import browser, loading
+from worker.task import output as task_output
+from worker.task.messages import (
+    ERROR_TEXT_MAX_CHARS,
+    BrowserFailed,
+    Quit,
+    Raised,
+    Returned,
+    Run,
+)
+from worker.task.session_connection import SessionConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from types import TracebackType
 
-OUTPUT_MAX_BYTES: Final = 16 * 1024 * 1024
-_PUMP_MS: Final = 100
+_POLL_MS: Final = 100
 _COMPILE_CACHE: Final = "NODE_COMPILE_CACHE"
-_MODULE_NAME: Final = "worker_task"
+_STOPPED: Final = Raised(error=TaskError(type="Stopped", message="the task was stopped"))
 
 
 class Stopped(BaseException):
-    """SIGTERM, in a function that is not async."""
-
-
-class Session:
-    """The session's end of the socket."""
-
-    def __init__(self, descriptor: int) -> None:
-        os.set_inheritable(descriptor, False)
-        self._socket = socket.socket(fileno=descriptor)
-        self._lines = self._socket.makefile("rb")
-
-    def say(self, kind: str, **fields: Any) -> None:
-        """Send one message."""
-        self._socket.sendall(json.dumps({"kind": kind, **fields}).encode() + b"\n")
-
-    def hear(self, kind: str) -> dict[str, Any]:
-        """Wait for a message of this kind; end this process when the session wants no more."""
-        line = self._lines.readline()
-        message: dict[str, Any] = json.loads(line) if line else {"kind": "quit"}
-        if message["kind"] != kind:
-            raise SystemExit(0)
-        return message
-
-    async def quit_wanted(self) -> None:
-        """Wait for `quit`, or the session's death, while the event loop goes on."""
-        loop = asyncio.get_running_loop()
-        readable = asyncio.Event()
-        loop.add_reader(self._socket, readable.set)
-        await readable.wait()
-        loop.remove_reader(self._socket)
-
-    def quit_is_wanted(self) -> bool:
-        """Whether `quit` is there."""
-        self._socket.setblocking(False)
-        try:
-            self._socket.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return False
-        finally:
-            self._socket.setblocking(True)
-        return True
+    """SIGTERM arrived while a function that is not async was running."""
 
 
 def main() -> None:
-    """Run the job that the session sends."""
-    session = Session(int(sys.argv[1]))
-    job = session.hear("job")["job"]
-    call = None
-    if job["is_async"] is None:  # only its file can tell, and that runs on the ready display
-        _use_display(session.hear("display"))
-        session.say("ready")
-        session.hear("go")
-        signal.signal(signal.SIGTERM, _stop)
-        session.say("started")
-        call = _guarded(session, lambda: _load(job))
-        if call is None:
+    """Run the function that the session sends."""
+    session = SessionConnection(int(sys.argv[1]))
+    run = session.receive(Run)
+    function = None
+    if run.is_async is None:  # only loading the file shows it, which needs display and stream
+        session.wait_for_display()
+        session.wait_for_go()
+        function = _load_early(session, run)
+        if function is None:
             return
-        job |= {"is_async": inspect.iscoroutinefunction(call), "wants": _wants(call)}
-    if job["is_async"]:
-        asyncio.run(_run_async(session, job, call))
+        run = dataclasses.replace(
+            run,
+            is_async=inspect.iscoroutinefunction(function),
+            parameters=loading.parameters(function),
+        )
+    if run.is_async:
+        asyncio.run(_run_async(session, run, function))
     else:
-        _run_sync(session, job, call)
+        _run_sync(session, run, function)
 
 
-# -- an async function
+def _load_early(session: SessionConnection, run: Run) -> Callable[..., Any] | None:
+    """Load the function; None if that raised, which has been reported then."""
+    signal.signal(signal.SIGTERM, _raise_stopped)
+    session.report_started()
+    return _report_errors(session, lambda: loading.load(run))  # type: ignore[no-any-return]
+
+
+# -- an async function. The two ways differ in little but `await`: Playwright has two APIs.
 
 
 async def _run_async(
-    session: Session, job: dict[str, Any], call: Callable[..., Any] | None
+    session: SessionConnection, run: Run, function: Callable[..., Any] | None
 ) -> None:
     playwright = None
-    if "page" in job["wants"]:
-        from playwright.async_api import async_playwright  # noqa: PLC0415 - only if it is wanted
+    if _takes_page(run):
+        from playwright.async_api import async_playwright  # noqa: PLC0415 - slow to import
 
-        with _compiled_driver():
+        with _driver_compile_cache():
             playwright = await async_playwright().start()
-    if call is None:
-        _use_display(session.hear("display"))
+    session.wait_for_display()
     page = None
     if playwright is not None:
         try:
-            chromium = await playwright.chromium.launch(env=dict(os.environ), **job["launch"])
+            chromium = await playwright.chromium.launch(env=dict(os.environ), **run.launch_options)
             context = await chromium.new_context(**browser.CONTEXT_OPTIONS)
             page = await context.new_page()
         except Exception as error:
-            session.say("broken", message=str(error))
+            _report_browser_failed(session, error)
             return
-    if call is None:
-        session.say("ready")
-        session.hear("go")
-    await _call_async(session, job, call, page)
-    await session.quit_wanted()
+    session.wait_for_go()
+    await _call_async(session, run, function, page)
+    await session.wait_for_quit()
     if playwright is not None:
         await chromium.close()
         await playwright.stop()
 
 
 async def _call_async(
-    session: Session, job: dict[str, Any], call: Callable[..., Any] | None, page: Any
+    session: SessionConnection, run: Run, function: Callable[..., Any] | None, page: Any
 ) -> None:
     current = asyncio.current_task()
     if current is None:
         return
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, current.cancel)
-    if call is None:
-        session.say("started")
+    session.report_started()
     try:
-        output = await (call or _load(job))(**_arguments(job, page))
-        _deliver(session, output)
+        output = await (function or loading.load(run))(**_arguments(run, page))
+        _send_output(session, output)
     except asyncio.CancelledError:
         current.uncancel()
-        session.say("error", type="Stopped", message="the task was stopped", traceback=None)
+        session.send(_STOPPED)
     except BaseException as error:
-        _report(session, error)
+        _report_error(session, error)
     finally:
         loop.remove_signal_handler(signal.SIGTERM)
 
@@ -163,61 +126,70 @@ async def _call_async(
 # -- a function that is not async
 
 
-def _run_sync(session: Session, job: dict[str, Any], call: Callable[..., Any] | None) -> None:
+def _run_sync(session: SessionConnection, run: Run, function: Callable[..., Any] | None) -> None:
     playwright = None
-    if "page" in job["wants"]:
-        from playwright.sync_api import sync_playwright  # noqa: PLC0415 - only if it is wanted
+    if _takes_page(run):
+        from playwright.sync_api import sync_playwright  # noqa: PLC0415 - slow to import
 
-        with _compiled_driver():
+        with _driver_compile_cache():
             playwright = sync_playwright().start()
-    if call is None:
-        _use_display(session.hear("display"))
+    session.wait_for_display()
     page = None
     if playwright is not None:
         try:
-            chromium = playwright.chromium.launch(env=dict(os.environ), **job["launch"])
+            chromium = playwright.chromium.launch(env=dict(os.environ), **run.launch_options)
             page = chromium.new_context(**browser.CONTEXT_OPTIONS).new_page()
         except Exception as error:
-            session.say("broken", message=str(error))
+            _report_browser_failed(session, error)
             return
-    if call is None:
-        session.say("ready")
-        session.hear("go")
-        signal.signal(signal.SIGTERM, _stop)
-        session.say("started")
-    result = _guarded(session, lambda: [(call or _load(job))(**_arguments(job, page))])
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if result is not None:
-        _guarded(session, lambda: _deliver(session, result[0]))
-    _stay(session, page)
+    session.wait_for_go()
+    _call_sync(session, run, function, page)
+    _serve_page_until_quit(session, page)
     if playwright is not None:
         chromium.close()
         playwright.stop()
 
 
-def _stop(*_: object) -> None:
+def _call_sync(
+    session: SessionConnection, run: Run, function: Callable[..., Any] | None, page: Any
+) -> None:
+    signal.signal(signal.SIGTERM, _raise_stopped)
+    session.report_started()
+    outputs = _report_errors(
+        session, lambda: [(function or loading.load(run))(**_arguments(run, page))]
+    )
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if outputs is not None:
+        _report_errors(session, lambda: _send_output(session, outputs[0]))
+
+
+def _raise_stopped(*_: object) -> None:
     raise Stopped
 
 
-def _stay(session: Session, page: Any) -> None:
-    """Keep the page alive (its routes and handlers run in this thread) until `quit`."""
+def _serve_page_until_quit(session: SessionConnection, page: Any) -> None:
+    """Wait for Quit; meanwhile run the page's routes and handlers, which need this thread."""
     try:
-        while page is not None and not session.quit_is_wanted():
-            page.wait_for_timeout(_PUMP_MS)
-    except Exception:  # noqa: S110 - the page was closed, by the task or a viewer: only wait
+        while page is not None and not session.quit_is_pending():
+            page.wait_for_timeout(_POLL_MS)
+    except Exception:  # noqa: S110 - the task or a viewer closed the page: nothing to serve
         pass
-    session.hear("quit")
+    session.receive(Quit)
 
 
 # -- both
 
 
+def _takes_page(run: Run) -> bool:
+    return "page" in (run.parameters or ())
+
+
 @contextlib.contextmanager
-def _compiled_driver() -> Iterator[None]:
+def _driver_compile_cache() -> Iterator[None]:
     """Let Playwright's driver keep its compiled code beside the Python packages, if it can.
 
-    It starts in 0.21 s instead of 0.28 s then. Only the driver is told (Node.js, "Module compile
-    cache"), not the browser and not the task.
+    With it the driver starts in 0.21 s instead of 0.28 s (Node.js, "Module compile cache"). The
+    variable is set for the driver's start only: browser and task do not get it.
     """
     if _COMPILE_CACHE in os.environ:
         yield
@@ -229,91 +201,44 @@ def _compiled_driver() -> Iterator[None]:
         os.environ.pop(_COMPILE_CACHE, None)
 
 
-def _use_display(message: dict[str, Any]) -> None:
-    os.environ["DISPLAY"] = message["display"]
-    os.environ["XAUTHORITY"] = message["xauthority"]
+def _arguments(run: Run, page: Any) -> dict[str, Any]:
+    available = {"page": page, "inputs": run.inputs}
+    return {name: available[name] for name in run.parameters or ()}
 
 
-def _load(job: dict[str, Any]) -> Callable[..., Any]:
-    """Import the target and return its function."""
-    file = Path(job["file"])
-    if job["module"] is None:
-        sys.path.insert(0, str(file.parent))
-        spec = importlib.util.spec_from_file_location(_MODULE_NAME, file)
-        if spec is None or spec.loader is None:
-            raise ImportError(f"cannot import {file}")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[_MODULE_NAME] = module
-        spec.loader.exec_module(module)
-    else:
-        sys.path.insert(0, str(Path.cwd()))
-        module = importlib.import_module(job["module"])
-    call = getattr(module, job["name"])
-    if not callable(call):
-        raise TypeError(f"{job['name']} is not a function")
-    return call  # type: ignore[no-any-return]  # it is callable; more cannot be known
-
-
-def _wants(call: Callable[..., Any]) -> list[str]:
-    parameters = inspect.signature(call).parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return sorted(PARAMETERS)
-    return sorted(PARAMETERS & set(parameters))
-
-
-def _arguments(job: dict[str, Any], page: Any) -> dict[str, Any]:
-    available = {"page": page, "inputs": job["inputs"]}
-    return {name: available[name] for name in job["wants"]}
-
-
-def _guarded(session: Session, step: Callable[[], Any]) -> Any:
-    """The step's result; None when it raised, which the session was then told."""
+def _report_errors(session: SessionConnection, step: Callable[[], Any]) -> Any:
+    """Run a step and return its result; None if it raised, which has been reported then."""
     try:
         return step()
     except Stopped:
-        session.say("error", type="Stopped", message="the task was stopped", traceback=None)
+        session.send(_STOPPED)
     except BaseException as error:
-        _report(session, error)
+        _report_error(session, error)
     return None
 
 
-def _deliver(session: Session, output: Any) -> None:
-    try:
-        text = json.dumps(output, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        message = (
-            f"the task's return value is not JSON: {error}; return dicts, lists, strings, "
-            "finite numbers, booleans or None"
-        )
-        raise TypeError(message) from None
-    if len(text) > OUTPUT_MAX_BYTES:
-        raise ValueError(
-            f"the task's return value is larger than {OUTPUT_MAX_BYTES} bytes; write it to a "
-            "file in WORKER_ARTIFACTS_DIR instead"
-        )
-    session.say("result", output=output)
+def _send_output(session: SessionConnection, output: Any) -> None:
+    task_output.check(output)
+    session.send(Returned(output=output))
 
 
-def _report(session: Session, error: BaseException) -> None:
-    """Tell the session what the task raised, and the task's log too."""
+def _report_error(session: SessionConnection, error: BaseException) -> None:
+    """Send what the task raised to the session, and write it to the task's log."""
     if isinstance(error, SystemExit) and error.code in (None, 0):
-        session.say("result", output=None)
+        session.send(Returned(output=None))
         return
-    frames = "".join(traceback.format_exception(type(error), error, _own_frames(error)))
+    frames = loading.traceback_text(error)
     print(frames, file=sys.stderr, flush=True)  # noqa: T201 - the task's own log
-    message = str(error)
-    session.say("error", type=type(error).__name__, message=message, traceback=frames)
+    sent = TaskError(
+        type=type(error).__name__,
+        message=str(error)[:ERROR_TEXT_MAX_CHARS],
+        traceback=frames[:ERROR_TEXT_MAX_CHARS],
+    )
+    session.send(Raised(error=sent))
 
 
-def _own_frames(error: BaseException) -> TracebackType | None:
-    """The traceback from the task's first frame on, without this file's."""
-    frame = error.__traceback__
-    while frame is not None and frame.tb_frame.f_code.co_filename in (__file__, *_IMPORT_FILES):
-        frame = frame.tb_next
-    return frame
-
-
-_IMPORT_FILES: Final = ("<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>")
+def _report_browser_failed(session: SessionConnection, error: Exception) -> None:
+    session.send(BrowserFailed(message=str(error)[:ERROR_TEXT_MAX_CHARS]))
 
 
 if __name__ == "__main__":

@@ -1,70 +1,101 @@
-"""The task's process: started early, told to go when display and stream are ready, and stopped.
+"""The task's process, as the session drives it.
 
-A function runs in `worker.task.child`; a COMMAND is started only when all is ready, since nothing
-of it can be loaded in advance.
+A function runs in `worker.task.child`, which is started early and then waits for the display and
+the stream. A COMMAND is started when both are ready: nothing of it can be loaded in advance.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
-import sys
-import threading
-from typing import IO, TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, assert_never
 
 from worker import outcome
 from worker.errors import StartFailed
 from worker.outcome import Outcome, TaskError
-from worker.task.child import OUTPUT_MAX_BYTES
+from worker.task import output
+from worker.task.log import TaskLog
+from worker.task.messages import (
+    LINE_MAX_BYTES,
+    BrowserFailed,
+    DisplayReady,
+    FromTask,
+    Go,
+    Quit,
+    Raised,
+    Ready,
+    Returned,
+    Started,
+)
 from worker.task.target import Command
+from worker.wire import Decoder, InvalidMessage, encode
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from worker.process.children import Child, Children
+    from worker.task.messages import ToTask
     from worker.task.spec import StartedChild, TaskSpec
 
 GRACE_S: Final = 3.0
-_LINE_MAX_BYTES: Final = 2 * OUTPUT_MAX_BYTES
-_CHUNK_BYTES: Final = 65536
-_LOG_END_S: Final = 1.0
+_PROCESS: Final = "the task's process"
+_DECODER: Final[Decoder[FromTask]] = Decoder(FromTask)
 
 
 class Task(Protocol):
     """One task's process."""
 
     async def prepare(self, display: str, xauthority: str) -> None:
-        """The display is there: return when nothing but the word to go is missing."""
+        """Load on a ready display all that can be loaded without running the task's code."""
 
     async def go(self) -> None:
-        """Let the task's own code start."""
+        """Start the task's code."""
 
     async def ended(self) -> Outcome:
-        """Wait until it has ended, and how."""
+        """Wait until the task has ended and return how."""
 
     async def stop(self) -> None:
-        """End the process: it may clean up for a moment, then it is killed."""
+        """End the process: SIGTERM, up to GRACE_S for its clean-up, SIGKILL."""
+
+
+async def start(spec: TaskSpec, child: StartedChild | None, children: Children) -> Task:
+    """Take over the process of a function; a COMMAND is started by its `go`.
+
+    Args:
+        spec: the task.
+        child: the result of `start_child`.
+        children: gets the process.
+    """
+    if isinstance(spec.target, Command):
+        return CommandTask(spec.target, spec, children)
+    if child is None:
+        raise StartFailed(_PROCESS, "it was not started")
+    task = FunctionTask(spec, child, children)
+    await task.connect()
+    return task
 
 
 class FunctionTask:
-    """A Python function, in a process of its own."""
+    """A Python function, in a process of its own.
 
-    def __init__(self, job: TaskSpec, host: StartedChild, children: Children) -> None:
-        self._host = host
-        self._child = children.adopt(host.process)
-        self._log = _Log(self._child, job.log)
-        self._finished = False
+    A process that breaks the protocol of its connection makes the task fail; it cannot make the
+    session fail. Before `ended` only this is remembered, and `prepare` and `go` return.
+    """
+
+    def __init__(self, spec: TaskSpec, child: StartedChild, children: Children) -> None:
+        self._started = child
+        self._child = children.adopt(child.process)
+        self._log = TaskLog(self._child, spec.log)
+        self._end_reported = False
+        self._violation: InvalidMessage | None = None
         self._reader: asyncio.StreamReader
         self._writer: asyncio.StreamWriter
 
     async def connect(self) -> None:
-        """Take over the socket, with what of the job it has not taken yet."""
+        """Take over the connection and send the rest of the first message."""
         self._reader, self._writer = await asyncio.open_unix_connection(
-            sock=self._host.socket, limit=_LINE_MAX_BYTES
+            sock=self._started.socket, limit=LINE_MAX_BYTES
         )
-        self._writer.write(self._host.unsent)
+        self._writer.write(self._started.unsent)
 
     async def prepare(self, display: str, xauthority: str) -> None:
         """Launch the browser on the display.
@@ -72,17 +103,17 @@ class FunctionTask:
         Raises:
             StartFailed: the browser, or the process itself, did not start.
         """
-        self._say("display", display=display, xauthority=xauthority)
-        await self._expect("ready")
+        self._send(DisplayReady(display=display, xauthority=xauthority))
+        await self._expect(Ready)
 
     async def go(self) -> None:
-        """Call the function; returns when it can be stopped, too.
+        """Call the function; returns when SIGTERM stops it and lets it clean up.
 
         Raises:
             StartFailed: the process ended.
         """
-        self._say("go")
-        await self._expect("started")
+        self._send(Go())
+        await self._expect(Started)
 
     async def ended(self) -> Outcome:
         """Wait for the function's end.
@@ -90,158 +121,149 @@ class FunctionTask:
         Raises:
             StartFailed: its browser could not be launched.
         """
-        message = await self._hear()
-        self._finished = True
+        message = await self._receive()
+        self._end_reported = isinstance(message, Returned | Raised | BrowserFailed)
         match message:
-            case {"kind": "result", "output": output}:
-                return outcome.success(output)
-            case {"kind": "error", "type": type_, "message": text, "traceback": frames}:
-                return outcome.raised(TaskError(type=type_, message=text, traceback=frames))
-            case {"kind": "broken", "message": text}:
-                raise StartFailed("chromium", str(text))
-        return await self._without_result()
+            case None:
+                return await self._without_result()
+            case Returned():
+                return outcome.success(message.output)
+            case Raised():
+                return outcome.raised(message.error)
+            case BrowserFailed():
+                raise _browser_failed(message)
+            case Ready() | Started():
+                self._violation = _unexpected(message)
+                return await self._without_result()
+            case _:
+                assert_never(message)
 
     async def stop(self) -> None:
-        """Let a finished host close its browser; stop another one; kill what is left."""
-        if self._finished:
-            self._say("quit")
-        elif self._child.running:
-            os.kill(self._child.pid, signal.SIGTERM)  # the host alone: its browser still serves
+        """Let a process whose function ended close its browser; end another one; kill the rest."""
+        if not self._end_reported and self._child.running:
+            os.kill(self._child.pid, signal.SIGTERM)  # not its group: the clean-up needs a browser
         try:
             async with asyncio.timeout(GRACE_S):
-                if not self._finished:
-                    await self._hear()  # what the function said when it was stopped
-                    self._say("quit")
+                if not self._end_reported:
+                    await self._receive()  # the function's end, after its clean-up
+                self._send(Quit())
                 await self._child.wait()
         except TimeoutError:
             pass
         await self._child.stop(0)
         self._writer.close()
-        await self._log.end()
+        await self._log.wait_for_end()
 
-    async def _expect(self, kind: str) -> None:
-        message = await self._hear()
-        if message is None:
-            code = await self._child.wait()
-            await self._log.end()
-            raise StartFailed("the task's process", f"it ended with {code}", self._log.last_words)
-        if message["kind"] == "broken":
-            raise StartFailed("chromium", _first_line(message["message"]))
-        if message["kind"] != kind:
-            raise StartFailed("the task's process", f"it said {message['kind']} too early")
+    async def _expect(self, expected: type[Ready | Started]) -> None:
+        message = await self._receive()
+        if self._violation is not None:
+            return
+        match message:
+            case None:
+                code = await self._child.wait()
+                await self._log.wait_for_end()
+                raise StartFailed(_PROCESS, f"it ended with {code}", self._log.output_tail)
+            case BrowserFailed():
+                raise _browser_failed(message)
+            case Ready() | Started() | Returned() | Raised():
+                if not isinstance(message, expected):
+                    self._violation = _unexpected(message)
+            case _:
+                assert_never(message)
 
     async def _without_result(self) -> Outcome:
+        if self._violation is not None:
+            return _protocol_broken(self._violation)
         code = await self._child.wait()
         if code == 0:
             message = "the task's process ended without a result"
             return outcome.raised(TaskError(type="Exited", message=message))
         return outcome.exited(code)
 
-    def _say(self, kind: str, **fields: Any) -> None:
-        self._writer.write(json.dumps({"kind": kind, **fields}).encode() + b"\n")
+    def _send(self, message: ToTask) -> None:
+        self._writer.write(encode(message) + b"\n")
 
-    async def _hear(self) -> dict[str, Any] | None:
+    async def _receive(self) -> FromTask | None:
+        """The next message; None at the connection's end, or if the protocol is broken."""
+        if self._violation is not None:
+            return None
         try:
             line = await self._reader.readline()
         except OSError:
-            line = b""
+            return None
+        except ValueError:
+            self._violation = InvalidMessage(f"a line is longer than {LINE_MAX_BYTES} bytes")
+            return None
         if not line.endswith(b"\n"):
             return None
-        message: dict[str, Any] = json.loads(line)
-        return message
+        try:
+            return _checked(_DECODER.decode(line))
+        except InvalidMessage as error:
+            self._violation = error
+            return None
 
 
 class CommandTask:
     """Any program; it launches its own browser."""
 
-    def __init__(self, target: Command, job: TaskSpec, children: Children) -> None:
-        self._target, self._job, self._children = target, job, children
+    def __init__(self, target: Command, spec: TaskSpec, children: Children) -> None:
+        self._target, self._spec, self._children = target, spec, children
         self._child: Child | None = None
-        self._log: _Log | None = None
+        self._log: TaskLog | None = None
         self._environ: dict[str, str] = {}
-        self._failed: Outcome
+        self._failure: Outcome
 
     async def prepare(self, display: str, xauthority: str) -> None:
-        """Nothing of it can be loaded in advance."""
-        self._environ = {**self._job.environ, "DISPLAY": display, "XAUTHORITY": xauthority}
+        """Keep the display for `go`: nothing of a program can be loaded in advance."""
+        self._environ = {**self._spec.environ, "DISPLAY": display, "XAUTHORITY": xauthority}
 
     async def go(self) -> None:
-        """Start it."""
+        """Start the program; if it cannot be executed, `ended` returns the reason."""
         try:
             self._child = self._children.spawn(
                 self._target.argv, env=self._environ, death_signal=signal.SIGKILL
             )
         except OSError as error:
             message = f"cannot execute {self._target.argv[0]}: {error.strerror}"
-            self._failed = outcome.raised(TaskError(type="OSError", message=message))
+            self._failure = outcome.raised(TaskError(type="OSError", message=message))
             return
-        self._log = _Log(self._child, self._job.log)
+        self._log = TaskLog(self._child, self._spec.log)
 
     async def ended(self) -> Outcome:
         """Wait for its exit."""
         if self._child is None:
-            return self._failed
+            return self._failure
         return outcome.exited(await self._child.wait())
 
     async def stop(self) -> None:
-        """TERM to its group, a bounded wait, KILL."""
+        """SIGTERM to its process group, up to GRACE_S, SIGKILL."""
         if self._child is not None:
             await self._child.stop(GRACE_S)
         if self._log is not None:
-            await self._log.end()
+            await self._log.wait_for_end()
 
 
-async def start(job: TaskSpec, host: StartedChild | None, children: Children) -> Task:
-    """Take over what was launched already; a COMMAND is started when there is a display."""
-    if isinstance(job.target, Command):
-        return CommandTask(job.target, job, children)
-    if host is None:
-        raise StartFailed("the task's process", "it was not launched")
-    task = FunctionTask(job, host, children)
-    await task.connect()
-    return task
-
-
-class _Log:
-    """Copies a process's output to `task.log` and stderr, in a thread: stderr may block."""
-
-    def __init__(self, child: Child, path: Path) -> None:
-        self.last_words = ""
-        self._done = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        if child.stdout is None:
-            raise ValueError("the child's output is not a pipe")
-        source = child.stdout
-
-        def copy() -> None:
-            with source, path.open("ab") as log:
-                while chunk := os.read(source.fileno(), _CHUNK_BYTES):
-                    _write(log, chunk)
-                    _write(sys.stderr.buffer, chunk)
-                    self.last_words = chunk.decode(errors="replace").strip()[-300:]
-            try:
-                loop.call_soon_threadsafe(self._done.set)
-            except RuntimeError:
-                return  # the loop is closed
-
-        threading.Thread(target=copy, name="task.log", daemon=True).start()
-
-    async def end(self) -> None:
-        """Wait for the last line; not for long, since a stray process may hold the pipe."""
+def _checked(message: FromTask) -> FromTask:
+    """Check what `worker.task.child` checks before it sends."""
+    if isinstance(message, Returned):
         try:
-            async with asyncio.timeout(_LOG_END_S):
-                await self._done.wait()
-        except TimeoutError:
-            return
+            output.check(message.output)
+        except (TypeError, ValueError) as error:
+            raise InvalidMessage(str(error)) from None
+    return message
 
 
-def _write(file: IO[bytes], chunk: bytes) -> None:
-    try:
-        file.write(chunk)
-        file.flush()
-    except (OSError, ValueError):
-        return  # a full disk or a closed terminal must not end the task
+def _unexpected(message: FromTask) -> InvalidMessage:
+    return InvalidMessage(f"unexpected {type(message).__name__}")
 
 
-def _first_line(text: str) -> str:
-    return text.strip().partition("\n")[0]
+def _protocol_broken(violation: InvalidMessage) -> Outcome:
+    text = (
+        f"the task's process broke the protocol of its connection to the session: {violation}; "
+        "a task must not write to file descriptors that it did not open"
+    )
+    return outcome.raised(TaskError(type="TaskProtocolError", message=text))
+
+
+def _browser_failed(message: BrowserFailed) -> StartFailed:
+    return StartFailed("chromium", message.message.strip().partition("\n")[0])

@@ -1,8 +1,7 @@
-"""The job: what a task's process needs to know, and the launch of one that runs a function."""
+"""What a task's process gets, and the start of the process of a function."""
 
 from __future__ import annotations
 
-import json
 import signal
 import socket
 import sys
@@ -10,7 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from worker.process.spawn import spawn
+from worker.task.messages import Run
 from worker.task.target import Command, Function, Target
+from worker.wire import encode
 
 if TYPE_CHECKING:
     import subprocess
@@ -20,54 +21,63 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSpec:
-    """What a task's process needs to know; `environ` is its whole environment but for DISPLAY."""
+    """What a task's process gets.
+
+    Attributes:
+        environ: its whole environment except DISPLAY and XAUTHORITY.
+        launch_options: the arguments of Playwright's `launch`.
+        log: the file that its output is copied to.
+    """
 
     target: Target
     inputs: Mapping[str, Any]
     environ: Mapping[str, str]
-    launch: Mapping[str, Any]
+    launch_options: Mapping[str, Any]
     log: Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartedChild:
-    """A running `worker.task.child`, our end of its socket, and what is still to be sent."""
+    """A running `worker.task.child`, the session's end of its socket, and bytes yet to be sent."""
 
     process: subprocess.Popen[bytes]
     socket: socket.socket
     unsent: bytes
 
 
-def launch(job: TaskSpec) -> StartedChild | None:
-    """Start the process of a function, which loads what it needs; None for a COMMAND."""
-    if isinstance(job.target, Command):
+def start_child(spec: TaskSpec) -> StartedChild | None:
+    """Start the process of a function, which loads what it needs; None for a COMMAND.
+
+    It does not block, and needs no event loop.
+    """
+    if isinstance(spec.target, Command):
         return None
-    ours, theirs = socket.socketpair()
-    with theirs:
-        descriptor = theirs.fileno()
+    session_end, task_end = socket.socketpair()
+    with task_end:
+        descriptor = task_end.fileno()
         process = spawn(
             [sys.executable, "-m", "worker.task.child", str(descriptor)],
-            env=job.environ,
+            env=spec.environ,
             death_signal=signal.SIGKILL,
             pass_fds=[descriptor],
         )
-    message = _message(job, job.target)
-    ours.setblocking(False)
+    line = encode(run_message(spec, spec.target)) + b"\n"
+    session_end.setblocking(False)
     try:
-        sent = ours.send(message)
-    except OSError:  # it has ended already, as whoever reads will see
-        sent = len(message)
-    return StartedChild(process=process, socket=ours, unsent=message[sent:])
+        sent = session_end.send(line)
+    except OSError:  # the process has ended already, which the first read reports
+        sent = len(line)
+    return StartedChild(process=process, socket=session_end, unsent=line[sent:])
 
 
-def _message(job: TaskSpec, target: Function) -> bytes:
-    fields: dict[str, Any] = {
-        "file": str(target.file),
-        "module": target.module,
-        "name": target.name,
-        "is_async": target.is_async,
-        "wants": sorted(target.wants) if target.wants is not None else None,
-        "inputs": job.inputs,
-        "launch": job.launch,
-    }
-    return json.dumps({"kind": "job", "job": fields}).encode() + b"\n"
+def run_message(spec: TaskSpec, target: Function) -> Run:
+    """The first message to the process of a function."""
+    return Run(
+        file=str(target.file),
+        module=target.module,
+        name=target.name,
+        is_async=target.is_async,
+        parameters=None if target.parameters is None else tuple(sorted(target.parameters)),
+        inputs=dict(spec.inputs),
+        launch_options=dict(spec.launch_options),
+    )

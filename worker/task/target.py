@@ -1,4 +1,4 @@
-"""Targets: what to run, checked without running any of it."""
+"""Targets: which function or program a task is, checked without running any of it."""
 
 from __future__ import annotations
 
@@ -22,25 +22,34 @@ PARAMETERS: Final = frozenset({"page", "inputs"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Function:
-    """A Python function; `is_async` and `wants` are None where only running its file can tell."""
+    """A Python function.
+
+    Attributes:
+        text: as the user wrote it.
+        file: the file that defines the function.
+        module: the dotted name to import it by; None to run the file itself.
+        name: the function's name in it.
+        is_async: whether it is an `async def`; None if only running the file shows it.
+        parameters: which of PARAMETERS it takes; None if only running the file shows it.
+    """
 
     text: str
     file: Path
     module: str | None
     name: str
     is_async: bool | None
-    wants: frozenset[str] | None
+    parameters: frozenset[str] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """Any program."""
+    """Any program, with its arguments."""
 
     argv: tuple[str, ...]
 
     @property
     def text(self) -> str:
-        """How it is shown."""
+        """The command line, for events and the debug page."""
         return " ".join(self.argv)
 
 
@@ -54,7 +63,7 @@ def command(argv: Sequence[str]) -> Command:
         TargetError: there is no such program.
     """
     if not argv:
-        raise TargetError("no command behind `--`: give one, for example `-- python task.py`")
+        raise TargetError("no command after `--`; give one, for example `-- python task.py`")
     if shutil.which(argv[0]) is None:
         raise TargetError(f"command not found: {argv[0]}; give a path, or install it")
     return Command(argv=tuple(argv))
@@ -65,21 +74,26 @@ def function(text: str) -> Function:
 
     Raises:
         TargetError: there is no such file, module or function, it cannot be parsed, or the
-            function wants something that is not known here.
+            function has a parameter that is not one of PARAMETERS.
     """
     place, name = _split(text)
     module = None
     if place.endswith(".py"):
         file = Path(place)
         if not file.is_file():
-            raise TargetError(f"no such file: {place}; TARGET is path/file.py:function")
+            raise TargetError(f"no such file: {place}; give TARGET as path/file.py:function")
     else:
         module = place
         file = _find_module(place)
     definition = _find_definition(file, name)
-    is_async, wants = _signature(definition, f"{place}:{name}")
+    is_async, parameters = _signature(definition, f"{place}:{name}")
     return Function(
-        text=text, file=file.resolve(), module=module, name=name, is_async=is_async, wants=wants
+        text=text,
+        file=file.resolve(),
+        module=module,
+        name=name,
+        is_async=is_async,
+        parameters=parameters,
     )
 
 
@@ -89,8 +103,7 @@ def _split(text: str) -> tuple[str, str]:
         place, name = text, DEFAULT_FUNCTION
     if not place or not name.isidentifier():
         raise TargetError(
-            f"cannot read the target {text!r}; TARGET is path/file.py:function or "
-            "package.module:function"
+            f"invalid target {text!r}; TARGET is path/file.py:function or package.module:function"
         )
     return place, name
 
@@ -109,7 +122,9 @@ def _find_module(dotted: str) -> Path:
             )
         path = spec.submodule_search_locations
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
-        raise TargetError(f"{dotted} is not a Python module with a file of its own")
+        raise TargetError(
+            f"{dotted} is not a module with a .py file; name a module that has one, or the file"
+        )
     return Path(spec.origin)
 
 
@@ -131,13 +146,13 @@ def _find_definition(file: Path, name: str) -> ast.AST:
         if name in _bound_names(node):
             found = node
     if found is None:
-        near = f"it has {', '.join(names)}" if names else "it has none"
-        raise TargetError(f"no function {name} in {file}; {near}")
+        choice = f"choose one of: {', '.join(names)}" if names else "it defines no function"
+        raise TargetError(f"no function {name} in {file}; {choice}")
     return found
 
 
 def _top_level(tree: ast.AST) -> list[ast.AST]:
-    """The statements that bind module-level names, those inside `if`, `try` and `with` too."""
+    """The statements that can bind module-level names, also inside `if`, `try` and `with`."""
     nodes: list[ast.AST] = []
     scopes = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda
     for child in ast.iter_child_nodes(tree):
@@ -160,7 +175,7 @@ def _bound_names(node: ast.AST) -> set[str]:
 
 def _signature(node: ast.AST, text: str) -> tuple[bool | None, frozenset[str] | None]:
     if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-        return None, None  # imported, assigned, …: the task's process finds out
+        return None, None  # imported or assigned: only running the file shows what it is
     if node.decorator_list:
         return None, None  # a decorator may return anything
     arguments = node.args
@@ -174,11 +189,11 @@ def _signature(node: ast.AST, text: str) -> tuple[bool | None, frozenset[str] | 
     for argument in required:
         if argument.arg not in PARAMETERS:
             raise TargetError(
-                f"{text} wants a parameter {argument.arg!r}; a task's function takes `page` and "
-                "`inputs`, or only one of them (read other values from `inputs`)"
+                f"{text} has a required parameter {argument.arg!r}; a task's function takes `page` "
+                "and `inputs`, or one of them; read other values from `inputs`"
             )
     if any(argument.arg in PARAMETERS for argument in arguments.posonlyargs):
-        raise TargetError(f"{text} takes `page` or `inputs` by position only; remove the `/`")
+        raise TargetError(f"{text} has a positional-only `page` or `inputs`; remove the `/`")
     names = {argument.arg for argument in [*positional, *arguments.kwonlyargs]}
-    wants = PARAMETERS if arguments.kwarg else frozenset(names & PARAMETERS)
-    return isinstance(node, ast.AsyncFunctionDef), wants
+    parameters = PARAMETERS if arguments.kwarg else frozenset(names & PARAMETERS)
+    return isinstance(node, ast.AsyncFunctionDef), parameters

@@ -2,6 +2,6 @@
 
 
 async def run(page, inputs):
-    """Return the title of a page."""
+    """Return the title of the page at `inputs["url"]`."""
     await page.goto(inputs["url"])
     return {"title": await page.title()}

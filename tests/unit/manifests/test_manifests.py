@@ -13,7 +13,7 @@ from worker import outcome
 from worker.process import supervisord
 from worker.session import session
 from worker.settings.run import RunSettings
-from worker.task import process
+from worker.task import log, process
 
 K8S = Path(__file__).parents[3] / "docker" / "k8s"
 MANIFESTS = sorted(path for path in K8S.rglob("*.yaml") if path.name != "kustomization.yaml")
@@ -94,7 +94,7 @@ def longest_end_s():
     """
     rpc_s = stop_s = supervisord.STOP_TIMEOUT_S
     viewers_s = session._VIEWERS_GONE_S
-    task_s = process.GRACE_S + process._LOG_END_S + session.SWEEP_LIMIT_S
+    task_s = process.GRACE_S + log.END_TIMEOUT_S + session.SWEEP_LIMIT_S
     xvfb_s = websockify_s = x11vnc_s = rpc_s + stop_s
     supervisord_s = rpc_s + stop_s + rpc_s + stop_s
     first_s = max(task_s, x11vnc_s)

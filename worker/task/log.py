@@ -1,0 +1,62 @@
+"""The task's log: a process's output, copied to `task.log` and to stderr."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+from typing import IO, TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from worker.process.children import Child
+
+_CHUNK_BYTES: Final = 65536
+_TAIL_CHARS: Final = 300
+END_TIMEOUT_S: Final = 1.0
+
+
+class TaskLog:
+    """Copies a process's output until it ends, in a thread: writing to stderr may block.
+
+    Attributes:
+        output_tail: the last characters of the output.
+    """
+
+    def __init__(self, child: Child, path: Path) -> None:
+        if child.stdout is None:
+            raise ValueError("the child's output is not a pipe")
+        self.output_tail = ""
+        self._source, self._path = child.stdout, path
+        self._done = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        threading.Thread(target=self._copy, name="task.log", daemon=True).start()
+
+    async def wait_for_end(self) -> None:
+        """Wait, at most 1 s, until all output is copied: another process may hold the pipe."""
+        try:
+            async with asyncio.timeout(END_TIMEOUT_S):
+                await self._done.wait()
+        except TimeoutError:
+            return
+
+    def _copy(self) -> None:
+        with self._source as source, self._path.open("ab") as log:
+            while chunk := os.read(source.fileno(), _CHUNK_BYTES):
+                _write(log, chunk)
+                _write(sys.stderr.buffer, chunk)
+                self.output_tail = chunk.decode(errors="replace").strip()[-_TAIL_CHARS:]
+        try:
+            self._loop.call_soon_threadsafe(self._done.set)
+        except RuntimeError:
+            return  # the loop is closed
+
+
+def _write(file: IO[bytes], chunk: bytes) -> None:
+    try:
+        file.write(chunk)
+        file.flush()
+    except (OSError, ValueError):
+        return  # a full disk or a closed terminal must not end the task
