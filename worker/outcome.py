@@ -32,7 +32,6 @@ class CloseCode:
     """WebSocket close codes that the stream sends (RFC 6455, section 7.4)."""
 
     TASK_ENDED: Final = 1000
-    PROTOCOL_ERROR: Final = 1002
     VIEWER_DROPPED: Final = 1008
     DISPLAY_LOST: Final = 1011
     DISPLAY_RESTARTING: Final = 1012

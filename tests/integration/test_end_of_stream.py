@@ -1,4 +1,4 @@
-"""The end of the stream: every viewer gets 1000 and the outcome, whatever it is doing."""
+"""At the end of the stream every viewer gets 1000 and the outcome, whatever it is doing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ENDS = {
 
 
 def end(worker, how, file):
-    """End the task; a timeout comes by itself."""
+    """End the task, unless it ends by its timeout."""
     if how == "success":
         file.write_text("end")
     elif how == "failure":
@@ -45,7 +45,7 @@ def end(worker, how, file):
 
 
 def watch(worker):
-    """The five kinds of viewers, all at it."""
+    """Connect the five kinds of viewers, and wait until each is in its characteristic state."""
     small = {"recv_buffer_bytes": SMALL_BUFFER_BYTES}
     watchers = [
         Behaviour(idle, Viewer.connect(worker.stream_url())),
@@ -62,7 +62,7 @@ def watch(worker):
 
 
 class LateUrls:
-    """Fresh URLs for a viewer that keeps connecting: handed out in advance, used one by one."""
+    """Stream URLs for a viewer that connects repeatedly: made in advance, each used once."""
 
     def __init__(self, worker, count=200):
         self._urls = iter([worker.stream_url() for _ in range(count)])
@@ -72,22 +72,22 @@ class LateUrls:
 
 
 def assert_late_comer(attempts, reason):
-    """It was let in until the end, and then got 1000 or 409; never a hang, never 1006."""
+    """Verify that it was admitted until the end, and then got 1000 or 409."""
     for attempt in attempts[:-1]:
         assert attempt.left or attempt.outcome == Closed(1000, reason)
     match attempts[-1].outcome:
         case Refused(status=status):
             assert status == 409
         case Lost() as lost:
-            assert "refused" in str(lost).lower()  # the worker is gone: nobody listens any more
+            assert "refused" in str(lost).lower()  # the worker has exited: the port is closed
         case other:
             pytest.fail(f"the last attempt: {other}")
 
 
 @pytest.mark.parametrize("repeat", REPEATS)
 @pytest.mark.parametrize("how", ENDS)
-def test_every_viewer_is_told(run, tmp_path, how, repeat):
-    """Idle, moving, asking and busy viewers, and one that just comes, all get the outcome."""
+def test_every_viewer_gets_the_outcome(run, tmp_path, how, repeat):
+    """Idle and busy viewers, and one that is just connecting."""
     del repeat
     reason, code = ENDS[how]
     file = tmp_path / "end"
@@ -102,13 +102,12 @@ def test_every_viewer_is_told(run, tmp_path, how, repeat):
     assert [each.clean for each in closed] == [True] * len(watchers)
     assert_late_comer(late.result(20), reason)
     assert worker.wait() == code
-    told = [event for event in worker.events if event["event"] == "viewer.closed"]
-    assert [event["code"] for event in told] == [1000] * len(told)
+    codes = [event["code"] for event in worker.events if event["event"] == "viewer.closed"]
+    assert codes == [1000] * len(codes)
 
 
 @pytest.mark.parametrize("how", ENDS)
-def test_viewers_of_a_real_page_are_told(run, tmp_path, how):
-    """The same with Chromium on the display."""
+def test_every_viewer_of_a_real_page_gets_the_outcome(run, tmp_path, how):
     reason, code = ENDS[how]
     file = tmp_path / "end"
     arguments = ["--timeout-s", "6"] if how == "timeout" else []
@@ -119,8 +118,7 @@ def test_viewers_of_a_real_page_are_told(run, tmp_path, how):
     assert worker.wait() == code
 
 
-def test_twenty_viewers_at_once(run, tmp_path):
-    """Twenty viewers are all told."""
+def test_twenty_viewers_all_get_the_outcome(run, tmp_path):
     file = tmp_path / "end"
     many = {"WORKER_MAX_VIEWERS": "20"}
     worker = run(f"{TASKS}:until", "--input", f"file={file}", env=many)
@@ -134,7 +132,7 @@ def test_twenty_viewers_at_once(run, tmp_path):
 
 
 def watch_recoloured(worker, file, *, when_blue=lambda: None):
-    """Have the task paint orange as its last deed, and watch to the end; the last colour seen."""
+    """Make the task paint orange last, and watch to the end; return the last colour seen."""
     with Viewer.connect(worker.stream_url()) as viewer, contextlib.suppress(Ended):
         viewer.request_update(incremental=False)
         while viewer.pixel(960, 700) != BLUE:
@@ -148,16 +146,15 @@ def watch_recoloured(worker, file, *, when_blue=lambda: None):
     return viewer.pixel(960, 700)
 
 
-def test_last_frame(run, tmp_path):
-    """What the task drew last is what the viewer sees last."""
+def test_last_thing_drawn_is_the_last_thing_seen(run, tmp_path):
     file = tmp_path / "colour"
     worker = run(f"{TASKS}:recoloured", "--input", f"file={file}")
     assert watch_recoloured(worker, file) == ORANGE
     assert worker.wait() == 0
 
 
-def test_last_frame_of_an_x11vnc_that_is_late(run, tmp_path):
-    """On a busy machine x11vnc may not run for a while, just then."""
+def test_last_thing_drawn_is_seen_if_x11vnc_is_late(run, tmp_path):
+    """On a busy machine x11vnc may not run for a while at that moment."""
     file = tmp_path / "colour"
     worker = run(f"{TASKS}:recoloured", "--input", f"file={file}")
     with contextlib.ExitStack() as stack:
@@ -172,15 +169,15 @@ def test_last_frame_of_an_x11vnc_that_is_late(run, tmp_path):
 
         def go_on(x11vnc):
             worker.event("task.finished")
-            time.sleep(LATE_S)  # not to synchronise: so long it does not run
+            time.sleep(LATE_S)  # not to synchronise: x11vnc does not run for this time
             os.kill(x11vnc, signal.SIGCONT)
 
         assert watch_recoloured(worker, file, when_blue=busy) == ORANGE
     assert worker.wait() == 0
 
 
-def test_ending(run):
-    """Who has read that the task finished gets 409, and no stream that ends at once."""
+def test_viewer_that_connects_after_the_task_finished_gets_409(run):
+    """It does not get a stream that ends at once."""
     key = "ab" * 32
     worker = run("--hold-s", "0", "--", "sleep", "600", env={"WORKER_STREAM_KEY": key})
     worker.event("task.started")
@@ -193,5 +190,5 @@ def test_ending(run):
         case Refused(status=status, detail=detail):
             assert (status, detail) == (409, "Stream not available: task is not running")
         case Lost() as lost:
-            assert "refused" in str(lost).lower()  # the worker is gone already
+            assert "refused" in str(lost).lower()  # the worker has exited
     assert worker.wait() == 143

@@ -1,4 +1,4 @@
-"""Pings keep a stream open, and tell who is gone."""
+"""Pings keep a stream open, and a viewer that does not answer them is disconnected."""
 
 from __future__ import annotations
 
@@ -18,18 +18,16 @@ from worker.stream.websocket import ViewerSocket
 
 
 class Streamed:
-    """A viewer's thread between two socket pairs: the peer's WebSocket, and an idle x11vnc."""
+    """A viewer's thread between two socket pairs: the peer's WebSocket and an idle x11vnc."""
 
     def __init__(self, **limits):
         self.closed = None
         ours, theirs = socket.socketpair()
         server, self.x11vnc = socket.socketpair()
         server.setblocking(False)
-        client = ViewerSocket(None)
-        client.socket, client.client = ours, False  # as websockify's `accept` leaves it
-        client.adopt(b"")
+        ours.setblocking(False)
         self.peer = WebSocket(theirs)
-        self.viewer = Viewer(client, server, ClientFilter(control=False), **limits)
+        self.viewer = Viewer(ViewerSocket(ours), server, ClientFilter(control=False), **limits)
         self._ours = ours
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
@@ -39,7 +37,7 @@ class Streamed:
         self._ours.close()
 
     def end(self):
-        """Let all go."""
+        """End the stream and close both peers' connections."""
         self.viewer.end(Close(code=1000, reason="task success"))
         self._thread.join()
         self.peer.abort()
@@ -61,21 +59,21 @@ def stream():
 
 
 def read(peer):
-    """Read, and so answer pings."""
+    """Read, which also answers pings; return how many pings there were so far."""
     with contextlib.suppress(TimeoutError):
         peer.read_some(memoryview(bytearray(100)), time.monotonic() + 0.01)
     return peer.pings
 
 
-def test_a_peer_that_answers_stays(stream):
-    """It is pinged again and again, for longer than a silent one would be borne."""
+def test_viewer_that_answers_pings_stays_connected(stream):
+    """It stays for longer than a silent viewer would."""
     streamed = stream(ping_s=0.05, silent_s=2)
     eventually(lambda: read(streamed.peer) >= 60)
     assert streamed.closed is None
 
 
-def test_a_dead_peer_is_dropped(stream):
-    """One that neither answers nor says anything is dropped, though its connection stands."""
+def test_viewer_that_does_not_answer_pings_is_disconnected(stream):
+    """It is disconnected although its TCP connection is open."""
     streamed = stream(ping_s=0.05, silent_s=0.5)
     eventually(lambda: streamed.closed is not None)
     assert streamed.closed == Close(code=1006, reason="silent")

@@ -1,10 +1,10 @@
-"""The filter on the client's side of RFB: what one viewer sends, reduced to what may pass.
+"""Filters what one viewer sends: only messages that its role allows reach the VNC server.
 
-Bytes in, bytes out, no sockets. Which messages pass, and why, is said in `rfb_messages`.
+`worker.rfb.messages` defines which messages pass, and why.
 
-What goes out is always whole messages. libvncserver serves its clients one after the other and
-reads a message to its end, so half of one, from a viewer that stalls, would freeze all the others.
-It also lets the server put messages of its own between any two outputs.
+The output consists of complete messages. libvncserver serves its clients one after the other and
+reads each message to its end, so a partial message from a viewer that stalls would block all other
+viewers. Between two outputs the caller can also insert messages of its own.
 """
 
 from __future__ import annotations
@@ -32,22 +32,23 @@ _U16_MAX: Final = 0xFFFF
 class ClientFilter:
     """Filters what one viewer sends, from its first byte on.
 
-    The proxy itself says `PROTOCOL_VERSION` to the VNC server, as soon as it is connected; the
-    filter checks the viewer's and swallows it.
+    The caller sends `PROTOCOL_VERSION` to the VNC server as soon as it is connected; the filter
+    verifies the viewer's and drops it.
 
-    Between two calls it holds the message that is not yet complete: at most 2052 bytes
-    (SetEncodings) or, with control, 1 MiB and 8 bytes (ClientCutText). What does not pass is
-    skipped, not held.
+    Between two calls the filter buffers the message that is not yet complete: at most 2052 bytes
+    (SetEncodings) or, with control, 1 MiB and 8 bytes (ClientCutText). A message that does not pass
+    is skipped without buffering it.
 
     Args:
-        control: Whether the viewer's keys, pointer and clipboard text pass too.
-        one_frame: Whether a request for a whole frame waits until `frame_sent` says that the one
-            before was answered.
+        control: Whether key events, pointer events and cut text pass too.
+        one_frame: Whether non-incremental update requests pass one at a time: the next one is held
+            back until `frame_sent`.
 
     Attributes:
-        update_requests: How many FramebufferUpdateRequests have gone out so far.
-        completed: How many messages have ended so far, whether they passed or not.
-        awaits_frame: With `one_frame`, such a request has gone out and is not yet answered.
+        update_requests: How many FramebufferUpdateRequests have passed so far.
+        completed: How many messages have arrived completely so far, whether they passed or not.
+        awaits_frame: With `one_frame`, whether a non-incremental request has passed and
+            `frame_sent` has not been called since.
     """
 
     def __init__(self, *, control: bool, one_frame: bool = False) -> None:
@@ -55,20 +56,20 @@ class ClientFilter:
         self._control = control
         self._handshake = list(HANDSHAKE)
         self._partial = bytearray()  # the message that is not yet complete
-        self._wanted_bytes = 1  # how much of it must be there for parsing to go on
-        self._skip_bytes = 0  # what is still to come of a message that does not pass
+        self._wanted_bytes = 1  # how much of it is needed to continue parsing
+        self._skip_bytes = 0  # how much is yet to arrive of a message that does not pass
         self._violated = False
         self._one_frame, self.awaits_frame = one_frame, False
         self._holding = False
         self._held_request = self._last_request = b""
-        self._keys_down: dict[int, None] = {}  # in the order they were pressed
+        self._keys_down: dict[int, None] = {}  # in the order in which they were pressed
         self._pointer = b""
 
-    def feed(self, data: bytes) -> bytes:
-        """Take what arrived; return the messages that may go to the VNC server.
+    def feed(self, data: bytes | bytearray) -> bytes:
+        """Take what the viewer sent; return the messages to send to the VNC server.
 
         Raises:
-            ProtocolViolation: This is not RFB 3.8; neither `data` nor anything later passes.
+            ProtocolViolation: It is not RFB 3.8; neither `data` nor anything later passes.
         """
         if self._violated:
             raise ProtocolViolation("data after a violation")
@@ -89,39 +90,40 @@ class ClientFilter:
 
     @property
     def mid_message(self) -> bool:
-        """Whether the viewer owes the rest of a message, or of the handshake."""
+        """Whether a message, or the handshake, has not arrived completely."""
         return bool(self._handshake or self._partial or self._skip_bytes)
 
     def hold_updates(self) -> None:
-        """Keep update requests back from now on, merged into one that covers them all.
+        """Hold update requests back from now on, merged into one that covers them all.
 
-        x11vnc sends a viewer only what it asked for, so this stops the stream at its source.
+        x11vnc sends a viewer only what was requested, so it stops sending.
         """
         self._holding = True
 
     def release_updates(self) -> bytes:
-        """Let update requests pass again; return the one that was kept back, if any."""
+        """Let update requests pass again; return the one that was held back, if any."""
         self._holding = False
         request = self._held_request
-        if not request or (self.awaits_frame and _is_whole(request)):
+        if not request or (self.awaits_frame and _is_full(request)):
             return b""
         self._held_request = b""
         return self._request(request)
 
     def frame_sent(self) -> bytes:
-        """Let the next request for a whole frame pass; return the one that was kept back, if any.
+        """Let the next non-incremental request pass; return the one that was held back, if any.
 
-        x11vnc answers each such request with a whole frame, 8 MB of pixels at worst, however many
-        come at once. So they pass one after the other.
+        x11vnc answers each of them with a full update, up to 8 MB of pixels, even if several
+        arrive at once, so they pass one at a time.
         """
         self.awaits_frame = False
         return b"" if self._holding else self.release_updates()
 
-    def look_again(self) -> bytes:
-        """Return requests for a pixel afresh, and for what changed of what was asked for last.
+    def last_frame_requests(self) -> bytes:
+        """Return requests that make x11vnc send what has changed since its last update.
 
-        The one is answered at once; the other takes the place of the viewer's own request, which
-        libvncserver counts as answered by that. Empty when the viewer has asked for nothing yet.
+        The first is non-incremental, for one pixel, and is answered at once. libvncserver then
+        takes the viewer's own last request as answered too, so the second, incremental one
+        replaces it. Empty if the viewer has requested nothing yet.
         """
         if not self._last_request:
             return b""
@@ -129,17 +131,11 @@ class ClientFilter:
         pixel = UPDATE_REQUEST.pack(kind, False, x, y, 1, 1)
         return pixel + UPDATE_REQUEST.pack(kind, True, x, y, width, height)
 
-    def _request(self, request: bytes) -> bytes:
-        self.update_requests += 1
-        self._last_request = request
-        self.awaits_frame |= self._one_frame and _is_whole(request)
-        return request
-
     def release_input(self) -> bytes:
-        """Return the events that let go of every key and button the viewer has down.
+        """Return the events that release every key and button that the viewer holds down.
 
-        For a controller that leaves: neither libvncserver nor x11vnc does it for a client that is
-        gone, and the task's browser would go on with, say, Shift held down.
+        Neither libvncserver nor x11vnc releases them when a client disconnects, and the task's
+        browser would continue with, for example, Shift held down.
         """
         up = False
         events = [
@@ -154,8 +150,14 @@ class ClientFilter:
         self._pointer = b""
         return b"".join(events)
 
+    def _request(self, request: bytes) -> bytes:
+        self.update_requests += 1
+        self._last_request = request
+        self.awaits_frame |= self._one_frame and _is_full(request)
+        return request
+
     def _parse(self, received: bytes) -> tuple[bytes, int]:
-        """Return what passes of `received`, and how many of its bytes are dealt with."""
+        """Return the messages in `received` that pass, and how many bytes were parsed."""
         passed: list[bytes] = []
         start, end = 0, len(received)
         self._wanted_bytes = 1
@@ -190,7 +192,7 @@ class ClientFilter:
         if self._handshake:
             del self._handshake[0]
         elif raw[0] == MessageType.FRAMEBUFFER_UPDATE_REQUEST:
-            if self._holding or (self.awaits_frame and _is_whole(passed)):
+            if self._holding or (self.awaits_frame and _is_full(passed)):
                 self._held_request = _merged(self._held_request, passed)
                 return b""
             return self._request(passed)
@@ -209,14 +211,14 @@ class ClientFilter:
                 self._keys_down[keysym] = None
 
 
-def _is_whole(request: bytes) -> bool:
-    """Whether an update request wants its pixels whether or not they changed."""
+def _is_full(request: bytes) -> bool:
+    """Whether an update request is non-incremental: for pixels whether or not they changed."""
     _, incremental, *_ = UPDATE_REQUEST.unpack(request)
     return not incremental
 
 
 def _merged(held: bytes, request: bytes) -> bytes:
-    """Return one request for all that both ask for, and afresh if either wants it so."""
+    """Return one request for both areas, non-incremental if either is."""
     if not held:
         return request
     _, held_incremental, held_x, held_y, held_width, held_height = UPDATE_REQUEST.unpack(held)

@@ -1,46 +1,50 @@
-"""The last frame: whether x11vnc has sent what the task drew last.
+"""The last frame: whether the VNC server has sent what was drawn last on the display.
 
-x11vnc does not say when it is done, and on a busy machine it may not get to look at the screen for
-a while: its silence alone proves nothing. So it is asked twice for a single pixel afresh. It looks
-at the screen between two answers, and what it saw is in the second one or right behind it.
+x11vnc does not report that it has sent everything, and on a busy machine it may not poll the screen
+for a while, so its silence alone proves nothing. It is therefore sent two requests, one after the
+other, for one pixel whether or not that changed. It polls the screen between its two answers, and
+what it finds is in the second answer or directly behind it.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-QUIET_S: Final = 0.1  # x11vnc looks at the screen twenty times meanwhile
-LOOKS: Final = 2
-MOVING_S: Final = 0.3  # a screen that does not come to rest has no last frame
-STARVED_S: Final = 1.0  # no longer than this for its answers
+QUIET_S: Final = 0.1  # x11vnc polls the screen twenty times in this time
+REQUESTS: Final = 2
+MOVING_S: Final = 0.3  # from the last answer on: a screen that keeps changing has no last frame
+ANSWERS_S: Final = 1.0  # for x11vnc's answers to all requests
 
 
 class LastFrame:
-    """What is known since the stream's end was decided.
+    """What has been observed since the end of the stream was decided.
+
+    Times are in seconds of one monotonic clock.
 
     Args:
-        now: that moment, by time.monotonic().
-        ask: whether x11vnc may be asked: the viewer wants updates, and takes them.
+        now: When it was decided.
+        request: Whether the server may be sent requests: the viewer has asked for updates and has
+            read what was sent.
     """
 
-    def __init__(self, now: float, *, ask: bool) -> None:
-        self._began = self._looked_at = self._quiet_since = now
-        self._looks_left = LOOKS if ask else 0
+    def __init__(self, now: float, *, request: bool) -> None:
+        self._began_at = self._answered_at = self._quiet_since = now
+        self._requests_left = REQUESTS if request else 0
 
     @property
-    def asks(self) -> bool:
-        """Whether x11vnc is to be asked now: at the beginning, and after each answer."""
-        return self._looks_left > 0
+    def needs_request(self) -> bool:
+        """Whether to send a request now: at the beginning, and after each answer but the last."""
+        return self._requests_left > 0
 
-    def heard(self, now: float) -> None:
-        """X11vnc has sent something."""
+    def server_sent(self, now: float) -> None:
+        """Note that the server has sent something."""
         self._quiet_since = now
-        if self._looks_left:
-            self._looked_at = now
-            self._looks_left -= 1
+        if self._requests_left:
+            self._answered_at = now
+            self._requests_left -= 1
 
-    def is_out(self, now: float) -> bool:
-        """Whether to wait no longer."""
-        if self._looks_left:
-            return now - self._began >= STARVED_S
-        return now - self._quiet_since >= QUIET_S or now - self._looked_at >= MOVING_S
+    def is_complete(self, now: float) -> bool:
+        """Whether the last frame has been received, or there is no point in waiting longer."""
+        if self._requests_left:
+            return now - self._began_at >= ANSWERS_S
+        return now - self._quiet_since >= QUIET_S or now - self._answered_at >= MOVING_S

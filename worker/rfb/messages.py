@@ -1,14 +1,13 @@
-"""The messages that a viewer may send: how long each is, for whom it passes, and as what.
+"""The messages from client to server: the length of each, the roles it passes for, its rewriting.
 
-A table and the few functions that its rows need; the bytes arrive in `rfb`. The protocol is RFC
-6143 with the extensions that noVNC 1.3 to 1.7 and TigerVNC's viewer send, which the community's
-specification (github.com/rfbproto/rfbproto) describes.
+The protocol is RFC 6143 with the extensions that noVNC 1.3 to 1.7 and TigerVNC's viewer send, as
+described by the community's specification (github.com/rfbproto/rfbproto).
 
-Messages and encodings are allowed by name. A message passes only if its row says so for the role;
-one that has a row and does not pass is skipped, for no harm was meant by it. What has no row ends
-the connection: UltraVNC's file transfer, text chat, scaling, SetSW and SetServerInput, which
-libvncserver would obey; FixColourMapEntries, which RFC 6143 §7.5 reserves; gii (253), which no
-viewer named here sends.
+Messages and encodings are allowed by name. A message passes only if its row in the table allows it
+for the role; one that has a row and does not pass is skipped, because usual viewers send it. A
+message without a row ends the connection: UltraVNC's file transfer, text chat, scaling, SetSW and
+SetServerInput, which libvncserver would obey; FixColourMapEntries, which RFC 6143 §7.5 reserves;
+gii (253), which none of these viewers sends.
 """
 
 from __future__ import annotations
@@ -21,24 +20,24 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# The proxy says this to the VNC server as soon as it is connected, for libvncserver would otherwise
-# wait 100 to 200 ms for a WebSocket handshake before it greets. So a viewer's own copy is
-# swallowed, and one that answers 3.3 or 3.7 would await another dialogue than the one under way.
-# noVNC, TigerVNC, vncdotool and asyncvnc all answer 3.8 to a server of 3.8.
+# The proxy sends this to the VNC server as soon as it is connected: libvncserver otherwise waits
+# 100 to 200 ms for a WebSocket handshake before it sends its own version. The viewer's is therefore
+# dropped, and a viewer that answers 3.3 or 3.7 is refused: its handshake would differ from the one
+# under way. noVNC, TigerVNC, vncdotool and asyncvnc all answer 3.8 to a server of 3.8.
 PROTOCOL_VERSION: Final = b"RFB 003.008\n"
 
 MAX_ENCODINGS: Final = 512
 MAX_CUT_TEXT_BYTES: Final = 1 << 20  # libvncserver's own limit
 MAX_FENCE_PAYLOAD_BYTES: Final = 64  # rfbproto, ClientFence
 
-# What Debian's libvncserver 0.9.14 serves and noVNC, TigerVNC, vncdotool or asyncvnc decodes. Left
-# out:
-# - ExtendedClipboard: x11vnc throws away what arrives by it, so TigerVNC would paste into the void.
+# What Debian's libvncserver 0.9.14 serves and noVNC, TigerVNC, vncdotool or asyncvnc decodes. Not
+# included:
+# - ExtendedClipboard: x11vnc discards what arrives by it, so TigerVNC's clipboard would be lost.
 #   Without it viewers use plain cut text, which works.
-# - Xvp, ExtendedDesktopSize: the power and the size of the display are not a viewer's.
-# - Fence, ContinuousUpdates, QEMU keys and audio, extended mouse buttons: libvncserver has none of
-#   them, and closes the connection at their messages.
-# - any other number: libvncserver writes a line into its log for each.
+# - Xvp, ExtendedDesktopSize: a viewer must not change the power or the size of the display.
+# - Fence, ContinuousUpdates, QEMU keys and audio, extended mouse buttons: libvncserver implements
+#   none of them, and closes the connection when it receives their messages.
+# - any other number: libvncserver writes a line to its log for each.
 PASSED_ENCODINGS: Final = frozenset(
     {
         0,  # Raw
@@ -76,8 +75,11 @@ _QEMU_HEAD: Final = struct.Struct(">xBH")  # submessage, operation
 _QEMU_KEY_EVENT: Final = struct.Struct(">xxHI4x")  # down, keysym
 
 
+FRAMEBUFFER_UPDATE: Final = 0  # the first byte of a message, server to client (§7.6.1)
+
+
 class ProtocolViolation(Exception):
-    """A viewer sent what RFB 3.8 does not allow; the text is a reason without any of its bytes."""
+    """A viewer sent what RFB 3.8 does not allow; the text contains none of the viewer's bytes."""
 
 
 class MessageType(IntEnum):
@@ -113,11 +115,11 @@ class Message:
     """One row of the table.
 
     Attributes:
-        head_bytes: How much of the message tells its length; without `size`, all of it.
-        size: The length of the whole message in bytes, from its head.
-        view: Whether a message with this head passes for a viewer that only watches.
-        control: Whether it passes for the viewer in control.
-        rewrite: What goes to the VNC server in its place, perhaps nothing.
+        head_bytes: How many bytes determine the message's length; without `size`, its length.
+        size: Returns the length of the complete message in bytes, given its head.
+        view: Whether a message with this head passes for the role `view`.
+        control: Whether it passes for the role `control`.
+        rewrite: Returns what is sent to the VNC server in its place; may be empty.
     """
 
     head_bytes: int
@@ -127,7 +129,7 @@ class Message:
     rewrite: Callable[[bytes], bytes] = _unchanged
 
 
-def _swallowed_version(raw: bytes) -> bytes:
+def _dropped_version(raw: bytes) -> bytes:
     """ProtocolVersion, RFC 6143 §7.1.1."""
     if raw != PROTOCOL_VERSION:
         raise ProtocolViolation("protocol version is not 3.8")
@@ -135,7 +137,7 @@ def _swallowed_version(raw: bytes) -> bytes:
 
 
 def _security_none(raw: bytes) -> bytes:
-    """Security type, RFC 6143 §7.1.2: x11vnc without a password offers None only."""
+    """Security type, RFC 6143 §7.1.2: x11vnc without a password offers only None."""
     if raw != _SECURITY_NONE:
         raise ProtocolViolation("security type is not None")
     return raw
@@ -147,10 +149,10 @@ def _shared(_raw: bytes) -> bytes:
 
 
 def _sane_pixel_format(raw: bytes) -> bytes:
-    """SetPixelFormat, RFC 6143 §7.4 and §7.5.1, held to the letter.
+    """SetPixelFormat, RFC 6143 §7.4 and §7.5.1, with every field verified.
 
-    libvncserver checks the bits per pixel and no more: with a depth of 24 its Tight encoder takes
-    each pixel for four bytes, even in a buffer made for two, and writes past its end.
+    libvncserver verifies only the bits per pixel: with a depth of 24 its Tight encoder writes four
+    bytes for each pixel, even into a buffer for two, and so past its end.
     """
     bits, depth, true_colour, *rgb = _PIXEL_FORMAT.unpack(raw)
     sane = bits in {8, 16, 32} and depth <= bits
@@ -174,7 +176,7 @@ def _encodings_size(head: bytes) -> int:
 
 
 def _served_encodings(raw: bytes) -> bytes:
-    """Keep the order, which is the viewer's preference, and each encoding once."""
+    """Keep the encodings that are served, each once, in the viewer's order of preference."""
     announced = struct.unpack_from(f">{len(raw) // 4 - 1}i", raw, _ENCODINGS_HEAD.size)
     kept = [encoding for encoding in dict.fromkeys(announced) if encoding in PASSED_ENCODINGS]
     head = _ENCODINGS_HEAD.pack(MessageType.SET_ENCODINGS, len(kept))
@@ -197,10 +199,10 @@ def _is_plain_cut_text(head: bytes) -> bool:
 
 
 def _utf8_cut_text(raw: bytes) -> bytes:
-    """Turn Latin-1 into UTF-8; what is UTF-8 already stays as it is.
+    """Convert Latin-1 to UTF-8; text that is valid UTF-8 already is unchanged.
 
-    RFC 6143 has Latin-1. x11vnc hands the bytes on as they are, and Chromium reads them as UTF-8.
-    A text that has become too long for libvncserver does not pass.
+    RFC 6143 specifies Latin-1. x11vnc passes the bytes on unchanged, and Chromium reads them as
+    UTF-8. A text that is too long for libvncserver after the conversion does not pass.
     """
     text = raw[_CUT_TEXT_HEAD.size :]
     try:
@@ -239,9 +241,9 @@ def _is_qemu_key(head: bytes) -> bool:
 
 
 def _plain_key(raw: bytes) -> bytes:
-    """Turn QEMU's extended key event into a KeyEvent, the only one that libvncserver knows.
+    """Convert QEMU's extended key event to a KeyEvent, the only one that libvncserver supports.
 
-    It may carry a key code without a keysym; there is no KeyEvent for that.
+    A key code without a keysym has no equivalent KeyEvent.
     """
     down, keysym = _QEMU_KEY_EVENT.unpack(raw)
     return KEY_EVENT.pack(MessageType.KEY_EVENT, down, keysym) if keysym else b""
@@ -249,14 +251,14 @@ def _plain_key(raw: bytes) -> bytes:
 
 HANDSHAKE: Final = (
     Message(
-        head_bytes=len(PROTOCOL_VERSION), view=_always, control=_always, rewrite=_swallowed_version
+        head_bytes=len(PROTOCOL_VERSION), view=_always, control=_always, rewrite=_dropped_version
     ),
     Message(head_bytes=1, view=_always, control=_always, rewrite=_security_none),
     Message(head_bytes=1, view=_always, control=_always, rewrite=_shared),
 )
 
 # A PointerEvent's highest bit is button 8 (RFC 6143 §7.5.5). It marks rfbproto's longer form, of 7
-# bytes, only between a viewer and a server that have agreed on that, and here they never have.
+# bytes, only if viewer and server have agreed on it, which PASSED_ENCODINGS prevents.
 MESSAGES: Final[dict[int, Message]] = {
     MessageType.SET_PIXEL_FORMAT: Message(
         head_bytes=_PIXEL_FORMAT.size, view=_always, control=_always, rewrite=_sane_pixel_format

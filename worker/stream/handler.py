@@ -1,6 +1,6 @@
 """The HTTP side of the stream: routes, refusals, and the upgrade to a viewer's WebSocket.
 
-Built on websockify's WebSocketRequestHandler, which recognises an upgrade and does its handshake.
+Built on websockify's WebSocketRequestHandler, which recognises an upgrade.
 Refusals are HTTP answers with a JSON `detail`.
 """
 
@@ -20,7 +20,7 @@ from worker.stream.refusals import BAD_TOKEN, NOT_RUNNING, Refusal, parts, query
 from worker.stream.service import display_unavailable
 from worker.stream.tokens import Role
 from worker.stream.viewer import Viewer
-from worker.stream.websocket import SUPPORTED_VERSION, PeerGone, ViewerSocket
+from worker.stream.websocket import SUPPORTED_VERSION, BadHandshake, PeerGone, accept
 
 # After worker.stream.websocket, which keeps numpy out.
 from websockify.websocketserver import WebSocketRequestHandler  # isort: skip
@@ -52,7 +52,6 @@ class StreamHandler(WebSocketRequestHandler):  # type: ignore[misc]  # websockif
         accepted_at: when the connection was accepted, by time.monotonic().
     """
 
-    SocketClass = ViewerSocket
     timeout = REQUEST_TIMEOUT_S
     connection: socket.socket
     client_address: tuple[str, int]
@@ -143,7 +142,7 @@ class StreamHandler(WebSocketRequestHandler):  # type: ignore[misc]  # websockif
         self.close_connection = True
         try:
             self._admit()
-            super().handle_upgrade()  # websockify: the handshake, then handle_websocket
+            self._stream()
         except Refusal as refusal:
             self._refuse(refusal)
         finally:
@@ -180,15 +179,19 @@ class StreamHandler(WebSocketRequestHandler):  # type: ignore[misc]  # websockif
             raise Refusal(HTTPStatus.UNAUTHORIZED, BAD_TOKEN)
         return target
 
-    def handle_websocket(self) -> None:
-        """Stream to the viewer until one side ends it."""
+    def _stream(self) -> None:
+        """Do the WebSocket handshake, then stream to the viewer until one side ends it."""
         slot, display = self._slot, self._display
         if slot is None or display is None:
             raise PeerGone("not admitted")  # only called after `_admit`
-        client: ViewerSocket = self.request
         self._tune(self.connection)
         self.connection.setblocking(False)
-        client.adopt(self.rfile.peek())
+        early = self.rfile.peek()
+        try:
+            client = accept(self.connection, self.headers, early)
+        except BadHandshake as error:
+            self.connection.settimeout(REQUEST_TIMEOUT_S)
+            raise Refusal(HTTPStatus.BAD_REQUEST, str(error)) from error
         rfb = ClientFilter(control=slot.role is Role.CONTROL, one_frame=True)
         viewer = Viewer(client, display, rfb, self._on_first_frame)
         slot.attach(viewer)

@@ -1,39 +1,340 @@
-"""The pace of a viewer: whether it takes what waits for it fast enough."""
+"""Decides when a viewer is pinged, dropped and closed. Pure: no clock, no sockets, no threads.
+
+    Streaming ── a reason to close ──▶ Flushing ── Close queued ──▶ Closing ──▶ Finish
+        │ └───── the viewer's Close frame ────────────────────────────▲
+        └─────── silence ──▶ Disconnect
+
+The viewer's thread notes what it observes in a `ViewerState`, calls `decide`, and carries out the
+action. The first reason to close is the one that the viewer gets.
+
+Times are in seconds of one monotonic clock.
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
 
+from worker.outcome import DISPLAY_RESTARTING, VIEWER_TOO_SLOW, CloseCode
+
+if TYPE_CHECKING:
+    from worker.outcome import Close
+    from worker.rfb.last_frame import LastFrame
+
+# The connection. Proxies commonly close one that is idle for 60 s, so pings are more frequent.
+PING_S: Final = 20.0
+SILENT_S: Final = 60.0  # three pings without an answer: a peer without power sends no FIN
+
+# Slow viewers. A few bytes now and then are not reading: megabytes would stay queued for hours.
+STALLED_S: Final = 10.0
+LEAST_BYTES: Final = 32 * 1024  # to be read in STALLED_S while data is pending
+QUEUE_MAX_BYTES: Final = 16 * 1024 * 1024  # two full updates of 1920×1080 as raw pixels
+HOLD_BYTES: Final = 1024 * 1024  # from this queue on, the viewer's update requests are held back
+FRAME_SENT_S: Final = 0.02  # a full update is complete when x11vnc has sent nothing for this time
+
+# Slow senders. A message that never ends would keep its memory and its viewer slot.
+MESSAGE_S: Final = 10.0  # for a message to arrive, and so for each step of the handshake
+LEAST_BYTES_PER_S: Final = 4096  # a message may take longer if it arrives at this rate
+INPUT_MAX_BYTES: Final = 256 * 1024  # queued for x11vnc; above this the viewer is not read
+
+# The end. The stream server waits 2 s for its viewers: longer than the last three in total.
+OUTCOME_WAIT_S: Final = 0.3  # after x11vnc is lost: for the session to send the reason
+FLUSH_S: Final = 0.3  # for what is queued to leave before the Close frame
+CLOSE_S: Final = 1.0  # for the viewer's answering Close frame
+RELEASE_S: Final = 0.5  # for x11vnc to read the events that release a controller's keys
+
+TICK_S: Final = 1.0  # the longest wait: deadlines of seconds are met within this time
+FINE_TICK_S: Final = 0.02  # the same while a deadline of less than a second is near
 _SAMPLES: Final = 10
 
 
-class Pace:
-    """Too slow is who, while data waits all the time, takes less than so much in so long.
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """Wait for input, and forward it both ways."""
 
-    A single byte now and then is not reading: it would keep megabytes waiting for ever.
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Queue a ping, and note it in `ViewerState.pinged_at`."""
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitLastFrame:
+    """The task has ended: set `ViewerState.last_frame`."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopForwarding:
+    """Enter the phase `Flushing` with this reason to close."""
+
+    close: Close
+
+
+@dataclass(frozen=True, slots=True)
+class SendClose:
+    """Discard the data that is still unsent, queue a Close frame, and enter `Closing`."""
+
+    close: Close
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Wait for the viewer; send what is queued, and discard what it sends."""
+
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The closing handshake is over, or took too long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnect:
+    """End without a Close frame: nothing reaches this viewer any more."""
+
+    reason: str
+
+
+Action: TypeAlias = (
+    Forward | Ping | AwaitLastFrame | StopForwarding | SendClose | Drain | Finish | Disconnect
+)
+
+_FORWARD_FINE: Final = Forward(FINE_TICK_S)
+_PING: Final = Ping()
+
+
+class Pace:
+    """Whether a viewer reads what is pending for it fast enough.
+
+    A viewer is too slow if it reads less than `least_bytes` in `window_s` while data is pending.
     """
 
-    def __init__(self, *, window_s: float, least_bytes: int) -> None:
-        self._window_s = window_s
+    def __init__(self, *, window_s: float = STALLED_S, least_bytes: int = LEAST_BYTES) -> None:
+        self._window_s, self._sample_s = window_s, window_s / _SAMPLES
         self._least_bytes = least_bytes
-        self._samples: deque[tuple[float, int]] = deque()  # when, and how much had been taken
+        self._read_bytes = 0
+        self._samples: deque[tuple[float, int]] = deque()  # when, and how much had been read
 
-    def too_slow(self, now: float, *, waiting: bool, taken_bytes: int) -> bool:
-        """Look once more.
-
-        Args:
-            now: by time.monotonic().
-            waiting: whether data waits.
-            taken_bytes: how much the viewer has taken in all.
-        """
+    def observe(self, now: float, *, pending: bool, read_bytes: int) -> None:
+        """Note whether data is pending, and how much the viewer has read in total."""
         samples = self._samples
-        if not waiting:
+        if not pending:
             samples.clear()
-            return False
-        if not samples or now - samples[-1][0] >= self._window_s / _SAMPLES:
-            samples.append((now, taken_bytes))
+            return
+        self._read_bytes = read_bytes
+        if not samples or now - samples[-1][0] >= self._sample_s:
+            samples.append((now, read_bytes))
         while len(samples) > 1 and now - samples[1][0] >= self._window_s:
             samples.popleft()
-        since, taken_before = samples[0]
-        return now - since >= self._window_s and taken_bytes - taken_before < self._least_bytes
+
+    def too_slow(self, now: float) -> bool:
+        """Whether too little was read, as of the last observation."""
+        if not self._samples:
+            return False
+        since, read_before = self._samples[0]
+        return now - since >= self._window_s and self._read_bytes - read_before < self._least_bytes
+
+
+class Arrival:
+    """Whether a message, or a step of the handshake, takes too long to arrive."""
+
+    def __init__(self, now: float) -> None:
+        self._began_at, self._bytes_before = now, 0
+        self._received_bytes = self._completed = 0
+        self._partial = False
+
+    def observe(self, now: float, *, received_bytes: int, completed: int, partial: bool) -> None:
+        """Note the state of the input.
+
+        Args:
+            now: The time.
+            received_bytes: How much has been received in total.
+            completed: How many messages have arrived in total.
+            partial: Whether the rest of one is to be received now.
+        """
+        self._received_bytes, self._partial = received_bytes, partial
+        if not partial or completed != self._completed:
+            self._completed = completed
+            self._began_at, self._bytes_before = now, received_bytes
+
+    def is_late(self, now: float) -> bool:
+        """Whether the message under way should have arrived by now."""
+        if not self._partial:
+            return False
+        arrived_bytes = self._received_bytes - self._bytes_before
+        return now - self._began_at >= MESSAGE_S + arrived_bytes / LEAST_BYTES_PER_S
+
+
+@dataclass(frozen=True, slots=True)
+class Streaming:
+    """Bytes are forwarded both ways."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flushing:
+    """What is queued may still leave."""
+
+    since: float
+    close: Close
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """A Close frame is queued or sent, and the viewer's is awaited."""
+
+    since: float
+
+
+Phase: TypeAlias = Streaming | Flushing | Closing
+
+
+@dataclass(slots=True, kw_only=True)
+class ViewerState:
+    """What has been observed of one viewer.
+
+    It is owned by the viewer's thread; only `request_close` may be called from another one, under
+    the caller's lock.
+
+    Attributes:
+        began_at: When the stream began.
+        ping_s: After so long without activity the viewer is pinged.
+        silent_s: After so long without activity it is disconnected.
+        active_at: When it last sent or read something.
+        pinged_at: When it was last pinged.
+        pending_bytes: How much is queued for it.
+        awaits_frame: Whether a full update was requested and is not yet sent.
+        frame_began: Whether a part of that update has arrived from x11vnc.
+        server_sent_at: When x11vnc last sent something.
+        server_lost_at: When the connection to x11vnc ended; None until then.
+        last_frame: What has arrived since the task's end; None until then.
+        requested_close: The first reason to close that was given; None until then.
+        close_received: Whether the viewer's Close frame has arrived.
+        phase: See the diagram above.
+        pace: How fast the viewer reads.
+        arrival: How fast its messages arrive.
+        forward: What to do while there is nothing else to do.
+    """
+
+    began_at: float
+    ping_s: float = PING_S
+    silent_s: float = SILENT_S
+    active_at: float = field(init=False)
+    pinged_at: float = field(init=False)
+    pending_bytes: int = 0
+    awaits_frame: bool = False
+    frame_began: bool = False
+    server_sent_at: float = 0.0
+    server_lost_at: float | None = None
+    last_frame: LastFrame | None = None
+    requested_close: Close | None = None
+    close_received: bool = False
+    phase: Phase = Streaming()
+    pace: Pace = field(default_factory=Pace)
+    arrival: Arrival = field(init=False)
+    forward: Forward = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.active_at = self.pinged_at = self.began_at
+        self.arrival = Arrival(self.began_at)
+        self.forward = Forward(min(TICK_S, self.ping_s))
+
+    def observe(
+        self,
+        now: float,
+        *,
+        pending_bytes: int,
+        sent_bytes: int,
+        received_bytes: int,
+        completed: int,
+        partial: bool,
+    ) -> None:
+        """Note the state of the viewer's connection.
+
+        Args:
+            now: The time.
+            pending_bytes: How much is queued for the viewer.
+            sent_bytes: How much was sent to it in total.
+            received_bytes: How much was received from it in total.
+            completed: How many of its messages have arrived in total.
+            partial: Whether the rest of one is to be received now.
+        """
+        self.pending_bytes = pending_bytes
+        self.pace.observe(now, pending=pending_bytes > 0, read_bytes=sent_bytes)
+        self.arrival.observe(
+            now, received_bytes=received_bytes, completed=completed, partial=partial
+        )
+
+    def request_close(self, close: Close) -> None:
+        """Ask for the end of the stream; the first reason is kept."""
+        if self.requested_close is None:
+            self.requested_close = close
+
+    def frame_is_sent(self, now: float) -> bool:
+        """Whether the full update that was requested has arrived completely from x11vnc."""
+        return self.frame_began and now - self.server_sent_at >= FRAME_SENT_S
+
+
+def decide(now: float, state: ViewerState) -> Action:
+    """Return what to do now. It changes nothing: the caller notes in `state` what it has done."""
+    match state.phase:
+        case Streaming():
+            return _while_streaming(now, state)
+        case Flushing(since=since, close=close):
+            left_s = since + FLUSH_S - now
+            if left_s <= 0 or not state.pending_bytes or state.close_received:
+                return SendClose(close)
+            return Drain(left_s)
+        case Closing(since=since):
+            left_s = since + CLOSE_S - now
+            if left_s <= 0 or (state.close_received and not state.pending_bytes):
+                return Finish()
+            return Drain(left_s)
+        case _:
+            assert_never(state.phase)
+
+
+def _while_streaming(now: float, state: ViewerState) -> Action:
+    close = _close_due(now, state)
+    if close is not None:
+        return StopForwarding(close)
+    if state.requested_close is not None and state.last_frame is None:
+        return AwaitLastFrame()
+    if now - state.active_at >= state.silent_s:
+        return Disconnect("silent")
+    if now - max(state.active_at, state.pinged_at) >= state.ping_s:
+        return _PING
+    if state.requested_close or state.server_lost_at is not None or state.awaits_frame:
+        return _FORWARD_FINE
+    return state.forward
+
+
+def _close_due(now: float, state: ViewerState) -> Close | None:
+    """Return the reason to stop forwarding now, if any."""
+    too_slow = (
+        state.pending_bytes > QUEUE_MAX_BYTES
+        or state.pace.too_slow(now)
+        or state.arrival.is_late(now)
+    )
+    close, lost_at = state.requested_close, state.server_lost_at
+    if close is None:
+        if lost_at is not None and now - lost_at >= OUTCOME_WAIT_S:
+            return DISPLAY_RESTARTING
+        return VIEWER_TOO_SLOW if too_slow else None
+    if close.code != CloseCode.TASK_ENDED or lost_at is not None or too_slow:
+        return close
+    complete = state.last_frame is not None and state.last_frame.is_complete(now)
+    return close if complete else None
+
+
+def holds_requests(pending_bytes: int, *, held: bool) -> bool:
+    """Whether to hold a viewer's update requests back, so that x11vnc sends nothing more.
+
+    Args:
+        pending_bytes: How much is queued for the viewer.
+        held: Whether they are held back already: then until half of the limit has left.
+    """
+    return pending_bytes >= HOLD_BYTES // 2 if held else pending_bytes > HOLD_BYTES

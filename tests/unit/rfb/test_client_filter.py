@@ -1,3 +1,5 @@
+"""Which messages of a viewer reach the VNC server, in what form, and what is a violation."""
+
 import struct
 import tracemalloc
 from itertools import pairwise
@@ -23,14 +25,14 @@ SEEN_BY_VIEW = {
 }
 SEEN_BY_CONTROL = SEEN_BY_VIEW | {"KeyEvent", "PointerEvent", "ClientCutText"}
 
-# libvncserver's pseudo-encodings whose messages or offers are not for viewers.
+# Pseudo-encodings of libvncserver that would enable messages that do not pass.
 XVP, EXTENDED_DESKTOP_SIZE, EXTENDED_CLIPBOARD = -309, -308, -1063131698
 FENCE, CONTINUOUS_UPDATES, QEMU_KEYS, EXTENDED_BUTTONS = -312, -313, -258, -316
 
 relaxed = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 
 
-# What a client writes, spelt after RFC 6143 and rfbproto.
+# A client's messages, as defined by RFC 6143 and rfbproto.
 
 
 def set_pixel_format(
@@ -100,7 +102,7 @@ def connected(*, control: bool, one_frame: bool = False) -> ClientFilter:
 
 
 def read(passed: bytes) -> list[Read]:
-    """Parse what was passed after the handshake."""
+    """Parse what passed after the handshake."""
     return ServerSide(HANDSHAKE_PASSED + passed).session()[2:]
 
 
@@ -140,7 +142,7 @@ def cut_at(data: bytes, places: list[int]) -> list[bytes]:
 
 
 def test_the_handshake_passes_without_the_version_and_always_shared() -> None:
-    """The viewer's version is swallowed, None passes, and an exclusive viewer is made shared."""
+    """The viewer's version is dropped, None passes, and an exclusive ClientInit becomes shared."""
     client = ClientFilter(control=False)
     assert client.feed(PROTOCOL_VERSION) == b""
     assert client.feed(b"\x01") == b"\x01"
@@ -149,7 +151,7 @@ def test_the_handshake_passes_without_the_version_and_always_shared() -> None:
 
 @pytest.mark.parametrize("version", [b"RFB 003.003\n", b"RFB 003.007\n", b"RFB 003.889\n"])
 def test_other_protocol_versions_are_refused(version: bytes) -> None:
-    """A viewer that answers with another version than the VNC server was told is a violation."""
+    """A version other than the one that was sent to the VNC server is a violation."""
     with pytest.raises(ProtocolViolation, match=r"not 3\.8"):
         ClientFilter(control=True).feed(version)
 
@@ -166,24 +168,26 @@ def test_security_types_that_were_not_offered_are_refused(choice: int) -> None:
 
 @given(session=sessions)
 @relaxed
-def test_a_viewer_never_gets_an_input_message_through(session: bytes) -> None:
-    """Whatever a view session holds, the VNC server reads nothing in it that changes anything."""
+def test_no_message_with_a_side_effect_passes_for_view(session: bytes) -> None:
+    """Whatever a viewer sends, only its handshake, format, encodings and requests pass."""
     passed = ClientFilter(control=False).feed(session)
     assert {message.name for message in ServerSide(passed).session()} <= SEEN_BY_VIEW
 
 
 @given(session=sessions)
 @relaxed
-def test_a_controller_gets_only_its_own_messages_through(session: bytes) -> None:
-    """Whatever a control session holds, resize, xvp and the extensions stay out."""
+def test_only_input_passes_in_addition_for_control(session: bytes) -> None:
+    """Whatever a controller sends, resize, xvp and the extensions do not pass."""
     passed = ClientFilter(control=True).feed(session)
     assert {message.name for message in ServerSide(passed).session()} <= SEEN_BY_CONTROL
 
 
 @given(messages=st.lists(harmless, max_size=25), control=st.booleans())
 @relaxed
-def test_what_is_harmless_passes_in_order(messages: list[bytes], *, control: bool) -> None:
-    """Formats, encodings and requests reach the VNC server, each of them and in their order."""
+def test_formats_encodings_and_requests_pass_in_order(
+    messages: list[bytes], *, control: bool
+) -> None:
+    """Each of them reaches the VNC server, for both roles."""
     names = {0: "SetPixelFormat", 2: "SetEncodings", 3: "FramebufferUpdateRequest"}
     passed = connected(control=control).feed(b"".join(messages))
     assert [m.name for m in read(passed)] == [names[raw[0]] for raw in messages]
@@ -193,7 +197,7 @@ def test_what_is_harmless_passes_in_order(messages: list[bytes], *, control: boo
     "raw", [key_event(0xFFE1, down=True), pointer_event(0x81, 5, 6), cut_text(b"x" * 999)]
 )
 def test_input_passes_for_control_only(raw: bytes) -> None:
-    """Keys, pointer and clipboard text pass unchanged with control and not at all without."""
+    """Key events, pointer events and cut text pass unchanged for control, and not for view."""
     assert connected(control=True).feed(raw) == raw
     assert connected(control=False).feed(raw) == b""
 
@@ -215,20 +219,20 @@ def test_input_passes_for_control_only(raw: bytes) -> None:
     ],
 )
 def test_extensions_are_skipped(raw: bytes, *, control: bool) -> None:
-    """What libvncserver does not know or must not obey is skipped, and what follows passes."""
+    """A message that libvncserver does not support or must not obey is skipped, and no other."""
     request = update_request(incremental=True, rect=(0, 0, 9, 9))
     assert connected(control=control).feed(raw + request) == request
 
 
 def test_a_qemu_key_becomes_a_plain_key() -> None:
-    """QEMU's key event reaches libvncserver, which lacks it, as the KeyEvent of its keysym."""
+    """Libvncserver does not support QEMU's key event, so it gets the KeyEvent of its keysym."""
     passed = connected(control=True).feed(qemu_key(0x61, down=True))
     assert read(passed) == [Read("KeyEvent", {"down": True, "keysym": 0x61})]
 
 
 @pytest.mark.parametrize("control", [False, True])
 def test_only_served_encodings_are_announced(*, control: bool) -> None:
-    """Offers that the filter would refuse are never asked for; the viewer's order is kept."""
+    """Encodings that would enable messages that do not pass are removed; the order is kept."""
     announced = [EXTENDED_CLIPBOARD, 7, XVP, 16, EXTENDED_DESKTOP_SIZE, 7, FENCE, -239, -26]
     announced += [CONTINUOUS_UPDATES, QEMU_KEYS, EXTENDED_BUTTONS, 0x574D5664, 1, 0]
     passed = connected(control=control).feed(set_encodings(*announced))
@@ -236,17 +240,17 @@ def test_only_served_encodings_are_announced(*, control: bool) -> None:
 
 
 @pytest.mark.parametrize("text", ["plain", "gr\u00fc\u00dfe", "\u4f60\u597d \U0001f600", "\u00c3"])
-def test_cut_text_is_utf8(text):
-    """Clipboard text goes out as UTF-8, whether it came so or as Latin-1, which RFC 6143 has."""
+def test_cut_text_is_converted_to_utf8(text):
+    """It may arrive as UTF-8 or as Latin-1, which RFC 6143 specifies."""
     utf8 = text.encode()
-    came = [utf8] if max(text) > "\u00ff" else [utf8, text.encode("latin-1")]
-    for raw in came:
+    arriving = [utf8] if max(text) > "\u00ff" else [utf8, text.encode("latin-1")]
+    for raw in arriving:
         client = connected(control=True)
         assert client.feed(cut_text(raw)) == cut_text(utf8)
 
 
-def test_cut_text_too_long_as_utf8():
-    """Latin-1 that libvncserver would not take as UTF-8 does not pass; what follows does."""
+def test_cut_text_too_long_as_utf8_does_not_pass():
+    """Latin-1 that exceeds libvncserver's limit as UTF-8 is dropped; what follows passes."""
     client = connected(control=True)
     after = key_event(0x61, down=True)
     assert client.feed(cut_text(b"\xff" * MIB) + after) == after
@@ -260,7 +264,7 @@ def test_cut_text_too_long_as_utf8():
 def test_packet_boundaries_make_no_difference(
     session: bytes, places: list[int], *, control: bool
 ) -> None:
-    """A session cut at random places gives what it gives whole, in whole messages each time."""
+    """The output does not depend on the packets, and always ends with a complete message."""
     client = ClientFilter(control=control)
     pieces = [client.feed(piece) for piece in cut_at(session, places)]
     assert b"".join(pieces) == ClientFilter(control=control).feed(session)
@@ -271,7 +275,7 @@ def test_packet_boundaries_make_no_difference(
 @given(session=sessions, control=...)
 @settings(relaxed, max_examples=30)
 def test_one_byte_at_a_time_makes_no_difference(session: bytes, *, control: bool) -> None:
-    """A session that arrives byte by byte gives what it gives whole."""
+    """A session that arrives byte by byte has the same output."""
     client = ClientFilter(control=control)
     pieces = [client.feed(session[i : i + 1]) for i in range(len(session))]
     assert b"".join(pieces) == ClientFilter(control=control).feed(session)
@@ -290,7 +294,7 @@ def test_one_byte_at_a_time_makes_no_difference(session: bytes, *, control: bool
 def test_garbage_raises_nothing_but_a_violation(
     garbage: bytes, after: bytes, places: list[int], *, control: bool
 ) -> None:
-    """Any bytes either pass as messages of the role or are a violation; nothing else is raised."""
+    """Any bytes either pass as messages that the role allows, or are a violation."""
     client = ClientFilter(control=control)
     passed = b""
     try:
@@ -307,7 +311,7 @@ def test_garbage_raises_nothing_but_a_violation(
 def test_a_damaged_session_raises_nothing_but_a_violation(
     session: bytes, place: int, byte: int, *, control: bool
 ) -> None:
-    """A session with one byte changed stays within the role or is a violation."""
+    """With one byte changed, only messages that the role allows pass, or it is a violation."""
     at = place % len(session)
     damaged = session[:at] + bytes([byte]) + session[at + 1 :]
     try:
@@ -330,7 +334,7 @@ def test_unknown_types_are_violations(*, control: bool) -> None:
 
 
 def test_nothing_passes_after_a_violation() -> None:
-    """Once a viewer broke the protocol, even a proper message is refused."""
+    """After a violation even a valid message is refused."""
     client = connected(control=True)
     with pytest.raises(ProtocolViolation):
         client.feed(b"\x07")
@@ -389,13 +393,13 @@ def test_usual_pixel_formats_pass(pixel_format: tuple[int, ...]) -> None:
     ],
 )
 def test_impossible_pixel_formats_are_violations(pixel_format: tuple[int, ...]) -> None:
-    """A format that contradicts itself never reaches libvncserver, which would believe it."""
+    """Libvncserver does not verify formats, so inconsistent ones must not reach it."""
     with pytest.raises(ProtocolViolation, match="pixel format"):
         connected(control=False).feed(set_pixel_format(*pixel_format))
 
 
-def test_a_reason_holds_nothing_of_the_client() -> None:
-    """The text of a violation can be logged and sent: it is ours alone."""
+def test_the_text_of_a_violation_contains_no_bytes_of_the_viewer() -> None:
+    """It can be logged and sent."""
     with pytest.raises(ProtocolViolation) as caught:
         ClientFilter(control=False).feed(b"GET /secret ")
     assert "secret" not in str(caught.value)
@@ -405,7 +409,7 @@ def test_a_reason_holds_nothing_of_the_client() -> None:
 
 
 def test_the_longest_messages_pass() -> None:
-    """512 encodings and 1 MiB of clipboard text are within bounds."""
+    """512 encodings and 1 MiB of cut text are within the limits."""
     client = connected(control=True)
     assert client.feed(set_encodings(*[0] * 512)) == set_encodings(0)
     assert client.feed(cut_text(b"t" * MIB)) == cut_text(b"t" * MIB)
@@ -420,7 +424,7 @@ def test_the_longest_messages_pass() -> None:
     ],
 )
 def test_memory_is_bounded(raw: bytes, limit_bytes: int, *, control: bool) -> None:
-    """What does not pass is not held, and what does is held once, however small the packets."""
+    """A message that does not pass is not buffered; another is buffered once."""
     client = connected(control=control)
     pieces = [raw[i : i + 1000] for i in range(0, len(raw) - 1, 1000)]
     tracemalloc.start()
@@ -436,15 +440,14 @@ def test_memory_is_bounded(raw: bytes, limit_bytes: int, *, control: bool) -> No
 # Holding updates back
 
 
-def test_requests_are_counted() -> None:
-    """The server can tell how many update requests went out."""
+def test_update_requests_are_counted() -> None:
     client = connected(control=False)
     client.feed(update_request(incremental=False, rect=(0, 0, 1920, 1080)) * 3)
     assert client.update_requests == 3
 
 
 def test_held_requests_become_one() -> None:
-    """While held, requests merge into one that covers all and is afresh if any was."""
+    """Held requests merge into one for all areas, non-incremental if any of them is."""
     client = connected(control=False)
     client.hold_updates()
     held = update_request(incremental=True, rect=(10, 20, 5, 5))
@@ -459,7 +462,7 @@ def test_held_requests_become_one() -> None:
 
 
 def test_a_single_held_request_comes_back_as_it_was() -> None:
-    """One held request is the same request when it is released."""
+    """A single held request is released unchanged."""
     client = connected(control=False)
     request = update_request(incremental=True, rect=(1, 2, 3, 4))
     client.hold_updates()
@@ -476,8 +479,8 @@ def test_requests_pass_again_after_release() -> None:
     assert client.feed(request) == request
 
 
-def test_one_whole_frame_at_a_time() -> None:
-    """Requests for whole frames pass one after the other, those behind as one; others pass."""
+def test_non_incremental_requests_pass_one_at_a_time() -> None:
+    """Those that wait are merged; incremental requests pass at once."""
     client = connected(control=False, one_frame=True)
     whole = update_request(incremental=False, rect=(0, 0, 1920, 1080))
     change = update_request(incremental=True, rect=(0, 0, 1920, 1080))
@@ -494,8 +497,7 @@ def test_one_whole_frame_at_a_time() -> None:
     assert client.frame_sent() == b""
 
 
-def test_only_requests_are_held() -> None:
-    """While requests are held, a controller's input passes without delay."""
+def test_input_passes_while_update_requests_are_held() -> None:
     client = connected(control=True)
     client.hold_updates()
     request = update_request(incremental=True, rect=(0, 0, 1, 1))
@@ -509,7 +511,7 @@ def test_only_requests_are_held() -> None:
 def test_a_merged_request_covers_every_held_one(
     requests: list[tuple[bool, tuple[int, int, int, int]]],
 ) -> None:
-    """Nothing that a viewer asked for within the screen's 16 bits is lost by merging."""
+    """Merging loses no requested area within the 16 bits of the coordinates."""
     client = connected(control=False)
     client.hold_updates()
     for incremental, rect in requests:
@@ -524,11 +526,11 @@ def test_a_merged_request_covers_every_held_one(
         assert top + height >= min(y + h, 0xFFFF)
 
 
-# Letting go
+# Releasing input
 
 
-def test_a_leaving_controller_lets_go_of_what_it_held() -> None:
-    """Keys still down go up, the last pressed first, and the pointer's buttons with them."""
+def test_keys_and_buttons_of_a_leaving_controller_are_released() -> None:
+    """The key that was pressed last is released first, the buttons at the end."""
     client = connected(control=True)
     client.feed(key_event(0xFFE1, down=True) + key_event(0x61, down=True))
     client.feed(qemu_key(0x62, down=True) + key_event(0x61, down=False))
@@ -538,8 +540,8 @@ def test_a_leaving_controller_lets_go_of_what_it_held() -> None:
     assert client.release_input() == b""
 
 
-def test_nothing_is_let_go_that_was_not_held() -> None:
-    """A viewer, whose keys never passed, and a controller with its hands off release nothing."""
+def test_only_what_is_held_down_is_released() -> None:
+    """Neither keys of the role view, which never passed, nor keys that are up already."""
     viewer, controller = connected(control=False), connected(control=True)
     viewer.feed(key_event(0xFFE1, down=True) + pointer_event(1, 4, 5))
     controller.feed(key_event(0x61, down=True) + key_event(0x61, down=False))
@@ -547,8 +549,7 @@ def test_nothing_is_let_go_that_was_not_held() -> None:
     assert viewer.release_input() == controller.release_input() == b""
 
 
-def test_keys_held_are_bounded() -> None:
-    """A controller that presses ever new keys does not grow the filter without end."""
+def test_memory_for_keys_held_down_is_bounded() -> None:
     client = connected(control=True)
     for keysym in range(1000):
         client.feed(key_event(keysym, down=True))

@@ -1,34 +1,58 @@
-"""A viewer's handshake: one step a message, as noVNC wants it."""
+"""The server's handshake messages reach the viewer one step at a time."""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from worker.stream.viewer import _Greeting
+from worker.rfb.greeting import Greeting
+from worker.rfb.messages import PROTOCOL_VERSION as VERSION
 
-VERSION, SECURITY = b"RFB 003.008\n", b"\x01\x01"
+SECURITY = b"\x01\x01"
 
 
-def test_version_and_security_types_that_arrive_as_one():
-    """The version goes out by itself, the security types when the viewer has answered."""
-    greeting = _Greeting()
+def test_version_and_security_types_in_one_piece_are_sent_separately():
+    greeting = Greeting()
     assert greeting.from_server(VERSION + SECURITY) == [VERSION]
     assert greeting.from_viewer(VERSION) == [SECURITY]
     assert greeting.from_server(b"later") == [b"later"]
 
 
 @pytest.mark.parametrize("cut", range(1, 14))
-def test_cut_anywhere(cut):
-    """However x11vnc's bytes are cut, the two steps stay apart."""
+def test_packet_boundaries_make_no_difference(cut):
     both = VERSION + SECURITY
-    greeting = _Greeting()
-    sent = greeting.from_server(both[:cut]) + greeting.from_server(both[cut:])
-    assert sent == [VERSION]
+    greeting = Greeting()
+    assert greeting.from_server(both[:cut]) + greeting.from_server(both[cut:]) == [VERSION]
     assert greeting.from_viewer(VERSION) == [SECURITY]
 
 
-def test_viewer_that_speaks_first():
-    """A viewer that speaks before it is greeted gets both steps, still apart."""
-    greeting = _Greeting()
+def test_answer_before_the_version_does_not_merge_the_steps():
+    greeting = Greeting()
     assert greeting.from_viewer(VERSION) == []
     assert greeting.from_server(VERSION + SECURITY) == [VERSION, SECURITY]
+
+
+def test_partial_answer_releases_nothing():
+    greeting = Greeting()
+    greeting.from_server(VERSION + SECURITY)
+    assert greeting.from_viewer(VERSION[:-1]) == []
+    assert not greeting.done
+    assert greeting.from_viewer(VERSION[-1:]) == [SECURITY]
+    assert greeting.done
+
+
+@given(pieces=st.lists(st.tuples(st.booleans(), st.binary(max_size=20)), max_size=20))
+def test_no_byte_is_lost_or_reordered(pieces):
+    """Once the viewer has answered, everything from the server has been sent, in its order."""
+    greeting = Greeting()
+    sent, received = [], b""
+    for from_server, data in pieces:
+        if from_server:
+            received += data
+            sent += greeting.from_server(data)
+        else:
+            sent += greeting.from_viewer(data)
+    sent += greeting.from_server(VERSION) + greeting.from_viewer(VERSION)
+    assert b"".join(sent) == received + VERSION
+    assert sent[0] == (received + VERSION)[: len(VERSION)]

@@ -1,0 +1,49 @@
+"""The order of the server's handshake messages (RFC 6143, section 7.1)."""
+
+from __future__ import annotations
+
+from worker.rfb.messages import PROTOCOL_VERSION
+
+
+class Greeting:
+    """Sends a viewer the server's ProtocolVersion alone, and the rest after its answer.
+
+    x11vnc receives the viewer's ProtocolVersion before the viewer has sent it, so x11vnc's own
+    ProtocolVersion and its security types can arrive as one piece. noVNC reads one handshake step
+    per message and would wait without end for a second one.
+
+    Attributes:
+        done: Whether the server's bytes pass unchanged from now on.
+    """
+
+    def __init__(self) -> None:
+        self.done = False
+        self._waiting = b""
+        self._version_sent = False
+        self._answer_bytes = 0
+
+    def from_server(self, data: bytes) -> list[bytes]:
+        """Take what the server sent; return the messages to send to the viewer now."""
+        if self.done:
+            return [data]
+        self._waiting += data
+        messages = []
+        if not self._version_sent and len(self._waiting) >= len(PROTOCOL_VERSION):
+            messages.append(self._waiting[: len(PROTOCOL_VERSION)])
+            self._waiting = self._waiting[len(PROTOCOL_VERSION) :]
+            self._version_sent = True
+        return messages + self._rest()
+
+    def from_viewer(self, data: bytes | bytearray) -> list[bytes]:
+        """Take what the viewer sent; return the messages to send to the viewer now."""
+        if self.done:
+            return []
+        self._answer_bytes += len(data)
+        return self._rest()
+
+    def _rest(self) -> list[bytes]:
+        self.done = self._version_sent and self._answer_bytes >= len(PROTOCOL_VERSION)
+        if not (self.done and self._waiting):
+            return []
+        rest, self._waiting = self._waiting, b""
+        return [rest]
