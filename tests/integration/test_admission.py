@@ -82,7 +82,11 @@ def test_a_token_that_another_origin_sent_is_usable_from_an_allowed_one(start) -
 
 @pytest.mark.parametrize(
     ("header", "status"),
-    [({"Sec_WebSocket_Version": "8"}, 426), ({"Sec_WebSocket_Key": ""}, 400)],
+    [
+        ({"Sec_WebSocket_Version": "8"}, 426),
+        ({"Sec_WebSocket_Key": ""}, 400),
+        ({"Sec_WebSocket_Key": "\xe9"}, 400),
+    ],
 )
 def test_a_token_of_a_bad_handshake_is_usable_in_a_good_one(start, header, status) -> None:
     server = start()

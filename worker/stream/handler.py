@@ -243,8 +243,9 @@ class StreamHandler(WebSocketRequestHandler):  # type: ignore[misc]  # websockif
                 f"only WebSocket version {SUPPORTED_VERSION} is supported",
                 {"Sec-WebSocket-Version": SUPPORTED_VERSION},
             )
-        if not self.headers.get("Sec-WebSocket-Key"):
-            raise Refusal(HTTPStatus.BAD_REQUEST, "Sec-WebSocket-Key is missing")
+        key = self.headers.get("Sec-WebSocket-Key")
+        if not key or not key.isascii():
+            raise Refusal(HTTPStatus.BAD_REQUEST, "Sec-WebSocket-Key is missing or not ASCII")
 
     # -- answers
 
