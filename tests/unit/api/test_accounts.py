@@ -87,7 +87,7 @@ def test_a_broken_file_opens_nothing_and_is_said_in_one_line(file, text):
     assert known.authenticate(key)
     file.write_text(text)
     assert known.authenticate(key) is None
-    with pytest.raises(SettingError, match="no file of API keys") as refused:
+    with pytest.raises(SettingError, match="is not a file of API keys") as refused:
         known.check()
     assert "\n" not in str(refused.value)
 

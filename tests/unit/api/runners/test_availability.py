@@ -13,7 +13,7 @@ def test_said_once():
     said = []
     availability = Availability(lambda event, **fields: said.append((event, fields)))
     for answers in (True, False, False, True, True):
-        with availability.tried():
+        with availability.track():
             if not answers:
                 raise RunnerUnavailable("away")
     assert said == [("runner.lost", {"why": "away"}), ("runner.found", {})]
@@ -21,5 +21,5 @@ def test_said_once():
 
 def test_nothing_else_is_swallowed():
     """A mistake of ours is not taken for an engine that is away."""
-    with pytest.raises(KeyError), Availability(lambda *_, **__: None).tried():
+    with pytest.raises(KeyError), Availability(lambda *_, **__: None).track():
         raise KeyError
