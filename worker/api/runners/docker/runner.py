@@ -255,10 +255,15 @@ class DockerRunner:
             and each.callback_pending
             and self._leased_until.get(each.task_id, now) <= now
         ]
-        records = await self._containers.records(pending)
-        for each in records:
+        # Before anything is awaited, so that concurrent callers get nothing twice.
+        for each in pending:
             self._leased_until[each.task_id] = now + timedelta(seconds=CALLBACK_LEASE_S)
-        return records
+        try:
+            return await self._containers.records(pending)
+        except BaseException:
+            for each in pending:
+                self._leased_until.pop(each.task_id, None)
+            raise
 
     async def finish_callback(self, task: TaskRecord) -> None:
         """Append `.notified` to the name as it is now: a cancellation may have been added."""
