@@ -85,7 +85,7 @@ class FakeCluster(KubernetesEmulator):
     async def _serve_list(self, request: kmock.Request) -> Any:
         answer = await super()._serve_list(request)
         selector = request.params.get("labelSelector", "")
-        answer["items"] = [item for item in answer["items"] if _selected(item, selector)]
+        answer["items"] = [item for item in answer["items"] if selects(selector, item)]
         return answer
 
     # -- for the test
@@ -148,7 +148,7 @@ def _kind(request: kmock.Request) -> str:
     return "/".join(part for part in (request.resource.plural, request.subresource) if part)
 
 
-def _selected(item: dict[str, Any], selector: str) -> bool:
+def selects(selector: str, item: dict[str, Any]) -> bool:
     labels = item["metadata"].get("labels", {})
     for name, value, values in _SELECTOR.findall(selector):
         accepted = values.split(",") if values else [value] if value else None
