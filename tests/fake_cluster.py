@@ -121,7 +121,7 @@ class FakeCluster(KubernetesEmulator):
         self.objects[JOBS, NAMESPACE, task_id]["status"] = {"conditions": [condition]}
 
     def annotate(self, task_id: str, **annotations: str) -> None:
-        """Change annotations as another client would (`worker/` is prefixed, `_` stands for `-`)."""
+        """Change annotations as another client (`worker/` is prefixed, `_` stands for `-`)."""
         changed = {f"worker/{name.replace('_', '-')}": text for name, text in annotations.items()}
         self.objects[JOBS, NAMESPACE, task_id].patch({"metadata": {"annotations": changed}})
 

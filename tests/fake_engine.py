@@ -93,6 +93,7 @@ class FakeEngine(http.server.ThreadingHTTPServer):
         self.containers: dict[str, FakeContainer] = {}
         self.requests: list[str] = []
         self.failures = 0  # the number of further requests about containers that get a 500
+        self.fail_inspections = 0  # the number of further inspections that get a 500
         self.images = 200  # the status of requests about images
         self.start_error = ""  # if set, containers cannot be started
         self.lock = threading.RLock()
@@ -207,6 +208,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._json(201, {"Id": made.id, "Warnings": []})
 
     def _inspect(self, container: FakeContainer, _: dict[str, str]) -> None:
+        if self.server.fail_inspections > 0:
+            self.server.fail_inspections -= 1
+            self._json(500, {"message": "busy"})
+            return
         self._json(200, container.details())
 
     def _start(self, container: FakeContainer, _: dict[str, str]) -> None:

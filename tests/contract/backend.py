@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from abc import ABC, abstractmethod
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,30 +17,30 @@ ERROR = {"type": "RuntimeError", "message": "failed on purpose"}
 STREAM_KEY = b"k" * 32
 
 
-class Backend(ABC):
+class Backend:
     """A runner and the tasks that it runs."""
 
     runner: Runner
 
-    @abstractmethod
     async def open(self, *, max_running: int = 2, queue_max: int = 10) -> Runner:
         """Make and open the runner; with `max_running=0` every task stays queued."""
+        raise NotImplementedError
 
-    @abstractmethod
     async def close(self) -> None:
         """Close the runner and end all of its tasks."""
+        raise NotImplementedError
 
-    @abstractmethod
     async def run(self, task: TaskRecord) -> None:
         """Let a task run until viewers can connect."""
+        raise NotImplementedError
 
-    @abstractmethod
     async def end(self, task: TaskRecord, status: TaskStatus) -> None:
         """Let a running task end with success (OUTPUT) or failed (ERROR)."""
+        raise NotImplementedError
 
-    @abstractmethod
     async def write_files(self, task: TaskRecord) -> dict[str, bytes]:
         """Write artifacts of a running task, and links out of its folder; the valid artifacts."""
+        raise NotImplementedError
 
     async def run_unready(self, task: TaskRecord) -> None:
         """Let a task run, without viewers being able to connect."""

@@ -34,7 +34,8 @@ class KubernetesBackend(Backend):
         self.serving = AsyncExitStack()
         self.is_serving = False
 
-    async def open(self, *, max_running: int = 2, queue_max: int = 10) -> Runner:
+    async def open(self, **_: int) -> Runner:
+        """The limits are the cluster's: see `fill_queue`."""
         if not self.is_serving:
             await self.serving.enter_async_context(self.cluster)
             server = await self.serving.enter_async_context(kmock.Server(self.cluster))

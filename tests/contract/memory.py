@@ -15,7 +15,7 @@ class MemoryBackend(Backend):
 
     runner: FakeRunner
 
-    async def open(self, *, max_running: int = 2, queue_max: int = 10) -> Runner:
+    async def open(self, *, queue_max: int = 10, **_: int) -> Runner:
         self.runner = FakeRunner(queue_max)
         await self.runner.open()
         return self.runner

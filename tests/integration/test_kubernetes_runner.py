@@ -335,7 +335,7 @@ def test_bad_template(tmp_path):
     """An invalid template is refused before anything starts."""
     file = tmp_path / "job.yaml"
     file.write_text("kind: Pod")
-    with pytest.raises(SettingError, match="WORKER_JOB_TEMPLATE: .* is not a Job"):
+    with pytest.raises(SettingError, match=r"WORKER_JOB_TEMPLATE: .* is not a Job"):
         make(job_template=file)
 
 
