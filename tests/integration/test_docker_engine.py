@@ -41,7 +41,7 @@ def engine(backend) -> FakeEngine:
 
 async def eventually(condition):
     async with asyncio.timeout(TIMEOUT_S):
-        while not condition():  # noqa: ASYNC110 - it changes in the server's threads
+        while not condition():
             await asyncio.sleep(0.01)
 
 

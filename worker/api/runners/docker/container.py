@@ -80,6 +80,7 @@ class Container:
 
     @property
     def task_id(self) -> str:
+        """The id of its task, from a label."""
         return self.labels[TASK_LABEL]
 
     @property

@@ -224,6 +224,7 @@ class DockerRunner:
         return found[:limit]
 
     async def counts(self) -> dict[TaskStatus, int]:
+        """Inspects every container whose end is not cached."""
         records = await self._containers.records(await self._containers.matching())
         return dict(Counter(each.status for each in records))
 
@@ -241,6 +242,7 @@ class DockerRunner:
         return await self._containers.files(Container.of(task))
 
     async def open_artifact(self, task: TaskRecord, name: str) -> AsyncIterator[bytes] | None:
+        """A file of `artifacts`, streamed from the engine."""
         return await self._containers.open_file(Container.of(task), name)
 
     # -- callbacks
