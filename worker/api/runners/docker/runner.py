@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import os
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
@@ -24,8 +24,8 @@ from worker.api.runners.docker.container_spec import ContainerSpec, seccomp_prof
 from worker.api.runners.docker.engine import Engine, EngineError
 from worker.api.runners.docker.queue import ContainerQueue
 from worker.api.runners.docker.task_containers import TaskContainers
+from worker.api.runners.leases import CallbackLeases
 from worker.api.runners.protocol import (
-    CALLBACK_LEASE_S,
     Artifact,
     Cursor,
     QueueFull,
@@ -101,7 +101,7 @@ class DockerRunner:
         self._queue: ContainerQueue
         self._queue_task: asyncio.Task[None]
         self._background = BackgroundTasks()
-        self._leased_until: dict[str, datetime] = {}
+        self._leases = CallbackLeases()
 
     async def open(self) -> None:
         """Connect to the engine and begin to start queued tasks.
@@ -249,22 +249,15 @@ class DockerRunner:
 
     async def lease_callbacks(self) -> Sequence[TaskRecord]:
         """Leases are kept in memory: after a restart the callbacks are pending again."""
-        now = datetime.now(UTC)
-        pending = [
-            each
-            for each in await self._containers.matching()
-            if each.ended
-            and each.callback_pending
-            and self._leased_until.get(each.task_id, now) <= now
-        ]
-        # Before anything is awaited, so that concurrent callers get nothing twice.
-        for each in pending:
-            self._leased_until[each.task_id] = now + timedelta(seconds=CALLBACK_LEASE_S)
+        containers = await self._containers.matching()
+        pending = [each for each in containers if each.ended and each.callback_pending]
+        leased = self._leases.take(each.task_id for each in pending)
         try:
-            return await self._containers.records(pending)
+            return await self._containers.records(
+                [each for each in pending if each.task_id in leased]
+            )
         except BaseException:
-            for each in pending:
-                self._leased_until.pop(each.task_id, None)
+            self._leases.release(*leased)
             raise
 
     async def finish_callback(self, task: TaskRecord) -> None:
@@ -273,4 +266,4 @@ class DockerRunner:
         if container is not None and container.ended and container.callback_pending:
             name = container.name + NOTIFIED
             await self._engine.call_if_present(self._engine.client.rename, container.id, name)
-        self._leased_until.pop(task.task_id, None)
+        self._leases.release(task.task_id)

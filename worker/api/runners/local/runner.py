@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from worker.api.runners import files
 from worker.api.runners.background import BackgroundTasks
+from worker.api.runners.leases import CallbackLeases
 from worker.api.runners.local import task_end
 from worker.api.runners.local.retention import DEFAULT_S, Retention
 from worker.api.runners.local.store import Store
@@ -62,7 +63,7 @@ class LocalRunner:
         self._retention = retention
         self._watchdog = watchdog or Watchdog()
         self._background = BackgroundTasks()
-        self._leased: set[str] = set()
+        self._leases = CallbackLeases()
         self._lock: int | None = None
         self._opened: tuple[Store, Workers] | None = None
 
@@ -164,16 +165,15 @@ class LocalRunner:
     # -- callbacks
 
     async def lease_callbacks(self) -> Sequence[TaskRecord]:
-        """Leases are kept in memory while this process runs."""
+        """Leases are kept in memory: after a restart the callbacks are pending again."""
         pending = self._store.pending_callbacks()
-        leased = [each for each in pending if each.task_id not in self._leased]
-        self._leased.update(record.task_id for record in leased)
-        return leased
+        leased = self._leases.take(each.task_id for each in pending)
+        return [each for each in pending if each.task_id in leased]
 
     async def finish_callback(self, task: TaskRecord) -> None:
         """Store that the callback was delivered or has failed."""
         await self._store.finish_callback(task.task_id)
-        self._leased.discard(task.task_id)
+        self._leases.release(task.task_id)
 
 
 def make(settings: ServeSettings, stream_key: StreamKey) -> LocalRunner:
