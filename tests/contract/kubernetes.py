@@ -12,10 +12,11 @@ import pytest
 from contract.backend import ERROR, OUTPUT, STREAM_KEY, Backend
 from fake_cluster import NAMESPACE, FakeCluster, kubeconfig
 
-from worker import settings
 from worker.api.runners.kubernetes import runner as kubernetes_runner
 from worker.api.runners.kubernetes.runner import KubernetesRunner
 from worker.api.runners.protocol import Runner, TaskRecord, TaskStatus
+from worker.settings import load
+from worker.settings.kubernetes import KubernetesSettings
 
 LOG = b'{"event": "worker.started"}\n'
 RUNNING = {"running": {"startedAt": "2026-01-02T03:04:06Z"}}
@@ -47,7 +48,7 @@ class KubernetesBackend(Backend):
 
     async def replica(self, **options: Any) -> KubernetesRunner:
         """Another runner on the cluster, as another API process has it; open."""
-        chosen = settings.load({"runner": "kubernetes", **options}, environ={})
+        chosen = load(KubernetesSettings, options, environ={})
         made = kubernetes_runner.make(chosen, lambda _: STREAM_KEY)
         await made.open()
         return made

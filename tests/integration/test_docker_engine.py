@@ -14,11 +14,12 @@ from contract.backend import TIMEOUT_S
 from contract.docker import READY, DockerBackend
 from fake_engine import FakeEngine
 
-from worker import settings
 from worker.api.runners.docker import runner as docker_runner
 from worker.api.runners.docker.runner import DockerRunner
 from worker.api.runners.protocol import RunnerUnavailable, TaskStatus
 from worker.errors import SettingError
+from worker.settings import load
+from worker.settings.docker import DockerSettings
 
 CALLBACK = "https://acme.example/hook"
 LIST = "GET /containers/json"
@@ -257,4 +258,4 @@ async def test_no_engine(monkeypatch):
 
 
 def make() -> DockerRunner:
-    return docker_runner.make(settings.load({"runner": "docker"}, environ={}), lambda _: b"")
+    return docker_runner.make(load(DockerSettings, {}, environ={}), lambda _: b"")

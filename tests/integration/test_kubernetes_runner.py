@@ -17,12 +17,13 @@ import pytest
 from contract.kubernetes import READY, RUNNING, KubernetesBackend
 from fake_cluster import JOBS, NAMESPACE, SECRETS, FakeCluster, kubeconfig
 
-from worker import settings
 from worker.api.runners.kubernetes import runner as kubernetes_runner
 from worker.api.runners.kubernetes.cluster import RULES
 from worker.api.runners.kubernetes.runner import KubernetesRunner
 from worker.api.runners.protocol import QueueFull, RunnerUnavailable, TaskStatus
 from worker.errors import SettingError
+from worker.settings import load
+from worker.settings.kubernetes import KubernetesSettings
 
 CALLBACK = "https://acme.example/hook"
 PAST = "2026-01-01T00:00:00+00:00"
@@ -315,7 +316,7 @@ async def test_refused_task(backend, cluster):
 
 
 def make(**options: Any) -> KubernetesRunner:
-    chosen = settings.load({"runner": "kubernetes", **options}, environ={})
+    chosen = load(KubernetesSettings, options, environ={})
     return kubernetes_runner.make(chosen, lambda _: b"")
 
 

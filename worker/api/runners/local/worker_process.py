@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from worker.linux import pids_with_arguments, start_ticks
