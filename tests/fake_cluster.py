@@ -1,8 +1,9 @@
-"""A Kubernetes API server for tests: kmock's, with the few ways of a real one that matter here."""
+"""A Kubernetes API server for tests: kmock's, with the behaviour that the runner depends on."""
 
 from __future__ import annotations
 
 import itertools
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,9 @@ NAMESPACE = "worker"
 JOBS, PODS = kmock.resource("batch/v1/jobs"), kmock.resource("v1/pods")
 SECRETS = kmock.resource("v1/secrets")
 
+
+# Terms of a label selector: `name`, `name=value`, `name in (value,value)`.
+_SELECTOR = re.compile(r"([^,=() ]+)(?:=([^,]*)| in \(([^)]*)\))?")
 
 _VERBS = {
     kmock.action.CREATE: "create",
@@ -33,7 +37,7 @@ class _Refusal:
     left: int
     done: bool
 
-    def meets(self, asked: tuple[str, str, str]) -> bool:
+    def applies_to(self, asked: tuple[str, str, str]) -> bool:
         _, kind, verb = asked
         return self.left > 0 and self.verb in ("*", verb) and self.kind in ("*", kind)
 
@@ -55,7 +59,7 @@ class FakeCluster(KubernetesEmulator):
             return await super()._handle(request)
         asked = (request.resource.group, _kind(request), _VERBS[request.action])
         self.seen.add(asked)
-        refusal = next((each for each in self._refusals if each.meets(asked)), None)
+        refusal = next((each for each in self._refusals if each.applies_to(asked)), None)
         if refusal is not None:
             refusal.left -= 1
         if refusal is not None and not refusal.done:
@@ -81,10 +85,10 @@ class FakeCluster(KubernetesEmulator):
     async def _serve_list(self, request: kmock.Request) -> Any:
         answer = await super()._serve_list(request)
         selector = request.params.get("labelSelector", "")
-        answer["items"] = [item for item in answer["items"] if _selected(item, selector)]
+        answer["items"] = [item for item in answer["items"] if selects(selector, item)]
         return answer
 
-    # -- what the test says
+    # -- for the test
 
     def refuse(
         self,
@@ -96,7 +100,7 @@ class FakeCluster(KubernetesEmulator):
         times: int = 1000,
         done: bool = False,
     ) -> None:
-        """Answer so to the next requests of this sort (`*`: any); `done` does it all the same."""
+        """Answer the next matching requests so (`*`: any); with `done` they are executed, too."""
         error = KubernetesError(status=status, reason="Refused", message=message)
         self._refusals.append(_Refusal(verb, kind, error, times, done))
 
@@ -117,12 +121,12 @@ class FakeCluster(KubernetesEmulator):
         self.objects[JOBS, NAMESPACE, task_id]["status"] = {"conditions": [condition]}
 
     def annotate(self, task_id: str, **annotations: str) -> None:
-        """As time passes, or somebody else acts (`worker/` is put before each, `_` means `-`)."""
+        """Change annotations as another client (`worker/` is prefixed, `_` stands for `-`)."""
         changed = {f"worker/{name.replace('_', '-')}": text for name, text in annotations.items()}
         self.objects[JOBS, NAMESPACE, task_id].patch({"metadata": {"annotations": changed}})
 
     def set_pod(self, task_id: str, state: dict[str, Any] | None = None, **status: Any) -> None:
-        """Make or change the one pod of a task: its container's state, and more of its status."""
+        """Create or change the pod of a task: its container's state, and further status fields."""
         labels = self.job(task_id)["spec"]["template"]["metadata"]["labels"]
         containers = [] if state is None else [{"name": "worker", "state": state}]
         self.objects[PODS, NAMESPACE, f"{task_id}-abcde"] = {
@@ -135,7 +139,7 @@ class FakeCluster(KubernetesEmulator):
         }
 
     def remove_pod(self, task_id: str) -> None:
-        """It is gone."""
+        """Delete the pod of a task."""
         self.objects[PODS, NAMESPACE, f"{task_id}-abcde"].delete()
 
 
@@ -144,17 +148,17 @@ def _kind(request: kmock.Request) -> str:
     return "/".join(part for part in (request.resource.plural, request.subresource) if part)
 
 
-def _selected(item: dict[str, Any], selector: str) -> bool:
+def selects(selector: str, item: dict[str, Any]) -> bool:
     labels = item["metadata"].get("labels", {})
-    for part in filter(None, selector.split(",")):
-        name, equals, value = part.partition("=")
-        if name not in labels or (equals and labels[name] != value):
+    for name, value, values in _SELECTOR.findall(selector):
+        accepted = values.split(",") if values else [value] if value else None
+        if name not in labels or (accepted is not None and labels[name] not in accepted):
             return False
     return True
 
 
 def kubeconfig(folder: Path, server: str) -> Path:
-    """A kubeconfig that leads there."""
+    """A kubeconfig for this server."""
     file = folder / "kubeconfig"
     context = {"cluster": "c", "user": "u", "namespace": NAMESPACE}
     content = {

@@ -1,8 +1,9 @@
-"""Fakes: hand-written stand-ins for what a unit test cannot have."""
+"""Hand-written fakes of what a unit test cannot use."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 
@@ -28,7 +29,7 @@ class FakeAccounts:
 
 
 class FakeRunner:
-    """A runner whose tasks do what the test says, and nothing by themselves."""
+    """A runner in memory; the test changes the tasks' states."""
 
     def __init__(self, queue_max: int = 100) -> None:
         self.queue_max = queue_max
@@ -37,15 +38,15 @@ class FakeRunner:
         self.files: dict[str, dict[str, bytes]] = {}
         self.addresses: dict[str, str] = {}
         self.cancelled: list[str] = []
-        self.lent: set[str] = set()
-        self.settled: list[str] = []
+        self.leased: set[str] = set()
+        self.notified: list[str] = []
         self.unavailable: Exception | None = None
         self.is_open = False
 
-    # -- what the test says
+    # -- for the test
 
     def set(self, task_id: str, status: TaskStatus, **fields: object) -> TaskRecord:
-        """Put a task into a status; a running one can be watched."""
+        """Change a task's status; viewers can connect to a running one."""
         record = dataclasses.replace(self.records[task_id], status=status, **fields)
         if status is TaskStatus.RUNNING:
             self.addresses.setdefault(task_id, "ws://127.0.0.1:6080")
@@ -66,10 +67,10 @@ class FakeRunner:
         return self.unavailable is None
 
     async def start(self, request: TaskRequest) -> TaskRecord:
-        self._answer()
+        self._check_available()
         if request.task_id not in self.records:
-            waiting = [each for each in self.records.values() if each.status is TaskStatus.QUEUED]
-            if len(waiting) >= self.queue_max:
+            queued = [each for each in self.records.values() if each.status is TaskStatus.QUEUED]
+            if len(queued) >= self.queue_max:
                 raise QueueFull(retry_after_s=7)
             self.requests.append(request)
             self.records[request.task_id] = TaskRecord(
@@ -85,70 +86,68 @@ class FakeRunner:
             )
         return self.records[request.task_id]
 
-    async def cancel(self, task_id: str) -> None:
-        self._answer()
-        self.cancelled.append(task_id)
-        record = self.records.get(task_id)
-        if record is not None and not record.status.ended:
-            self.set(task_id, TaskStatus.CANCELLED, finished_at=datetime.now(UTC))
+    async def cancel(self, task: TaskRecord) -> None:
+        self._check_available()
+        self.cancelled.append(task.task_id)
+        current = self.records.get(task.task_id)
+        if current is not None and not current.status.ended:
+            self.set(task.task_id, TaskStatus.CANCELLED, finished_at=datetime.now(UTC))
 
     async def find(self, account: str, task_id: str) -> TaskRecord | None:
-        self._answer()
+        self._check_available()
         record = self.records.get(task_id)
         return record if record is not None and record.account == account else None
 
     async def list(
         self, account: str, *, status: TaskStatus | None, before: Cursor | None, limit: int
     ) -> Sequence[TaskRecord]:
-        self._answer()
+        self._check_available()
         found = [
             record
             for record in self.records.values()
             if record.account == account
             and status in (None, record.status)
-            and (before is None or _place(record) < before)
+            and (before is None or record.cursor < before)
         ]
-        return sorted(found, key=_place, reverse=True)[:limit]
+        return sorted(found, key=lambda record: record.cursor, reverse=True)[:limit]
 
     async def counts(self) -> dict[TaskStatus, int]:
-        counts: dict[TaskStatus, int] = {}
-        for record in self.records.values():
-            counts[record.status] = counts.get(record.status, 0) + 1
-        return counts
+        self._check_available()
+        return dict(Counter(record.status for record in self.records.values()))
 
-    async def stream_address(self, task_id: str) -> str | None:
-        self._answer()
-        return self.addresses.get(task_id)
+    async def stream_address(self, task: TaskRecord) -> str | None:
+        self._check_available()
+        return self.addresses.get(task.task_id)
 
-    async def artifacts(self, task_id: str) -> Sequence[Artifact]:
-        self._answer()
-        files = self.files.get(task_id, {})
+    async def artifacts(self, task: TaskRecord) -> Sequence[Artifact]:
+        self._check_available()
+        files = self.files.get(task.task_id, {})
         return [Artifact(name=name, size_bytes=len(files[name])) for name in sorted(files)]
 
-    async def open_artifact(self, task_id: str, name: str) -> AsyncIterator[bytes] | None:
-        self._answer()
-        content = self.files.get(task_id, {}).get(name)
+    async def open_artifact(self, task: TaskRecord, name: str) -> AsyncIterator[bytes] | None:
+        self._check_available()
+        content = self.files.get(task.task_id, {}).get(name)
         return None if content is None else _pieces(content)
 
-    async def callbacks_due(self) -> Sequence[TaskRecord]:
-        due = [
+    async def lease_callbacks(self) -> Sequence[TaskRecord]:
+        self._check_available()
+        excluded = self.leased.union(self.notified)
+        pending = [
             record
             for record in self.records.values()
-            if record.status.ended and record.callback_url and record.task_id not in self.lent
+            if record.status.ended and record.callback_url and record.task_id not in excluded
         ]
-        self.lent.update(record.task_id for record in due)
-        return due
+        self.leased.update(record.task_id for record in pending)
+        return pending
 
-    async def callback_settled(self, task_id: str) -> None:
-        self.settled.append(task_id)
+    async def finish_callback(self, task: TaskRecord) -> None:
+        self._check_available()
+        self.notified.append(task.task_id)
+        self.leased.discard(task.task_id)
 
-    def _answer(self) -> None:
+    def _check_available(self) -> None:
         if self.unavailable is not None:
             raise self.unavailable
-
-
-def _place(record: TaskRecord) -> Cursor:
-    return Cursor(created_at=record.created_at, task_id=record.task_id)
 
 
 async def _pieces(content: bytes) -> AsyncIterator[bytes]:

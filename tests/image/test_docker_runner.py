@@ -1,4 +1,4 @@
-"""`worker serve` with the docker runner: the same story, told by the API and the real engine."""
+"""`worker serve` with the docker runner on the real engine."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SEES = {"file": END_FILE}
 
 @pytest.fixture
 def network(gateway: Gateway) -> Iterator[str]:
-    """The gateway's; after the test none of its containers but the gateway is left."""
+    """The gateway's network; tasks' containers are removed after the test."""
     yield gateway.network
     label = f"label=worker.network={gateway.network}"
     left = docker("ps", "--all", "--quiet", "--filter", label).split()
@@ -38,7 +38,7 @@ def network(gateway: Gateway) -> Iterator[str]:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder that a container's user can read too."""
+    """A folder that the container's user can read."""
     made = Path(tempfile.mkdtemp(prefix="t-", dir="/tmp"))
     made.chmod(0o755)
     yield made
@@ -50,7 +50,7 @@ Start = Callable[..., WorkerServe]
 
 @pytest.fixture
 def serve(image: str, gateway: Gateway, network: str, folder: Path) -> Iterator[Start]:
-    """Start APIs on one engine, one after another."""
+    """Start API processes on one engine, one after the other."""
     endpoints = folder / "endpoints"
     endpoints.mkdir()
     shutil.copy(PROGRAMS / "tasks.py", endpoints)
@@ -78,7 +78,7 @@ def serve(image: str, gateway: Gateway, network: str, folder: Path) -> Iterator[
 
 
 class ApiTask(EventProcess):
-    """A task of the API's, whose container is watched from outside."""
+    """A task of the API, and its container's log."""
 
     def __init__(self, api: WorkerServe, **inputs: Any) -> None:
         self.api = api
@@ -88,23 +88,23 @@ class ApiTask(EventProcess):
         super().__init__(argv, stderr=api.folder / f"{self.task_id}.stderr")
 
     def stream_url(self) -> str:
-        """A fresh URL, as a dashboard gets it."""
+        """A new stream URL, as a dashboard gets it."""
         url: str = self.api.get(f"/tasks/{self.task_id}/stream").json()["stream_url"]
         return url
 
     def tell(self, word: str) -> None:
-        """Write the word where the task looks."""
+        """Write the word into the file that the task reads."""
         docker("exec", self.task_id, "sh", "-c", f"echo -n {word} > {END_FILE}")
 
     def wait(self, *, timeout_s: float = 30) -> int:
-        """The exit code that the API tells."""
+        """The exit code that the API reports."""
         super().wait(timeout_s=timeout_s)
-        told = self.api.until(self.task_id, "success", "failed", "cancelled")
-        return int(told["exit_code"])
+        ended = self.api.until(self.task_id, "success", "failed", "cancelled")
+        return int(ended["exit_code"])
 
     @property
     def result(self) -> dict[str, Any]:
-        """`result.json`, by the API."""
+        """`result.json`, downloaded from the API."""
         result: dict[str, Any] = self.api.get(f"/tasks/{self.task_id}/artifacts/result.json").json()
         return result
 
@@ -136,7 +136,7 @@ def test_whole_story(serve, gateway):
 
 
 def test_queue_outlives_the_api(serve):
-    """What waits when the API is killed is started by the next one, oldest first; all end."""
+    """Tasks that are queued when the API is killed are started by the next one, oldest first."""
     first = serve(WORKER_MAX_RUNNING="1")
     running = first.begin("seen", input_parameters=SEES)
     first.until(running, "running")
@@ -156,7 +156,7 @@ def test_queue_outlives_the_api(serve):
 
 
 def test_failures(serve):
-    """A process that just ends has failed with its own code; what was never started, with why."""
+    """A task's process that exits without a result has failed with its exit code."""
     api = serve()
     task = api.begin("exits")
     told = api.until(task, "failed")
@@ -164,7 +164,7 @@ def test_failures(serve):
 
 
 def test_retention(serve):
-    """What ended long enough ago is removed with its files, and then it is no task any more."""
+    """An expired task's container and volume are removed, and the task is not found."""
     first = serve()
     task = first.begin("exits")
     first.until(task, "failed")
@@ -177,13 +177,13 @@ def test_retention(serve):
 
 
 def test_unstartable(serve):
-    """A container that the engine cannot start has failed, with the engine's reason."""
+    """A container that the engine cannot start has failed with the engine's reason."""
     api = serve(WORKER_DOCKER_ENDPOINTS=f"/nowhere/{uuid.uuid4()}")
     answer = api.post("/inference", {"endpoint_name": "exits"})
     if answer.status_code == 202:
         told = api.until(answer.json()["task_id"], "failed")
         assert "/nowhere/" in told["error"]["message"]
-    else:  # the engine looks at once
+    else:  # the engine checks mounts at the creation
         assert answer.status_code == 503
         assert "/nowhere/" in answer.json()["detail"]
 
@@ -198,7 +198,7 @@ def test_unstartable(serve):
     ],
 )
 def test_refuses_to_start(image, network, folder, env, why):
-    """What is missing is said in one line, before anything is served."""
+    """A missing requirement is a one-line error at the start."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("WORKER_")}
     environ |= {"WORKER_RUNNER": "docker", "WORKER_IMAGE": image, "WORKER_NETWORK": network}
     environ |= {"WORKER_STATE_DIR": str(folder), "WORKER_API_PORT": "0"}

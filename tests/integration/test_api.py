@@ -42,8 +42,8 @@ def stream(api, task, **more):
     return answer.status_code, answer.json()
 
 
-def test_a_task_is_watched_from_its_id_to_its_end(api, tmp_path):
-    """POST, wait for `running`, ask for the stream, see the pixels, be told the outcome."""
+def test_task_is_watched_to_its_end(api, tmp_path):
+    """POST, wait for `running`, get the stream URL, see the pixels, get the outcome."""
     gate = tmp_path / "gate"
     task = api.begin("painted", input_parameters={"gate": str(gate)})
     api.until(task, "running")
@@ -71,7 +71,7 @@ def blue(viewer):
     return viewer.pixel(960, 700) == BLUE
 
 
-def test_the_reference_in_its_order(api, inputs):
+def test_statuses_in_the_order_of_the_reference(api, inputs):
     """401 before 404, 404 before 409; queued, running and ended."""
     tasks = [api.begin("gated", input_parameters=inputs) for _ in range(3)]
     api.until(tasks[0], "running")
@@ -93,7 +93,7 @@ def test_the_reference_in_its_order(api, inputs):
         assert stream(api, task) == (409, NOT_RUNNING)
 
 
-def test_control_is_for_keys_that_were_made_for_it(api, inputs):
+def test_control_needs_a_key_created_for_it(api, inputs):
     task = api.begin("gated", input_parameters=inputs)
     api.until(task, "running")
     status, body = stream(api, task, params={"role": "control"})
@@ -106,7 +106,7 @@ def test_control_is_for_keys_that_were_made_for_it(api, inputs):
         assert (viewer.width, viewer.height) == (1920, 1080)
 
 
-def test_cancelling_a_running_task_twice(api, inputs):
+def test_cancel_a_running_task_twice(api, inputs):
     task = api.begin("gated", input_parameters=inputs)
     api.until(task, "running")
     viewer = Viewer.connect(stream(api, task)[1]["stream_url"])
@@ -121,8 +121,8 @@ def test_cancelling_a_running_task_twice(api, inputs):
     assert (answer.status_code, answer.json()["status"]) == (202, "cancelled")
 
 
-def test_a_task_cancelled_while_it_starts_ends(api, inputs):
-    """At whatever moment: before the process, in its first milliseconds, or later."""
+def test_cancel_while_starting(api, inputs):
+    """At any time: before the process exists, in its first milliseconds, or later."""
     tasks = [api.begin("gated", input_parameters=inputs) for _ in range(6)]
     for task in tasks:
         assert api.post(f"/tasks/{task}/cancel").status_code == 202
@@ -131,7 +131,7 @@ def test_a_task_cancelled_while_it_starts_ends(api, inputs):
     eventually(lambda: not marked(api.mark, "worker.cli run"), what="their workers' end")
 
 
-def test_a_worker_that_is_killed_is_a_failed_task(api, inputs):
+def test_killed_worker_fails_its_task(api, inputs):
     task = api.begin("gated", input_parameters=inputs)
     api.until(task, "running")
     [pid] = marked(api.mark, "worker.cli run")
@@ -141,7 +141,8 @@ def test_a_worker_that_is_killed_is_a_failed_task(api, inputs):
     assert end["error"]["type"] == "WorkerDied"
     assert "was killed by signal 9" in end["error"]["message"]
     echo = api.begin("echo", input_parameters={"a": ["ä", 1.5, None]})
-    assert api.until(echo, "success")["output"] == {"a": ["ä", 1.5, None]}  # its place is free
+    # The killed worker does not count against the limit of running tasks.
+    assert api.until(echo, "success")["output"] == {"a": ["ä", 1.5, None]}
     eventually(lambda: not api.left_behind(), what="its temporary folder removed")
 
 
@@ -161,8 +162,8 @@ def test_artifacts_are_downloads(api, tmp_path):
         assert api.get(f"/tasks/{task}/artifacts/{name}").status_code == 404
 
 
-def test_no_variable_of_the_api_reaches_a_task(serve, tmp_path):
-    """Not the fleet's secret above all; what holds for every worker does."""
+def test_api_variables_do_not_reach_a_task(serve, tmp_path):
+    """The master secret does not; a variable for every worker reaches the worker."""
     api = serve(
         {"WORKER_STREAM_SECRET": "s" * 40, "WORKER_CHROMIUM_SANDBOX": "auto", "WORKER_COUNT": "3"}
     )
@@ -175,7 +176,7 @@ def test_no_variable_of_the_api_reaches_a_task(serve, tmp_path):
     assert "s" * 40 not in json.dumps(seen)
 
 
-def test_a_full_queue_is_429(serve, inputs):
+def test_full_queue(serve, inputs):
     api = serve({"WORKER_MAX_RUNNING": "1", "WORKER_QUEUE_MAX": "1"})
     api.sign_in()
     first = api.begin("gated", input_parameters=inputs)
@@ -186,7 +187,7 @@ def test_a_full_queue_is_429(serve, inputs):
     assert int(answer.headers["retry-after"]) > 0
 
 
-def test_a_callback_comes_signed_when_the_task_has_ended(serve):
+def test_callback_is_signed(serve):
     received = []
 
     class Receiver(http.server.BaseHTTPRequestHandler):
@@ -198,7 +199,7 @@ def test_a_callback_comes_signed_when_the_task_has_ended(serve):
             self.end_headers()
 
         def log_message(self, *_):
-            """Say nothing."""
+            """Log nothing."""
 
     server = http.server.HTTPServer(("127.0.0.1", 0), Receiver)
     serving = threading.Thread(target=server.serve_forever)
@@ -221,7 +222,7 @@ def test_a_callback_comes_signed_when_the_task_has_ended(serve):
     assert headers["x-worker-signature"] == f"sha256={wanted}"
 
 
-def test_a_callback_to_this_machine_is_not_sent(api):
+def test_callback_to_loopback_is_refused(api):
     answer = api.post("/inference", {"endpoint_name": "echo", "callback_url": "http://127.0.0.1/"})
     assert answer.status_code == 422
     task = api.begin("echo", callback_url="http://localhost:1/")
@@ -229,7 +230,7 @@ def test_a_callback_to_this_machine_is_not_sent(api):
     assert "which is not public" in failed["why"]
 
 
-def test_a_revoked_key_opens_nothing(api):
+def test_revoked_key(api):
     assert api.get("/tasks").status_code == 200
     api.key("alice", "--revoke")
     assert api.get("/tasks").json() == MISSING

@@ -1,4 +1,4 @@
-"""`worker api-key` and `worker serve` on the command line: one clear line for every mistake."""
+"""`worker api-key` and `worker serve` on the command line: output and one-line errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def worker(tmp_path):
     return run
 
 
-def test_a_key_is_printed_alone_listed_by_its_beginning_and_revoked(worker):
+def test_create_list_and_revoke_a_key(worker):
     key = worker("api-key", "alice", "--control").stdout.strip()
     assert key.startswith("wk_")
     listed = worker("api-key", "--list").stdout
@@ -37,7 +37,7 @@ def test_a_key_is_printed_alone_listed_by_its_beginning_and_revoked(worker):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "env", "said"),
+    ("arguments", "env", "text"),
     [
         (["api-key"], {}, "ACCOUNT is missing"),
         (["api-key", "a b"], {}, "cannot name an account"),
@@ -51,15 +51,15 @@ def test_a_key_is_printed_alone_listed_by_its_beginning_and_revoked(worker):
         (["serve"], {"WORKER_QUEUE_MAXX": "1"}, "did you mean WORKER_QUEUE_MAX?"),
     ],
 )
-def test_a_mistake_is_one_line(worker, arguments, env, said):
+def test_error_is_one_line(worker, arguments, env, text):
     ended = worker(*arguments, env=env)
     assert ended.returncode == 64
-    assert said in ended.stderr
+    assert text in ended.stderr
     assert ended.stderr.count("\n") == 1
 
 
-def test_without_the_extra_it_says_what_to_install(worker):
-    """A finder that hides FastAPI stands for an installation without the extra."""
+def test_missing_extra(worker):
+    """Without FastAPI the error names the extra to install."""
     without = (
         "import sys; sys.modules['fastapi'] = None; from worker.cli import main; "
         "sys.exit(main(sys.argv[1:]))"
@@ -70,7 +70,7 @@ def test_without_the_extra_it_says_what_to_install(worker):
     assert ended.stderr.count("\n") == 1
 
 
-def test_a_task_does_not_pay_for_the_api(worker):
+def test_task_imports_nothing_of_the_api(worker):
     code = (
         "import sys, worker.session.session, worker.session.preflight; "
         "print([name for name in sys.modules if name.split('.')[0] in "

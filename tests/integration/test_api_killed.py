@@ -1,4 +1,4 @@
-"""The API is killed: nothing is lost, and nothing is done twice."""
+"""After the API process is killed no task is lost and none runs twice."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections import Counter
 from worker_run import eventually, marked
 
 
-def told(api, tasks):
+def statuses(api, tasks):
     return [api.task(task)["status"] for task in tasks]
 
 
@@ -19,8 +19,8 @@ def assert_sound(api):
     connection.close()
 
 
-def test_seven_tasks_outlive_the_api(serve, tmp_path):
-    """Five wait and two run when it is killed: all seven end, each once, with its result."""
+def test_tasks_survive_the_api(serve, tmp_path):
+    """Five queued and two running tasks end, each once, with its result."""
     api = serve({"WORKER_MAX_RUNNING": "2"})
     api.sign_in()
     gate, ran = tmp_path / "gate", tmp_path / "ran"
@@ -28,12 +28,12 @@ def test_seven_tasks_outlive_the_api(serve, tmp_path):
     tasks = [api.begin("gated", input_parameters=inputs) for _ in range(7)]
     for task in tasks[:2]:
         api.until(task, "running")
-    assert told(api, tasks[2:]) == ["queued"] * 5
+    assert statuses(api, tasks[2:]) == ["queued"] * 5
     workers = set(marked(api.mark, "worker.cli run"))
     api.kill()
     assert set(marked(api.mark, "worker.cli run")) == workers
     api.start()
-    eventually(lambda: told(api, tasks[:2]) == ["running"] * 2, what="both found again")
+    eventually(lambda: statuses(api, tasks[:2]) == ["running"] * 2, what="both found again")
     assert api.get(f"/tasks/{tasks[0]}/stream").status_code == 200
     gate.write_text("go")
     ended = [api.until(task, "success", "failed", "cancelled") for task in tasks]
@@ -44,7 +44,7 @@ def test_seven_tasks_outlive_the_api(serve, tmp_path):
     assert_sound(api)
 
 
-def test_an_end_while_there_is_no_api_is_seen_by_the_next(serve, tmp_path):
+def test_end_without_an_api_process_is_stored_by_the_next(serve, tmp_path):
     api = serve()
     api.sign_in()
     gate = tmp_path / "gate"
@@ -59,8 +59,8 @@ def test_an_end_while_there_is_no_api_is_seen_by_the_next(serve, tmp_path):
     assert (end["exit_code"], end["error"]["message"]) == (1, "told to fail")
 
 
-def test_killed_again_and_again_at_any_moment(serve, tmp_path):
-    """Whatever it was just doing (noting, spawning, reading), each task runs once."""
+def test_repeated_kills(serve, tmp_path):
+    """Whatever the API process was doing (storing, starting, reading), each task runs once."""
     api = serve({"WORKER_MAX_RUNNING": "2"})
     api.sign_in()
     gate, ran = tmp_path / "gate", tmp_path / "ran"
@@ -68,7 +68,7 @@ def test_killed_again_and_again_at_any_moment(serve, tmp_path):
     inputs = {"gate": str(gate), "ran": str(ran)}
     tasks = [api.begin("gated", input_parameters=inputs) for _ in range(6)]
     for moment_s in (0, 0.01, 0.03, 0.1, 0.3):
-        time.sleep(moment_s)  # not to synchronise: the moment is what is varied
+        time.sleep(moment_s)  # not to synchronise: the time is the parameter
         api.kill()
         api.start()
     ended = [api.until(task, "success", "failed", "cancelled") for task in tasks]
@@ -78,7 +78,7 @@ def test_killed_again_and_again_at_any_moment(serve, tmp_path):
     assert_sound(api)
 
 
-def test_a_graceful_stop_leaves_workers_running(serve, tmp_path):
+def test_stop_leaves_workers_running(serve, tmp_path):
     api = serve()
     api.sign_in()
     gate = tmp_path / "gate"
@@ -91,7 +91,7 @@ def test_a_graceful_stop_leaves_workers_running(serve, tmp_path):
     assert api.until(task, "success")["output"] == {"said": "go"}
 
 
-def test_a_second_api_on_one_state_folder_is_refused(serve):
+def test_second_api_on_a_state_folder_is_refused(serve):
     api = serve()
     second = api.start_refused()
     assert second.returncode == 64
@@ -99,8 +99,8 @@ def test_a_second_api_on_one_state_folder_is_refused(serve):
     assert "another `worker serve` uses" in second.stderr
 
 
-def test_what_ended_long_ago_is_forgotten(serve, tmp_path):
-    """With its files and its Idempotency-Key; what still runs is none of it."""
+def test_retention(serve, tmp_path):
+    """An expired task's files and Idempotency-Key are removed; running tasks are kept."""
     api = serve()
     api.sign_in()
     gate, ran = tmp_path / "gate", str(tmp_path / "ran")
@@ -113,7 +113,7 @@ def test_what_ended_long_ago_is_forgotten(serve, tmp_path):
     assert api.stop() == 0
     api.environ["WORKER_RETENTION_S"] = "0.1"
     api.start()
-    eventually(lambda: api.get(f"/tasks/{old}").status_code == 404, what="the old task forgotten")
+    eventually(lambda: api.get(f"/tasks/{old}").status_code == 404, what="the old task removed")
     assert [each.name for each in (api.state / "tasks").iterdir()] == [running]
     assert api.task(running)["status"] == "running"
     again = api.post("/inference", body | {"input_parameters": {"n": 2}}, headers=key)

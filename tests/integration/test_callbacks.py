@@ -1,4 +1,4 @@
-"""Callbacks: signed, tried again, and owed until settled."""
+"""Callbacks: signed, repeated after failures, and pending until delivered or failed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from fakes import FakeRunner
 
-from worker.api.callbacks.sender import Sender, signed
+from worker.api.callbacks.sender import Sender, signed_headers
 from worker.api.runners.protocol import TaskRequest, TaskStatus
 
 TASK = "11111111-2222-4333-8444-555555555555"
@@ -24,7 +24,7 @@ PATIENCE_S = 20
 
 
 class Receiver:
-    """An HTTP server on loopback that answers what the test says."""
+    """An HTTP server on loopback that answers with the given statuses."""
 
     def __init__(self, *statuses: int, location: str = "") -> None:
         self.statuses = list(statuses)
@@ -57,20 +57,20 @@ class Receiver:
 
 
 class Reports:
-    """What was reported; `until` waits for one."""
+    """The reported events."""
 
     def __init__(self) -> None:
-        self.said: list[tuple[str, dict[str, object]]] = []
+        self.events: list[tuple[str, dict[str, object]]] = []
         self._changed = asyncio.Event()
 
     def __call__(self, event: str, **fields: object) -> None:
-        self.said.append((event, fields))
+        self.events.append((event, fields))
         self._changed.set()
 
     async def first(self) -> tuple[str, dict[str, object]]:
         async with asyncio.timeout(PATIENCE_S):
             await self._changed.wait()
-        return self.said[0]
+        return self.events[0]
 
 
 @pytest.fixture
@@ -78,8 +78,8 @@ async def runner() -> FakeRunner:
     return FakeRunner()
 
 
-async def owed(runner: FakeRunner, url: str) -> None:
-    """A task that has ended and wants a callback."""
+async def end_with_callback(runner: FakeRunner, url: str) -> None:
+    """A task that has ended and has a callback."""
     request = TaskRequest(
         task_id=TASK,
         account="alice",
@@ -114,81 +114,81 @@ async def sending(runner: FakeRunner, *, private: bool = True) -> AsyncIterator[
         await asyncio.wait([running])
 
 
-async def test_the_final_json_is_posted_and_signed(runner):
+async def test_ended_task_is_posted_and_signed(runner):
     async with Receiver(200).serving() as receiver, sending(runner) as reports:
-        await owed(runner, receiver.url)
+        await end_with_callback(runner, receiver.url)
         assert await reports.first() == ("callback.delivered", {"task_id": TASK, "tries": 1})
     [(line, headers, body)] = receiver.requests
     assert line == "POST /done?x=1 HTTP/1.1"
     assert headers["content-type"] == "application/json"
-    told = json.loads(body)
-    assert (told["task_id"], told["status"], told["output"]) == (TASK, "success", {"n": 1})
+    sent = json.loads(body)
+    assert (sent["task_id"], sent["status"], sent["output"]) == (TASK, "success", {"n": 1})
     text = headers["x-worker-timestamp"].encode() + b"." + body
     expected = hmac.new(b"secret of alice", text, hashlib.sha256).hexdigest()
     assert headers["x-worker-signature"] == f"sha256={expected}"
-    assert runner.settled == [TASK]
+    assert runner.notified == [TASK]
 
 
-def test_a_signature_is_over_time_and_body():
-    assert signed("s", b"{}", 5)["x-worker-signature"] == (
+def test_signature_covers_time_and_body():
+    assert signed_headers("s", b"{}", 5)["x-worker-signature"] == (
         "sha256=" + hmac.new(b"s", b"5.{}", hashlib.sha256).hexdigest()
     )
 
 
-async def test_it_is_tried_again(runner):
+async def test_failed_attempts_are_repeated(runner):
     async with Receiver(500, 503, 204).serving() as receiver, sending(runner) as reports:
-        await owed(runner, receiver.url)
+        await end_with_callback(runner, receiver.url)
         assert await reports.first() == ("callback.delivered", {"task_id": TASK, "tries": 3})
 
 
-async def test_it_is_given_up_in_the_end(runner):
+async def test_callback_fails_after_the_last_attempt(runner):
     async with Receiver(500).serving() as receiver, sending(runner) as reports:
-        await owed(runner, receiver.url)
-        said = ("callback.failed", {"task_id": TASK, "tries": 4, "why": "HTTP 500"})
-        assert await reports.first() == said
-    assert runner.settled == [TASK]
+        await end_with_callback(runner, receiver.url)
+        failed = ("callback.failed", {"task_id": TASK, "tries": 4, "why": "HTTP 500"})
+        assert await reports.first() == failed
+    assert runner.notified == [TASK]
 
 
-async def test_gone_is_not_tried_again(runner):
+async def test_status_410_is_not_repeated(runner):
     async with Receiver(410).serving() as receiver, sending(runner) as reports:
-        await owed(runner, receiver.url)
+        await end_with_callback(runner, receiver.url)
         assert (await reports.first())[1]["tries"] == 1
 
 
-async def test_nobody_listens(runner):
+async def test_receiver_does_not_answer(runner):
     async with Receiver(200).serving() as receiver:
         pass
     async with sending(runner) as reports:
-        await owed(runner, receiver.url)
+        await end_with_callback(runner, receiver.url)
         event, fields = await reports.first()
     assert (event, fields["tries"]) == ("callback.failed", 4)
 
 
-async def test_this_machine_is_not_called(runner):
+async def test_loopback_address_is_refused(runner):
     async with Receiver(200).serving() as receiver, sending(runner, private=False) as reports:
-        await owed(runner, receiver.url)
+        await end_with_callback(runner, receiver.url)
         event, fields = await reports.first()
     assert (event, fields["tries"]) == ("callback.failed", 1)
     assert "which is not public" in str(fields["why"])
     assert receiver.requests == []
 
 
-async def test_a_name_of_this_machine_is_not_called(runner):
+async def test_name_of_a_loopback_address_is_refused(runner):
     async with Receiver(200).serving() as receiver, sending(runner, private=False) as reports:
-        await owed(runner, receiver.url.replace("127.0.0.1", "localhost"))
+        await end_with_callback(runner, receiver.url.replace("127.0.0.1", "localhost"))
         event, _ = await reports.first()
     assert event == "callback.failed"
     assert receiver.requests == []
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_a_redirect_is_not_followed(runner, status):
+async def test_redirects_are_not_followed(runner, status):
     async with (
         Receiver(200).serving() as inner,
         Receiver(status, location=inner.url).serving() as receiver,
         sending(runner) as reports,
     ):
-        await owed(runner, receiver.url)
+        await end_with_callback(runner, receiver.url)
         event, fields = await reports.first()
     assert (event, fields["why"]) == ("callback.failed", f"HTTP {status}")
     assert inner.requests == []

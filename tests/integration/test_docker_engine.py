@@ -1,133 +1,261 @@
-"""The docker runner and an engine that misbehaves; tests/image has the real one."""
+"""The docker runner against an HTTP engine: requests, races, earlier names, and failures.
+
+tests/contract has what every runner does, tests/image the real engine.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import http.server
-import json
-import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 
 import pytest
+from contract.backend import TIMEOUT_S
+from contract.docker import READY, DockerBackend
+from fake_engine import FakeEngine
 
 from worker.api.runners.docker import runner as docker_runner
-from worker.api.runners.protocol import RunnerUnavailable
+from worker.api.runners.docker.runner import DockerRunner
+from worker.api.runners.protocol import RunnerUnavailable, TaskStatus
 from worker.errors import SettingError
 from worker.settings import load
 from worker.settings.docker import DockerSettings
 
-
-class FakeEngine(http.server.ThreadingHTTPServer):
-    """Has every image and network and no container; fails when it is told to."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answer)
-        self.failures = 0  # so many of the next requests about containers get a 500
-        self.images = 200
-        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"tcp://127.0.0.1:{self.server_address[1]}"
-
-    def stop(self) -> None:
-        self.shutdown()
-        self.server_close()
-
-
-class _Answer(http.server.BaseHTTPRequestHandler):
-    server: FakeEngine
-
-    def do_GET(self) -> None:
-        self.close_connection = True
-        status, body = 200, {}
-        if self.path.endswith("/version"):
-            body = {"ApiVersion": "1.41"}
-        elif "/containers/json" in self.path:
-            status, body = (200, []) if self.server.failures <= 0 else (500, {"message": "busy"})
-            self.server.failures -= 1
-        elif "/images/" in self.path:
-            status, body = self.server.images, {"message": "No such image"}
-        content = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: object) -> None:
-        pass
+CALLBACK = "https://acme.example/hook"
+LIST = "GET /containers/json"
+INSPECT = "GET /containers/{id}/json"
+LOGS = "GET /containers/{id}/logs"
+QUEUED_ONLY = {"max_running": 0}
 
 
 @pytest.fixture
-def engine(monkeypatch) -> Iterator[FakeEngine]:
-    made = FakeEngine()
-    monkeypatch.setenv("DOCKER_HOST", made.url)
+async def backend(monkeypatch) -> AsyncIterator[DockerBackend]:
+    made = DockerBackend(monkeypatch)
     yield made
-    made.stop()
+    await made.close()
 
 
 @pytest.fixture
-def runner(engine):
-    return docker_runner.make(load(DockerSettings, {}, environ={}), lambda _: b"k" * 32)
+def engine(backend) -> FakeEngine:
+    return backend.engine
 
 
-async def test_not_found(runner):
-    """A task that no container is labelled with is none."""
-    await runner.open()
-    try:
-        assert await runner.find("acme", str(uuid.uuid4())) is None
-        assert await runner.list("acme", status=None, before=None, limit=10) == []
-        assert await runner.stream_address(str(uuid.uuid4())) is None
-        assert await runner.artifacts(str(uuid.uuid4())) == []
-        await runner.cancel(str(uuid.uuid4()))
-    finally:
-        await runner.close()
+async def eventually(condition):
+    async with asyncio.timeout(TIMEOUT_S):
+        while not condition():
+            await asyncio.sleep(0.01)
 
 
-async def test_engine_goes_away(engine, runner):
-    """An engine that goes away later is named in one line, and the runner is not ready."""
-    said, lost = [], asyncio.Event()
-    runner._report = lambda event, **_: (said.append(event), lost.set())
-    await runner.open()
-    try:
-        assert await runner.ready()
-        engine.stop()
-        with pytest.raises(RunnerUnavailable, match="does not answer"):
-            await runner.find("acme", str(uuid.uuid4()))
-        assert not await runner.ready()
-        runner._queue.wake()
-        async with asyncio.timeout(30):
-            await lost.wait()
-        assert said == ["runner.lost"]
-    finally:
-        await runner.close()
+# -- requests per operation
 
 
-async def test_engine_says_500(engine, runner):
-    """What the engine cannot do is told in its own words, and never as an error of ours."""
-    await runner.open()
-    try:
-        engine.failures = 1000
-        with pytest.raises(RunnerUnavailable, match="busy"):
-            await runner.counts()
-    finally:
-        await runner.close()
+async def test_requests(backend, engine):
+    """Methods that take a record use what was read with it."""
+    runner = await backend.open(**QUEUED_ONLY)
+    await eventually(lambda: engine.requests)  # the queue's first list
+    engine.requests.clear()
+    task = await backend.start()
+    await eventually(lambda: engine.requests.count(LIST) == 2)  # the queue was woken
+    assert engine.requests.count(INSPECT) == 1
+    assert engine.requests.count("POST /containers/create") == 1
+
+    container = backend.container(task)
+    container.state, container.started_at, container.stdout = "running", container.created, READY
+    engine.requests.clear()
+    running = await backend.read(task)
+    assert engine.requests == [LIST, INSPECT]
+    engine.requests.clear()
+    assert await runner.stream_address(running)
+    assert engine.requests == [LOGS, INSPECT]  # docker-py inspects a container to read its logs
+    engine.requests.clear()
+    assert await runner.stream_address(running)
+    assert engine.requests == []
+    await runner.artifacts(running)
+    assert engine.requests == ["GET /containers/{id}/archive"]
+    engine.requests.clear()
+    await runner.cancel(running)
+    assert engine.requests[0] == "POST /containers/{id}/kill"
 
 
-async def test_image_missing(engine, runner):
-    """An image that is not there is said before anything is served."""
+# -- races
+
+
+async def test_cancel_a_task_that_started_since(backend, engine):
+    """A record of a queued task cancels the running one."""
+    runner = await backend.open(**QUEUED_ONLY)
+    task = await backend.start()
+    container = backend.container(task)
+    container.state, container.started_at = "running", container.created
+    await runner.cancel(task)
+    assert container.name == task.task_id
+    assert (await backend.read(task)).status is TaskStatus.CANCELLED
+
+
+async def test_cancel_a_task_that_ended_since(backend, engine):
+    """A container that was killed by the kernel before the cancellation has failed."""
+    runner = await backend.open()
+    task = await backend.start()
+    await backend.run(task)
+    running = await backend.read(task)
+    backend.container(task).end(137)
+    await runner.cancel(running)
+    ended = await backend.read(task)
+    assert (ended.status, ended.exit_code) == (TaskStatus.FAILED, 137)
+    await asyncio.sleep(0)
+    assert backend.container(task).name == task.task_id
+
+
+async def test_killed_after_a_cancellation(backend, engine):
+    """A container that had to be killed is renamed, so that the task is cancelled."""
+    runner = await backend.open()
+    task = await backend.start()
+    await backend.run(task)
+    container = backend.container(task)
+    container.ignores_sigterm = True
+    await runner.cancel(await backend.read(task))
+    await eventually(lambda: ".cancelled-" in container.name)
+    assert (await backend.read(task)).status is TaskStatus.CANCELLED
+
+
+async def test_callback_of_a_container_that_was_renamed_since(backend, engine):
+    """Finishing a callback keeps a cancellation that was added to the name since the lease."""
+    runner = await backend.open()
+    task = await backend.start(callback_url=CALLBACK)
+    await backend.run(task)
+    container = backend.container(task)
+    container.end(137)
+    [leased] = await runner.lease_callbacks()
+    container.name += ".cancelled-1767323046000"
+    await runner.finish_callback(leased)
+    assert container.name == f"{task.task_id}.cancelled-1767323046000.notified"
+    assert (await backend.read(task)).status is TaskStatus.CANCELLED
+
+
+# -- names
+
+
+@pytest.mark.parametrize("suffix", [".notified", ".told"])
+async def test_notified(backend, engine, suffix):
+    """Names with `.told`, which version 0.1 wrote, mean that no callback is pending, too."""
+    runner = await backend.open(**QUEUED_ONLY)
+    task = await backend.start(callback_url=CALLBACK)
+    await runner.cancel(task)
+    container = backend.container(task)
+    name = container.name
+    container.name = name + suffix
+    assert list(await runner.lease_callbacks()) == []
+    assert (await backend.read(task)).status is TaskStatus.CANCELLED
+
+
+async def test_lease_after_a_failure(backend, engine):
+    """Callbacks that could not be read are not leased."""
+    runner = await backend.open(**QUEUED_ONLY)
+    task = await backend.start(callback_url=CALLBACK)
+    await runner.cancel(task)
+    await eventually(lambda: engine.requests.count(LIST) > 2)
+    engine.fail_inspections = 1
+    with pytest.raises(RunnerUnavailable, match="busy"):
+        await runner.lease_callbacks()
+    assert [each.task_id for each in await runner.lease_callbacks()] == [task.task_id]
+
+
+async def test_unstartable(backend, engine):
+    """A container that the engine cannot start has failed with the engine's reason."""
+    engine.start_error = "no such mount"
+    await backend.open()
+    task = await backend.start()
+    failed = await backend.until(task, TaskStatus.FAILED)
+    assert failed.error == {"type": "StartFailed", "message": "no such mount"}
+
+
+async def test_foreign_container_of_the_same_name(backend, engine):
+    """A container that the runner did not create is never taken for a task."""
+    runner = await backend.open(**QUEUED_ONLY)
+    request = backend.request()
+    task = await runner.start(request)
+    backend.container(task).config["Labels"] = {}
+    with pytest.raises(RunnerUnavailable):
+        await runner.start(request)
+
+
+async def test_order(backend, engine):
+    """The oldest queued task is started first, whenever it arrived."""
+    await backend.open(**QUEUED_ONLY)
+    young = await backend.start()
+    old = await backend.start(created_at=young.created_at.replace(year=2025))
+    await backend.runner.close()
+    await backend.open(max_running=1)
+    await backend.until(old, TaskStatus.RUNNING)
+    assert (await backend.read(young)).status is TaskStatus.QUEUED
+    await backend.end(old, TaskStatus.SUCCESS)
+    await backend.until(young, TaskStatus.RUNNING)
+
+
+# -- results
+
+
+async def test_no_result(backend, engine):
+    """A worker without a result has failed with the last line of its stderr."""
+    await backend.open()
+    task = await backend.start()
+    await backend.run(task)
+    container = backend.container(task)
+    container.stderr = b"worker: no such target\n"
+    container.end(64)
+    failed = await backend.until(task, TaskStatus.FAILED)
+    assert failed.error == {
+        "type": "WorkerLost",
+        "message": "the worker ended with code 64 and left no result: worker: no such target",
+    }
+
+
+async def test_result_that_is_a_link(backend, engine):
+    """A link in place of the result is not followed."""
+    await backend.open()
+    task = await backend.start()
+    await backend.run(task)
+    container = backend.container(task)
+    container.files["result.json"] = "/etc/passwd"
+    container.end(0)
+    ended = await backend.until(task, TaskStatus.SUCCESS)
+    assert ended.output is None
+
+
+# -- an engine that fails
+
+
+async def test_engine_stops_answering(backend, engine):
+    """The loss is reported once."""
+    runner = await backend.open()
+    backend.lose()
+    with pytest.raises(RunnerUnavailable, match="does not answer"):
+        await runner.find("acme", str(uuid.uuid4()))
+    await eventually(lambda: backend.events)
+    assert backend.events == ["runner.lost"]
+
+
+async def test_engine_answers_with_an_error(backend, engine):
+    """The error has the engine's message."""
+    runner = await backend.open()
+    engine.failures = 1000
+    with pytest.raises(RunnerUnavailable, match="busy"):
+        await runner.counts()
+
+
+async def test_missing_image(backend, engine):
+    """A missing image is an error at the start."""
     engine.images = 404
+    backend.runner = made = make()
+    made.close = lambda: asyncio.sleep(0)
     with pytest.raises(SettingError, match="has no image 'worker'"):
-        await runner.open()
+        await made.open()
 
 
 async def test_no_engine(monkeypatch):
-    """So is an engine that is not there."""
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
-    made = docker_runner.make(load(DockerSettings, {}, environ={}), lambda _: b"")
     with pytest.raises(SettingError, match=r"no Docker engine answers at tcp://127\.0\.0\.1:9"):
-        await made.open()
+        await make().open()
+
+
+def make() -> DockerRunner:
+    return docker_runner.make(load(DockerSettings, {}, environ={}), lambda _: b"")

@@ -1,4 +1,4 @@
-"""A worker that hangs does not hang for ever: the local runner ends it, and says so."""
+"""The local runner's watchdog ends workers that hang."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from worker.api.runners.local.runner import LocalRunner
 from worker.api.runners.local.watchdog import Watchdog
 from worker.api.runners.protocol import TaskRequest, TaskStatus
 
-PATIENCE_S = 60
+TIMEOUT_S = 60
 WORKER = "worker.cli run"
 
 
 class Machine:
-    """A state folder, the runners on it one after the other, and what they started."""
+    """A state folder, the runners that use it one after the other, and their processes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -82,47 +82,47 @@ def machine(display_programs):
 
 
 async def until(condition):
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TIMEOUT_S):
         while not (value := await condition()):
             await asyncio.sleep(0.01)
     return value
 
 
 def status_is(runner, task, status):
-    async def look():
+    async def check():
         found = await runner.find("alice", task)
         return found if found.status is status else None
 
-    return look
+    return check
 
 
-def there(machine, name, *, count):
-    async def look():
+def count_is(machine, name, *, count):
+    async def check():
         found = marked(machine.mark, name)
         return len(found) == count and (found or True)
 
-    return look
+    return check
 
 
-async def test_a_worker_that_hangs_past_its_timeout_is_ended(machine):
-    """The task fails and says why, and the next one has its place."""
+async def test_worker_that_exceeds_its_timeout_is_ended(machine):
+    """Its task fails with the reason, and the next task is started."""
     async with machine.runner(margin_s=0.5) as runner:
         stuck = await runner.start(machine.request(timeout_s=0.5))
-        [pid] = await until(there(machine, WORKER, count=1))
-        with contextlib.suppress(ProcessLookupError):  # on a busy machine it may be overdue already
+        [pid] = await until(count_is(machine, WORKER, count=1))
+        with contextlib.suppress(ProcessLookupError):  # it may be overdue already
             os.kill(pid, signal.SIGSTOP)
         found = await until(status_is(runner, stuck.task_id, TaskStatus.FAILED))
         assert (found.exit_code, found.error["type"]) == (124, "WorkerOverdue")
-        assert "was still there long after the task's timeout of 0.5 s" in found.error["message"]
-        await until(there(machine, "", count=0))
+        assert "still ran long after the task's timeout of 0.5 s" in found.error["message"]
+        await until(count_is(machine, "", count=0))
         second = await runner.start(machine.request(timeout_s=0.5))
-        await until(there(machine, WORKER, count=1))
+        await until(count_is(machine, WORKER, count=1))
         await until(status_is(runner, second.task_id, TaskStatus.FAILED))
-        await until(there(machine, "", count=0))
+        await until(count_is(machine, "", count=0))
 
 
-async def test_one_that_an_earlier_api_left_is_ended_with_all_below_it(machine):
-    """Display, browser and all: nothing is left, and its temporary folder is removed."""
+async def test_worker_of_an_earlier_api_process_is_ended(machine):
+    """With all its descendants; its temporary folder is removed."""
     async with machine.runner(margin_s=0) as runner:
         stuck = await runner.start(machine.request(timeout_s=300))
         await until(status_is(runner, stuck.task_id, TaskStatus.RUNNING))
@@ -132,10 +132,10 @@ async def test_one_that_an_earlier_api_left_is_ended_with_all_below_it(machine):
     async with machine.runner(margin_s=-300) as runner:
         found = await until(status_is(runner, stuck.task_id, TaskStatus.FAILED))
         assert found.error["type"] == "WorkerOverdue"
-        await until(there(machine, "", count=0))
+        await until(count_is(machine, "", count=0))
 
-        said = machine.folder / "state/tasks" / stuck.task_id / "events.jsonl"
-        session = Path(json.loads(said.read_text().partition("\n")[0])["folder"])
+        events = machine.folder / "state/tasks" / stuck.task_id / "events.jsonl"
+        session = Path(json.loads(events.read_text().partition("\n")[0])["folder"])
 
         async def cleared():
             return not session.exists()
@@ -143,16 +143,16 @@ async def test_one_that_an_earlier_api_left_is_ended_with_all_below_it(machine):
         await until(cleared)
 
 
-async def test_one_that_hangs_after_its_task_has_ended(machine):
-    """The outcome stands; the worker is ended all the same, by the next API if need be."""
+async def test_worker_that_hangs_after_its_task_has_ended(machine):
+    """The outcome is kept; the worker is ended, by the next API process if necessary."""
     (machine.folder / "gate").write_text("go")
     async with machine.runner(margin_s=0) as runner:
         task = await runner.start(machine.request(timeout_s=300))
         await until(status_is(runner, task.task_id, TaskStatus.SUCCESS))
         left = marked(machine.mark, WORKER)
-        for pid in left:  # none, when it was quick
+        for pid in left:  # none, if it was fast
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGSTOP)
     async with machine.runner(margin_s=-300) as runner:
-        await until(there(machine, "", count=0))
+        await until(count_is(machine, "", count=0))
         assert (await runner.find("alice", task.task_id)).status is TaskStatus.SUCCESS

@@ -1,4 +1,4 @@
-"""Accounts: who a key belongs to, and what it allows; only hashes of keys are kept."""
+"""Accounts and their API keys; only the keys' hashes are stored."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _KEY_MAX_BYTES: Final = 512
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """Who calls, and whether they may take over a task's browser."""
+    """An account; `control`: whether its key opens streams with the role `control`."""
 
     name: str
     control: bool
@@ -41,7 +41,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
-    """One key as the file holds it; `prefix` is its first characters, to tell keys apart."""
+    """One key as stored; `prefix` is its first characters, which identify it in lists."""
 
     account: str
     prefix: str
@@ -51,7 +51,7 @@ class Key:
 
 
 class Accounts:
-    """The keys of a file, read again whenever it changes."""
+    """The keys of a file, read again when it changes."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -62,23 +62,23 @@ class Accounts:
         """Read the file now.
 
         Raises:
-            SettingError: it is there and cannot be read.
+            SettingError: it exists and cannot be read.
         """
         self._refresh()
 
     def authenticate(self, key: str) -> Account | None:
-        """Whose key this is; every known key is compared, each in constant time."""
+        """The account of a key; compares every stored key, each in constant time."""
         text = key.encode("utf-8", "surrogateescape")
         if len(text) > _KEY_MAX_BYTES:
             return None
         try:
             self._refresh()
         except SettingError:
-            return None  # a broken file opens nothing; `worker api-key --list` says why
+            return None  # no key is valid; `worker api-key --list` reports the error
         digest = hashlib.sha256(text).digest()
         found = None
-        for known, account in self._keys:
-            if hmac.compare_digest(known, digest):
+        for stored, account in self._keys:
+            if hmac.compare_digest(stored, digest):
                 found = account
         return found
 
@@ -106,15 +106,15 @@ def keys_file(settings: ServeSettings) -> Path:
 
 
 def create(file: Path, account: str, *, control: bool) -> str:
-    """Make a key and keep its hash; the key itself is known to the caller alone.
+    """Create a key and store its hash; returns the key, which cannot be read again later.
 
     Args:
-        file: the file of keys; it is made when there is none.
-        account: whom it belongs to.
-        control: whether it opens streams that take the browser over.
+        file: the file with the keys; it is created if it does not exist.
+        account: the account that the key is for.
+        control: whether the key opens streams with the role `control`.
 
     Raises:
-        SettingError: the name is no account's, or the file cannot be read or written.
+        SettingError: the account's name is invalid, or the file cannot be read or written.
     """
     _check_name(account)
     text = KEY_PREFIX + secrets.token_urlsafe(_KEY_BYTES)
@@ -125,30 +125,30 @@ def create(file: Path, account: str, *, control: bool) -> str:
         control=control,
         created_at=rfc3339(datetime.now(UTC)),
     )
-    with _changing(file) as keys:
+    with _update(file) as keys:
         keys.append(key)
     return text
 
 
 def revoke(file: Path, account: str, prefix: str | None = None) -> int:
-    """Forget an account's keys, or the one that begins so; returns how many there were.
+    """Delete an account's keys, or those with this prefix; returns their number.
 
     Raises:
         SettingError: the file cannot be read or written.
     """
-    with _changing(file) as keys:
+    with _update(file) as keys:
         kept = [
             key
             for key in keys
-            if key.account != account or (prefix and not _begins(key.prefix, prefix))
+            if key.account != account or (prefix and not _has_prefix(key.prefix, prefix))
         ]
-        gone = len(keys) - len(kept)
+        removed = len(keys) - len(kept)
         keys[:] = kept
-    return gone
+    return removed
 
 
 def listed(file: Path) -> list[Key]:
-    """All keys, as the file holds them.
+    """All stored keys.
 
     Raises:
         SettingError: it cannot be read.
@@ -159,15 +159,15 @@ def listed(file: Path) -> list[Key]:
         return []
 
 
-def _begins(known: str, given: str) -> bool:
-    """Whether this may be the key; `given` may be a whole key, of which only the start is known."""
-    return given[:_SHOWN_CHARS] == known
+def _has_prefix(prefix: str, given: str) -> bool:
+    """Whether a key has this prefix; `given` may be a whole key or its shown part."""
+    return given[:_SHOWN_CHARS] == prefix
 
 
 def _check_name(account: str) -> None:
     if not ACCOUNT_PATTERN.fullmatch(account):
         raise SettingError(
-            f"{account!r} cannot name an account: letters, digits, `.`, `_` and `-`, at most 63"
+            f"{account!r} cannot name an account: use letters, digits, `.`, `_` and `-`, at most 63"
         )
 
 
@@ -182,14 +182,14 @@ def _read(file: Path) -> list[Key]:
         raise SettingError(f"cannot read the API keys in {file}: {error.strerror}") from error
     except (ValueError, TypeError, KeyError) as error:
         raise SettingError(
-            f"{file} is no file of API keys: {error}; move it away and make new keys"
+            f"{file} is not a file of API keys: {error}; move it away and create new keys"
         ) from error
     return keys
 
 
 @contextlib.contextmanager
-def _changing(file: Path) -> Iterator[list[Key]]:
-    """The file's keys, to change; written back in one step, by one process at a time."""
+def _update(file: Path) -> Iterator[list[Key]]:
+    """The file's keys, to be changed in place; written atomically, by one process at a time."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with file.with_name(file.name + ".lock").open("a") as lock:

@@ -1,4 +1,4 @@
-"""The app: routes, middleware and descriptions, put together."""
+"""The FastAPI app: routes, middleware, exception handlers and OpenAPI description."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from worker.api import refusals
 from worker.api.authentication import AuthenticationMiddleware
-from worker.api.refusals import Refusal, described
+from worker.api.refusals import Refusal, responses_for
 from worker.api.routes import artifacts, dashboard, docs, probes, streams, tasks
 from worker.api.runners.protocol import QueueFull, RunnerUnavailable
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 _UNAVAILABLE_RETRY_S: Final = 5
 _CORS_MAX_AGE_S: Final = 600
 _DESCRIPTION: Final = """\
-Starts browser tasks and shows them live. Every request to `/api/` carries a key, made by
-`worker api-key ACCOUNT`, in the header `x-api-key`. Every refusal is `{"detail": "…"}`.
+Starts browser tasks and shows them live. Every request to `/api/` needs an API key, created with
+`worker api-key ACCOUNT`, in the header `x-api-key`. The body of every error is `{"detail": "…"}`.
 """
 
 
 def make(services: Services) -> FastAPI:
-    """The API over these parts; whoever serves it opens and closes them."""
+    """Create the app; the caller opens and closes the services."""
     app = FastAPI(
         title="worker",
         version="1",
@@ -41,7 +41,7 @@ def make(services: Services) -> FastAPI:
         separate_input_output_schemas=False,
     )
     app.state.services = services
-    always = described(HTTPStatus.UNAUTHORIZED, HTTPStatus.SERVICE_UNAVAILABLE)
+    always = responses_for(HTTPStatus.UNAUTHORIZED, HTTPStatus.SERVICE_UNAVAILABLE)
     for routes in (tasks, streams, artifacts):
         app.include_router(routes.router, responses=always)
     app.include_router(probes.router)
@@ -53,7 +53,7 @@ def make(services: Services) -> FastAPI:
 
 
 def _add_middleware(app: FastAPI, services: Services) -> None:
-    """The last one added is the outermost."""
+    """The middleware that is added last is the outermost."""
     app.add_middleware(AuthenticationMiddleware, accounts=services.accounts)
     app.add_middleware(
         CORSMiddleware,
@@ -63,31 +63,31 @@ def _add_middleware(app: FastAPI, services: Services) -> None:
         expose_headers=["retry-after"],
         max_age=_CORS_MAX_AGE_S,
     )
-    app.add_middleware(probes.Measured, metrics=probes.Metrics.of(app))
+    app.add_middleware(probes.MetricsMiddleware, metrics=probes.Metrics.of(app))
 
 
 def _add_refusals(app: FastAPI) -> None:
     async def refused(_request: Request, error: HTTPException) -> JSONResponse:
         if error.status_code == HTTPStatus.BAD_REQUEST:
-            # FastAPI's own, for a body that breaks its JSON parser rather than JSON's rules.
-            error = Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, "body: it is not JSON")
-        return refusals.answer(error)
+            # FastAPI's own, for a body that its JSON parser fails on (for example by its nesting).
+            error = Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, "body: invalid JSON")
+        return refusals.response(error)
 
     async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
-        detail = refusals.sentence(error.errors())
-        return refusals.answer(Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, detail))
+        detail = refusals.validation_detail(error.errors())
+        return refusals.response(Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, detail))
 
-    async def full(_request: Request, error: QueueFull) -> JSONResponse:
-        return refusals.answer(refusals.queue_full(error.retry_after_s))
+    async def queue_full(_request: Request, error: QueueFull) -> JSONResponse:
+        return refusals.response(refusals.queue_full(error.retry_after_s))
 
     async def unavailable(_request: Request, error: RunnerUnavailable) -> JSONResponse:
-        return refusals.answer(refusals.unavailable(str(error), _UNAVAILABLE_RETRY_S))
+        return refusals.response(refusals.unavailable(str(error), _UNAVAILABLE_RETRY_S))
 
-    async def broken(_request: Request, _error: Exception) -> JSONResponse:
-        return refusals.answer(Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal server error"))
+    async def failed(_request: Request, _error: Exception) -> JSONResponse:
+        return refusals.response(Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal server error"))
 
     app.add_exception_handler(HTTPException, refused)  # type: ignore[arg-type]
     app.add_exception_handler(RequestValidationError, invalid)  # type: ignore[arg-type]
-    app.add_exception_handler(QueueFull, full)  # type: ignore[arg-type]
+    app.add_exception_handler(QueueFull, queue_full)  # type: ignore[arg-type]
     app.add_exception_handler(RunnerUnavailable, unavailable)  # type: ignore[arg-type]
-    app.add_exception_handler(Exception, broken)
+    app.add_exception_handler(Exception, failed)

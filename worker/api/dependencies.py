@@ -1,4 +1,4 @@
-"""What a route's handler is given: the API's parts, the caller, and the caller's own task."""
+"""Dependencies of the routes: the services, the calling account, and the account's task."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TASK_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """The API's parts, and what of the settings its routes need."""
+    """The objects and settings that the routes use."""
 
     runner: Runner
     accounts: Accounts
@@ -33,20 +33,20 @@ class Services:
     novnc_dir: Path = Path("/usr/share/novnc")
 
 
-def parts_of(request: Request) -> Services:
-    """The API's parts."""
+def services_of(request: Request) -> Services:
+    """The app's services."""
     services: Services = request.app.state.services
     return services
 
 
 def caller_of(request: Request) -> Account:
-    """Whose key came with the request: the gate has put it there."""
+    """The account that the authentication middleware put into the scope."""
     account: Account = request.scope["worker.account"]
     return account
 
 
-async def _parts(request: Request) -> Services:
-    return parts_of(request)
+async def _services(request: Request) -> Services:
+    return services_of(request)
 
 
 async def _caller(request: Request) -> Account:
@@ -54,16 +54,16 @@ async def _caller(request: Request) -> Account:
 
 
 async def _own_task(task_id: str, request: Request) -> TaskRecord:
-    # What it needs it takes from the request: each dependency costs every stream URL 0.04 ms.
+    # Without dependencies of its own: each costs 0.04 ms per request for a stream URL.
     found = None
     if _TASK_ID.fullmatch(task_id):
-        runner = parts_of(request).runner
+        runner = services_of(request).runner
         found = await runner.find(caller_of(request).name, task_id.lower())
     if found is None:
         raise refusals.task_not_found(task_id)
     return found
 
 
-Parts = Annotated[Services, Depends(_parts)]
+ServicesDep = Annotated[Services, Depends(_services)]
 Caller = Annotated[Account, Depends(_caller)]
 OwnTask = Annotated[TaskRecord, Depends(_own_task)]

@@ -1,4 +1,4 @@
-"""Endpoints: the task files of a folder, each known by its stem, checked without running them."""
+"""Endpoints: the task files of a folder, named by their stems, checked without running them."""
 
 from __future__ import annotations
 
@@ -15,23 +15,27 @@ NAME_PATTERN: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
 
 
 class Endpoints:
-    """The task files of one folder; a file that changes is checked again."""
+    """The task files of one folder; a changed file is checked again."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises SettingError when there is no such folder."""
+        """Use a folder.
+
+        Raises:
+            SettingError: it does not exist.
+        """
         if not folder.is_dir():
             raise SettingError(
-                f"WORKER_ENDPOINTS_DIR: there is no folder {folder}; put task files there"
+                f"WORKER_ENDPOINTS_DIR: {folder} is not a folder; create it, with task files in it"
             )
         self._folder = folder.resolve()
         self._checked: dict[Path, int] = {}
 
     def names(self) -> list[str]:
-        """What `find` knows, sorted."""
-        return sorted(file.stem for file in self._folder.glob("*.py") if self._is_one(file))
+        """The names of all endpoints, sorted."""
+        return sorted(file.stem for file in self._folder.glob("*.py") if self._is_endpoint(file))
 
     def find(self, name: str) -> Path | None:
-        """The file of an endpoint; None when there is none.
+        """The file of an endpoint; None if there is none.
 
         Raises:
             TargetError: its file cannot be run.
@@ -50,7 +54,7 @@ class Endpoints:
         return file
 
     @staticmethod
-    def _is_one(file: Path) -> bool:
+    def _is_endpoint(file: Path) -> bool:
         return NAME_PATTERN.fullmatch(file.stem) is not None and file.is_file()
 
 
@@ -58,6 +62,6 @@ def _check(file: Path, name: str) -> None:
     try:
         target.function(str(file))
     except TargetError as error:
-        # The message names the server's own paths, which are nobody else's business.
-        said = str(error).replace(str(file), file.name)
-        raise TargetError(f"endpoint {name} cannot be run: {said}") from error
+        # The message has the server's own paths, which clients must not see.
+        why = str(error).replace(str(file), file.name)
+        raise TargetError(f"endpoint {name} cannot be run: {why}") from error

@@ -1,4 +1,4 @@
-"""The bodies of requests and answers, as OpenAPI describes them."""
+"""The bodies of requests and responses, as in the OpenAPI description."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from worker.api.runners.protocol import TaskRecord, TaskStatus
 
 INPUTS_MAX_CHARS: Final = 100_000
-"""Inputs reach the worker in one environment variable, which execve(2) limits to 128 KiB."""
+"""The worker gets the inputs in one environment variable; execve(2) limits it to 128 KiB."""
 INPUT_NAME_MAX_CHARS: Final = 100
 TIMEOUT_MAX_S: Final = 24 * 3600.0
 URL_MAX_CHARS: Final = 2000
@@ -21,13 +21,13 @@ InputName = Annotated[str, Field(min_length=1, max_length=INPUT_NAME_MAX_CHARS)]
 
 
 class Problem(BaseModel):
-    """Every refusal."""
+    """Why a request was refused."""
 
     detail: str
 
 
 class InferenceRequest(BaseModel):
-    """A task that is wanted."""
+    """A task to start."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -40,7 +40,7 @@ class InferenceRequest(BaseModel):
         default=None,
         max_length=URL_MAX_CHARS,
         pattern=r"^https?://",
-        description="Gets the task as `GET /api/v1/tasks/{task_id}` shows it, once it has ended.",
+        description="Gets the ended task in a POST, as `GET /api/v1/tasks/{task_id}` returns it.",
     )
 
     @field_validator("input_parameters")
@@ -52,12 +52,12 @@ class InferenceRequest(BaseModel):
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise ValueError("holds half of a surrogate pair") from None
+            raise ValueError("contains an unpaired surrogate") from None
         return value
 
 
 class InferenceAnswer(BaseModel):
-    """The task was taken."""
+    """The task was accepted."""
 
     success: Literal[True] = True
     message: str
@@ -65,7 +65,7 @@ class InferenceAnswer(BaseModel):
 
 
 class StreamAnswer(BaseModel):
-    """Where the live view is, for one connection, soon."""
+    """The URL of the live view: for one connection, valid for a short time."""
 
     stream_url: str
 
@@ -96,13 +96,13 @@ class TaskSummary(BaseModel):
 
 
 class Task(TaskSummary):
-    """A task with all that is known of it."""
+    """A task with its inputs, output and error."""
 
     input_parameters: dict[str, Any]
-    output: Any = Field(description="What the task returned; null until it has.")
+    output: Any = Field(description="What the task returned; null before its end.")
     output_omitted: bool = Field(
-        description="It returned something that is larger than what could be kept of it (4 KB with "
-        "the kubernetes runner), so `output` is null."
+        description="Whether the output was too large to be stored (4 KB with the kubernetes "
+        "runner); `output` is null then."
     )
     error: TaskFailure | None
 
@@ -122,32 +122,32 @@ class Task(TaskSummary):
 
 
 class TaskPage(BaseModel):
-    """One page of the list; `next_cursor` asks for the page behind it."""
+    """One page of the list; `next_cursor` is the `cursor` of the next page, null on the last."""
 
     tasks: list[TaskSummary]
     next_cursor: str | None
 
 
 class ArtifactFile(BaseModel):
-    """A file that a task left."""
+    """A file that a task wrote."""
 
     name: str
     size_bytes: int
 
 
 class ArtifactList(BaseModel):
-    """The files that a task has left so far."""
+    """The files that a task has written so far."""
 
     artifacts: list[ArtifactFile]
 
 
 class EndpointList(BaseModel):
-    """The names that `POST /api/v1/inference` knows."""
+    """The values that `endpoint_name` of `POST /api/v1/inference` may have."""
 
     endpoints: list[str]
 
 
 class Health(BaseModel):
-    """How the API is."""
+    """The API's state."""
 
     status: Literal["ok"] = "ok"

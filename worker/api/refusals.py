@@ -1,4 +1,4 @@
-"""Refusals: every way in which a request is turned down, with its status and its exact words."""
+"""Refusals: the HTTP statuses and texts with which requests are refused."""
 
 from __future__ import annotations
 
@@ -13,53 +13,53 @@ from worker.api.models import Problem
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_MEANINGS: Final[dict[HTTPStatus, str]] = {
-    HTTPStatus.UNAUTHORIZED: "No `x-api-key`, or one that is not known",
-    HTTPStatus.FORBIDDEN: "The account may not do this",
-    HTTPStatus.NOT_FOUND: "There is none, or it belongs to another account",
+_DESCRIPTIONS: Final[dict[HTTPStatus, str]] = {
+    HTTPStatus.UNAUTHORIZED: "Invalid or missing API key",
+    HTTPStatus.FORBIDDEN: "The API key does not allow this",
+    HTTPStatus.NOT_FOUND: "Not found, or owned by another account",
     HTTPStatus.CONFLICT: "The task is not running",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is too large",
-    HTTPStatus.UNPROCESSABLE_ENTITY: "The request is wrong; `detail` names what",
-    HTTPStatus.TOO_MANY_REQUESTS: "The queue is full; `Retry-After` says in how many seconds",
-    HTTPStatus.SERVICE_UNAVAILABLE: "What runs the tasks does not answer; `Retry-After` follows",
+    HTTPStatus.UNPROCESSABLE_ENTITY: "The request is invalid; `detail` names the invalid parts",
+    HTTPStatus.TOO_MANY_REQUESTS: "The queue is full; see `Retry-After`",
+    HTTPStatus.SERVICE_UNAVAILABLE: "The engine or cluster does not answer; see `Retry-After`",
 }
 
 
 class Refusal(HTTPException):
-    """A request that is turned down."""
+    """A refused request."""
 
 
-def described(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
-    """The refusals of a route, for its OpenAPI description."""
+def responses_for(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
+    """A route's refusals, for its OpenAPI description."""
     return {
-        int(status): {"model": Problem, "description": _MEANINGS[status]} for status in statuses
+        int(status): {"model": Problem, "description": _DESCRIPTIONS[status]} for status in statuses
     }
 
 
 def invalid_key() -> Refusal:
-    """No key, or one that is not known."""
+    """401: the request has no valid API key."""
     return Refusal(HTTPStatus.UNAUTHORIZED, "Invalid or missing API key")
 
 
 def task_not_found(task_id: str) -> Refusal:
-    """No such task, or another account's."""
+    """404: the account has no such task."""
     return Refusal(HTTPStatus.NOT_FOUND, f"Task {task_id} not found")
 
 
 def not_running() -> Refusal:
-    """Queued, starting, or ended."""
+    """409: the task is queued, starting, or has ended."""
     return Refusal(HTTPStatus.CONFLICT, "Stream not available: task is not running")
 
 
 def no_control(account: str) -> Refusal:
-    """The account may only watch."""
+    """403: the API key allows viewing only."""
     return Refusal(
         HTTPStatus.FORBIDDEN, f"Account {account} may not control: its API key allows viewing only"
     )
 
 
 def queue_full(retry_after_s: int) -> Refusal:
-    """Too many tasks wait already."""
+    """429: the queue has reached its limit."""
     return Refusal(
         HTTPStatus.TOO_MANY_REQUESTS,
         f"The queue is full; try again in {retry_after_s} s",
@@ -68,30 +68,30 @@ def queue_full(retry_after_s: int) -> Refusal:
 
 
 def unavailable(why: str, retry_after_s: int) -> Refusal:
-    """What runs the tasks does not answer."""
+    """503: the engine or cluster does not answer."""
     return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, why, {"Retry-After": str(retry_after_s)})
 
 
 def too_large(limit_bytes: int) -> Refusal:
-    """The body is larger than any that is taken."""
+    """413: the body exceeds the limit."""
     return Refusal(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is larger than {limit_bytes} bytes"
     )
 
 
-def answer(refusal: HTTPException) -> JSONResponse:
-    """A refusal as it is sent."""
+def response(refusal: HTTPException) -> JSONResponse:
+    """The response that a refusal causes."""
     return JSONResponse(
         {"detail": refusal.detail}, status_code=refusal.status_code, headers=refusal.headers
     )
 
 
-def sentence(problems: Sequence[Any]) -> str:
-    """What is wrong with a request, in one line that names each bad part."""
-    said = []
+def validation_detail(problems: Sequence[Any]) -> str:
+    """The `detail` of invalid requests: each invalid part with its error, in one line."""
+    lines = []
     for problem in problems:
         place = ".".join(str(part) for part in problem["loc"][1:]) or "body"
         line = f"{place}: {problem['msg'].removeprefix('Value error, ')}"
-        if line not in said:
-            said.append(line)
-    return "; ".join(said)
+        if line not in lines:
+            lines.append(line)
+    return "; ".join(lines)

@@ -25,7 +25,7 @@ MASTER = b"a master secret of the unit tests"
 
 @dataclass(kw_only=True)
 class Api:
-    """A client with alice's key, and what is behind the API."""
+    """A client with alice's key, and the objects behind the API."""
 
     client: httpx.AsyncClient
     app: FastAPI
@@ -38,7 +38,7 @@ class Api:
         return {"x-api-key": accounts.create(self.keys, account, control=control)}
 
     async def start(self, **more: Any) -> str:
-        """A task of alice's, queued."""
+        """The id of a queued task of alice's."""
         body = {"endpoint_name": "tour", **more}
         answer = await self.client.post("/api/v1/inference", json=body)
         assert answer.status_code == 202, answer.text
@@ -46,7 +46,7 @@ class Api:
         return task_id
 
     async def running(self) -> str:
-        """A task of alice's that can be watched."""
+        """The id of a running task of alice's."""
         task_id = await self.start()
         self.runner.set(task_id, TaskStatus.RUNNING)
         return task_id

@@ -19,12 +19,12 @@ def file(tmp_path):
     return tmp_path / "deep" / "keys.json"
 
 
-def test_a_key_is_its_accounts(file):
+def test_key_authenticates_its_account(file):
     key = accounts.create(file, "alice", control=True)
     assert Accounts(file).authenticate(key) == Account(name="alice", control=True)
 
 
-def test_only_a_hash_is_kept_and_only_the_owner_reads_it(file):
+def test_file_has_hashes_and_is_private(file):
     key = accounts.create(file, "alice", control=False)
     text = file.read_text()
     assert key not in text
@@ -33,16 +33,16 @@ def test_only_a_hash_is_kept_and_only_the_owner_reads_it(file):
 
 
 @pytest.mark.parametrize("key", ["", "wk_", "wk_other", "x" * 10_000, "\udcff", "é"])
-def test_another_key_is_nobodys(file, key):
+def test_unknown_key(file, key):
     accounts.create(file, "alice", control=False)
     assert Accounts(file).authenticate(key) is None
 
 
-def test_no_file_no_keys(file):
+def test_missing_file_has_no_keys(file):
     assert Accounts(file).authenticate("wk_any") is None
 
 
-def test_a_changed_file_is_read_again(file):
+def test_changed_file_is_read_again(file):
     known = Accounts(file)
     first = accounts.create(file, "alice", control=False)
     assert known.authenticate(first)
@@ -56,7 +56,7 @@ def test_a_changed_file_is_read_again(file):
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_one_key_of_several_is_revoked_by_its_beginning(file, whole):
+def test_one_key_is_revoked_by_its_prefix(file, whole):
     kept = accounts.create(file, "alice", control=False)
     leaked = accounts.create(file, "alice", control=False)
     assert accounts.revoke(file, "alice", leaked if whole else leaked[:11]) == 1
@@ -64,7 +64,7 @@ def test_one_key_of_several_is_revoked_by_its_beginning(file, whole):
     assert Accounts(file).authenticate(kept)
 
 
-def test_an_accounts_keys_are_not_revoked_by_anothers_name(file):
+def test_other_accounts_keys_are_kept(file):
     key = accounts.create(file, "alice", control=False)
     assert accounts.revoke(file, "bob") == 0
     assert accounts.revoke(file, "alice", "wk_nothing") == 0
@@ -81,24 +81,24 @@ def test_an_accounts_keys_are_not_revoked_by_anothers_name(file):
         '{"keys": 1}',
     ],
 )
-def test_a_broken_file_opens_nothing_and_is_said_in_one_line(file, text):
+def test_invalid_file_authenticates_no_key(file, text):
     key = accounts.create(file, "alice", control=False)
     known = Accounts(file)
     assert known.authenticate(key)
     file.write_text(text)
     assert known.authenticate(key) is None
-    with pytest.raises(SettingError, match="no file of API keys") as refused:
+    with pytest.raises(SettingError, match="is not a file of API keys") as refused:
         known.check()
     assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("name", ["", "a b", "-a", "a/b", "../a", "a" * 64, "é", "a\n"])
-def test_a_name_that_is_no_accounts(file, name):
+def test_invalid_account_name(file, name):
     with pytest.raises(SettingError):
         accounts.create(file, name, control=False)
 
 
-def test_keys_made_at_once_are_all_kept(file):
+def test_concurrently_created_keys_are_all_kept(file):
     made = [
         threading.Thread(target=accounts.create, args=(file, f"a{n}"), kwargs={"control": False})
         for n in range(20)

@@ -1,4 +1,4 @@
-"""What holds for the whole API: CORS, probes, metrics, docs, unknown paths."""
+"""The whole API: CORS, probes, metrics, docs, unknown paths."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ async def preflight(api, origin, headers="x-api-key,content-type,idempotency-key
     )
 
 
-async def test_an_allowed_origins_preflight_needs_no_key(api):
+async def test_preflight_of_an_allowed_origin_needs_no_key(api):
     answer = await preflight(api, ORIGIN)
     assert answer.status_code == 200
     assert answer.headers["access-control-allow-origin"] == ORIGIN
     assert "x-api-key" in answer.headers["access-control-allow-headers"].lower()
 
 
-async def test_another_origin_is_told_nothing(api):
+async def test_other_origin_gets_no_cors_headers(api):
     answer = await preflight(api, "https://evil.example.com")
     assert "access-control-allow-origin" not in answer.headers
     answer = await api.client.get("/api/v1/tasks", headers={"origin": "https://evil.example.com"})
@@ -34,13 +34,13 @@ async def test_another_origin_is_told_nothing(api):
 
 
 @pytest.mark.parametrize("key", ["", None])
-async def test_an_allowed_origin_can_read_refusals_too(api, key):
+async def test_allowed_origin_can_read_refusals(api, key):
     headers = {"origin": ORIGIN} | ({} if key is None else {"x-api-key": key})
     answer = await api.client.get("/api/v1/tasks", headers=headers)
     assert answer.headers["access-control-allow-origin"] == ORIGIN
 
 
-async def test_answers_are_kept_nowhere(api):
+async def test_responses_are_not_cached(api):
     answer = await api.client.get("/api/v1/tasks")
     assert answer.headers["cache-control"] == "no-store"
 
@@ -51,7 +51,7 @@ async def test_probes_and_docs_need_no_key(api, path):
     assert answer.status_code == 200
 
 
-async def test_the_docs_come_from_here_alone(api):
+async def test_docs_load_no_other_origin(api):
     page = (await api.client.get("/docs")).text
     assert "https://" not in page
     for asset in ("swagger-ui-bundle.js", "swagger-ui.css"):
@@ -71,14 +71,14 @@ async def test_requests_and_tasks_are_counted(api):
     assert task_id not in text
 
 
-async def test_an_unknown_path(api):
+async def test_unknown_path(api):
     answer = await api.client.get("/api/v1/nothing")
     assert (answer.status_code, answer.json()) == (404, {"detail": "Not Found"})
     answer = await api.client.get("/api/v1/nothing", headers={"x-api-key": ""})
     assert answer.status_code == 401
 
 
-async def test_another_method(api):
+async def test_other_method(api):
     answer = await api.client.delete("/api/v1/tasks")
     assert (answer.status_code, answer.json()) == (405, {"detail": "Method Not Allowed"})
 

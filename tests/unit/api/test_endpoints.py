@@ -1,4 +1,4 @@
-"""Endpoints: the task files of a folder, and nothing else."""
+"""Endpoints: the task files of a folder."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ def test_names_are_stems(folder):
     assert Endpoints(folder).names() == ["bad", "good", "no_run"]
 
 
-def test_a_known_one_is_a_file(folder):
+def test_find_returns_the_file(folder):
     assert Endpoints(folder).find("good") == folder / "good.py"
 
 
 @pytest.mark.parametrize(
     "name", ["", "none", "good.py", "../good", "/etc/passwd", "__init__", "go\0od", "a" * 500]
 )
-def test_anything_else_is_none(folder, name):
+def test_other_names_are_not_found(folder, name):
     assert Endpoints(folder).find(name) is None
 
 
 @pytest.mark.parametrize("name", ["bad", "no_run", "folder"])
-def test_one_that_cannot_be_run_says_why_without_paths(folder, name):
+def test_error_of_a_broken_endpoint_has_no_paths(folder, name):
     with pytest.raises(TargetError, match=f"endpoint {name} cannot be run") as refused:
         Endpoints(folder).find(name)
     assert str(folder) not in str(refused.value)
 
 
-def test_a_file_is_checked_again_when_it_changes(folder):
+def test_changed_file_is_checked_again(folder):
     endpoints = Endpoints(folder)
     assert endpoints.find("good")
     (folder / "good.py").write_text("def run(:\n")
@@ -52,6 +52,6 @@ def test_a_file_is_checked_again_when_it_changes(folder):
         endpoints.find("good")
 
 
-def test_no_folder_is_said(tmp_path):
+def test_missing_folder(tmp_path):
     with pytest.raises(SettingError, match="WORKER_ENDPOINTS_DIR"):
         Endpoints(tmp_path / "none")

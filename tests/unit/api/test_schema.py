@@ -1,4 +1,4 @@
-"""Whatever is sent, the API answers as its OpenAPI description says, and never with a 5xx."""
+"""Every response is one that the OpenAPI description has, and none is a 5xx."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ SCHEMA = schemathesis.openapi.from_asgi("/openapi.json", APP)
 
 @SCHEMA.parametrize()
 @settings(max_examples=MAX_EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
-def test_every_answer_is_a_described_one(case):
+def test_every_response_is_described(case):
     made_up = str((case.path_parameters or {}).get("task_id", ""))
     number = zlib.crc32(made_up.encode(errors="replace")) % (len(TaskStatus) + 1)
     if made_up and number < len(TaskStatus):
-        case.path_parameters["task_id"] = str(uuid.UUID(int=number))  # one that there is
-    # What a description cannot say (a host that is public, a cursor that is ours) is refused.
+        case.path_parameters["task_id"] = str(uuid.UUID(int=number))  # one that exists
+    # Some refusals cannot be described (a host that is not public, an invalid cursor).
     case.call_and_validate(
         headers={"x-api-key": KEY},
         excluded_checks=[positive_data_acceptance, negative_data_rejection],

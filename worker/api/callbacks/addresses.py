@@ -1,6 +1,6 @@
-"""Which addresses callbacks may go to: public ones, unless a setting allows all.
+"""The addresses that callbacks may be sent to: public ones, unless a setting allows all.
 
-The check is of the address that is then connected to, so that a name cannot point elsewhere in
+The checked address is the one that is connected to, so that a name cannot resolve to another one in
 between (DNS rebinding).
 """
 
@@ -22,11 +22,11 @@ _IPV4_MASK: Final = 0xFFFFFFFF
 
 
 class AddressNotPublic(Exception):
-    """A callback's host is at an address that is not public."""
+    """A callback's host has an address that is not public."""
 
 
 def is_public(address: Address) -> bool:
-    """Whether anybody may reach it; addresses that carry another one are judged by that."""
+    """Whether an address is on the public internet; embedded IPv4 addresses count as such."""
     if isinstance(address, ipaddress.IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour
         if address.teredo is not None:
@@ -41,7 +41,7 @@ def is_public(address: Address) -> bool:
 
 
 def literal(host: str) -> Address | None:
-    """The address that a URL's host is; None for a name."""
+    """The IP address that a URL's host is; None for a name."""
     try:
         return ipaddress.ip_address(host.strip("[]"))
     except ValueError:
@@ -62,22 +62,22 @@ class PublicBackend(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Look the host up once, check what it is, and connect to exactly that.
+        """Resolve the host once, check its addresses, and connect to the first.
 
         Raises:
             AddressNotPublic: one of its addresses is not public.
-            httpcore.ConnectError: there is none, or nothing answers.
+            httpcore.ConnectError: the host cannot be resolved or does not answer.
         """
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(timeout):
                 found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError, TimeoutError) as error:
-            raise httpcore.ConnectError(f"cannot look up {host}") from error
+            raise httpcore.ConnectError(f"cannot resolve {host}") from error
         addresses = [str(entry[4][0]) for entry in found]
         for address in addresses:
             if not is_public(ipaddress.ip_address(address.partition("%")[0])):
-                raise AddressNotPublic(f"{host} is at {address}, which is not public")
+                raise AddressNotPublic(f"{host} has the address {address}, which is not public")
         return await self._inner.connect_tcp(
             addresses[0], port, timeout, local_address, socket_options
         )
@@ -88,14 +88,14 @@ class PublicBackend(httpcore.AsyncNetworkBackend):
         timeout: float | None = None,  # noqa: ASYNC109 - the library's signature
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Never: a socket is this machine's.
+        """Refused: a Unix socket is local.
 
         Raises:
             AddressNotPublic: always.
         """
         del timeout, socket_options
-        raise AddressNotPublic(f"{path} is a socket of this machine")
+        raise AddressNotPublic(f"{path} is a Unix socket")
 
     async def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Required by the interface."""
         await self._inner.sleep(seconds)

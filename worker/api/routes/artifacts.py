@@ -1,4 +1,4 @@
-"""The routes of artifacts: what a task left, as downloads that no browser runs."""
+"""The routes of artifacts: a task's files, as downloads that a browser does not render."""
 
 from __future__ import annotations
 
@@ -11,24 +11,22 @@ from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 from starlette.convertors import Convertor, register_url_convertor
 
-from worker.api.dependencies import OwnTask, Parts
+from worker.api.dependencies import OwnTask, ServicesDep
 from worker.api.models import ArtifactFile, ArtifactList
-from worker.api.refusals import Refusal, described
+from worker.api.refusals import Refusal, responses_for
 
 router: Final = APIRouter(prefix="/api/v1", tags=["artifacts"])
 
 
 class _AnyName(Convertor[str]):
-    """The whole rest of a path: Starlette's own `path` stops at a line break."""
+    """The rest of a path; Starlette's `path` convertor does not match line breaks."""
 
     regex = r"[\s\S]*"
 
     def convert(self, value: str) -> str:
-        """It is text already."""
         return value
 
     def to_string(self, value: str) -> str:
-        """The same."""
         return value
 
 
@@ -41,11 +39,11 @@ _PLAIN_TYPES: Final = {".log": "text/plain; charset=utf-8", ".jsonl": "applicati
 @router.get(
     "/tasks/{task_id}/artifacts",
     summary="List a task's files",
-    responses=described(HTTPStatus.NOT_FOUND),
+    responses=responses_for(HTTPStatus.NOT_FOUND),
 )
-async def artifacts(found: OwnTask, parts: Parts) -> ArtifactList:
-    """The files that a task has left so far."""
-    files = await parts.runner.artifacts(found.task_id)
+async def artifacts(task: OwnTask, services: ServicesDep) -> ArtifactList:
+    """The files that a task has written so far."""
+    files = await services.runner.artifacts(task)
     return ArtifactList(
         artifacts=[ArtifactFile(name=file.name, size_bytes=file.size_bytes) for file in files]
     )
@@ -57,14 +55,14 @@ async def artifacts(found: OwnTask, parts: Parts) -> ArtifactList:
     response_class=StreamingResponse,
     responses={
         200: {"content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}},
-        **described(HTTPStatus.NOT_FOUND),
+        **responses_for(HTTPStatus.NOT_FOUND),
     },
 )
-async def artifact(found: OwnTask, name: str, parts: Parts) -> StreamingResponse:
-    """One file; always a download, so that no file can run as a page of this origin."""
-    content = await parts.runner.open_artifact(found.task_id, name)
+async def artifact(task: OwnTask, name: str, services: ServicesDep) -> StreamingResponse:
+    """One file, always as a download, so that none can run as a page of this origin."""
+    content = await services.runner.open_artifact(task, name)
     if content is None:
-        raise Refusal(HTTPStatus.NOT_FOUND, f"Artifact {name} of task {found.task_id} not found")
+        raise Refusal(HTTPStatus.NOT_FOUND, f"Artifact {name} of task {task.task_id} not found")
     return StreamingResponse(
         content,
         media_type=_media_type(name),
@@ -77,5 +75,5 @@ async def artifact(found: OwnTask, name: str, parts: Parts) -> StreamingResponse
 
 def _media_type(name: str) -> str:
     suffix = "." + name.rpartition(".")[2]
-    # Of the suffix alone: a name that begins with `data:` could else say any type, line breaks too.
+    # Only the suffix: from a name that begins with `data:`, `guess_type` returns any text as type.
     return _PLAIN_TYPES.get(suffix) or mimetypes.guess_type(f"file{suffix}")[0] or _UNKNOWN_TYPE

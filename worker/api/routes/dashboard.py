@@ -1,4 +1,4 @@
-"""The routes of the dashboard: its page, the live view that it shares, and noVNC."""
+"""The routes of the dashboard: its page, the live view's modules, and noVNC."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def add(app: FastAPI, novnc_dir: Path) -> None:
     """Serve `/` and the files that it loads.
 
     Args:
-        app: where to.
-        novnc_dir: where noVNC is installed. Without it the page works, and says what is missing in
-            the place of the picture.
+        app: the app to add the routes to.
+        novnc_dir: where noVNC is installed. Without it the page works and shows, in place of the
+            live view, that noVNC is missing.
     """
     roots = {"page": _PAGE_DIR, "live": page_files.LIVE_VIEW_DIR, "novnc": novnc_dir}
 

@@ -1,4 +1,4 @@
-"""`/docs`: the OpenAPI page, with assets of our own origin instead of a CDN's."""
+"""`/docs`: Swagger UI, with its assets served from here instead of a CDN."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 
-from worker.api.authentication import GUARDED
+from worker.api.authentication import PROTECTED_PREFIX
 
 _ASSETS: Final = Path(fastapi_offline.__file__).parent / "static"
 _HEADERS: Final = {
-    # The page's own script and styles stand inline; nothing foreign loads, and nobody frames it.
+    # Swagger UI needs inline script and styles; other origins and framing are not allowed.
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
         "img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; "
@@ -30,16 +30,16 @@ _AUTOMATIC: Final = "HTTPValidationError"
 
 
 def add(app: FastAPI) -> None:
-    """Serve `/docs` and what it needs."""
+    """Serve `/docs` and its assets."""
     generate = app.openapi
 
-    def exact() -> dict[str, Any]:
+    def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            _drop_automatic_refusals(generate())
-            _say_what_opens(generate())
+            _remove_automatic_errors(generate())
+            _add_security_scheme(generate())
         return generate()
 
-    app.openapi = exact  # type: ignore[method-assign]  # FastAPI's documented way
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
     app.mount(_ASSETS_URL, StaticFiles(directory=_ASSETS))
 
     @app.get("/docs", include_in_schema=False)
@@ -55,27 +55,27 @@ def add(app: FastAPI) -> None:
         return page
 
 
-def _drop_automatic_refusals(schema: dict[str, Any]) -> None:
-    """FastAPI describes a 422 of its own shape for every parameter; ours are described by hand."""
+def _remove_automatic_errors(schema: dict[str, Any]) -> None:
+    """FastAPI adds a 422 with its own body for every parameter; our routes describe theirs."""
     for methods in schema["paths"].values():
         for described in methods.values():
-            refused = described["responses"].get("422", {})
-            if _AUTOMATIC in str(refused):
+            automatic = described["responses"].get("422", {})
+            if _AUTOMATIC in str(automatic):
                 del described["responses"]["422"]
     for name in (_AUTOMATIC, "ValidationError"):
         schema["components"]["schemas"].pop(name, None)
 
 
-def _say_what_opens(schema: dict[str, Any]) -> None:
-    """The gate asks for the key, before FastAPI knows of the request; so it is described here."""
+def _add_security_scheme(schema: dict[str, Any]) -> None:
+    """A middleware checks the API key, so FastAPI cannot describe it."""
     scheme = {
         "type": "apiKey",
         "in": "header",
         "name": "x-api-key",
-        "description": "Made by `worker api-key ACCOUNT`.",
+        "description": "Created with `worker api-key ACCOUNT`.",
     }
     schema["components"]["securitySchemes"] = {_SCHEME: scheme}
     for path, methods in schema["paths"].items():
-        if path.startswith(GUARDED):
+        if path.startswith(PROTECTED_PREFIX):
             for described in methods.values():
                 described["security"] = [{_SCHEME: []}]

@@ -1,4 +1,4 @@
-"""What machines ask: is it alive, is it ready, and what has it done so far."""
+"""The routes for monitoring: liveness, readiness and metrics."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from worker.api.dependencies import Parts
+from worker.api.dependencies import ServicesDep
 from worker.api.models import Health
-from worker.api.refusals import Refusal, described
+from worker.api.refusals import Refusal, responses_for
 from worker.api.runners.protocol import TaskStatus
 
 if TYPE_CHECKING:
@@ -25,17 +25,17 @@ _NO_ROUTE: Final = "none"
 
 
 class Metrics:
-    """The numbers of one app."""
+    """The metrics of one app."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         labels = ("method", "route", "status")
         self.requests = Counter(
-            "worker_api_requests", "Requests answered", labels, registry=self.registry
+            "worker_api_requests", "Answered requests", labels, registry=self.registry
         )
         self.duration_s = Histogram(
             "worker_api_request_duration_seconds",
-            "From a request's head to the end of its answer",
+            "From a request's head to the end of its response",
             ("method", "route"),
             buckets=_BUCKETS_S,
             registry=self.registry,
@@ -46,14 +46,14 @@ class Metrics:
 
     @classmethod
     def of(cls, app: FastAPI) -> Metrics:
-        """An app's own, made when it has none yet."""
+        """The app's metrics, created at the first call."""
         if not hasattr(app.state, "metrics"):
             app.state.metrics = cls()
         metrics: Metrics = app.state.metrics
         return metrics
 
 
-class Measured:
+class MetricsMiddleware:
     """ASGI middleware that counts and times requests."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
@@ -61,13 +61,13 @@ class Measured:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on and look at its answer."""
+        """Pass a request on; record its duration and status."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         status = int(HTTPStatus.INTERNAL_SERVER_ERROR)
 
-        async def noting(message: Message) -> None:
+        async def send_and_record(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -75,7 +75,7 @@ class Measured:
 
         began = time.perf_counter()
         try:
-            await self._app(scope, receive, noting)
+            await self._app(scope, receive, send_and_record)
         finally:
             route = getattr(scope.get("route"), "path", _NO_ROUTE)
             method = scope["method"] if route != _NO_ROUTE else _NO_ROUTE
@@ -83,34 +83,37 @@ class Measured:
             self._metrics.duration_s.labels(method, route).observe(time.perf_counter() - began)
 
 
-@router.get("/healthz", summary="Is it alive")
+@router.get("/healthz", summary="Liveness")
 async def healthz() -> Health:
-    """The process answers."""
+    """200 while the process answers."""
     return Health()
 
 
 @router.get(
     "/readyz",
-    summary="Can it start tasks",
-    responses=described(HTTPStatus.SERVICE_UNAVAILABLE),
+    summary="Readiness",
+    responses=responses_for(HTTPStatus.SERVICE_UNAVAILABLE),
 )
-async def readyz(parts: Parts) -> Health:
-    """The runner answers."""
-    if not await parts.runner.ready():
-        raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "The runner is not ready")
+async def readyz(services: ServicesDep) -> Health:
+    """200 while tasks can be started."""
+    if not await services.runner.ready():
+        raise Refusal(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "The runner cannot start tasks; see the events of `worker serve`",
+        )
     return Health()
 
 
 @router.get(
     "/metrics",
-    summary="Prometheus text",
+    summary="Metrics",
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
-async def metrics(request: Request, parts: Parts) -> Response:
-    """Numbers for Prometheus."""
-    numbers = Metrics.of(request.app)
-    counts = await parts.runner.counts()
+async def metrics(request: Request, services: ServicesDep) -> Response:
+    """Metrics in the Prometheus text format."""
+    collected = Metrics.of(request.app)
+    counts = await services.runner.counts()
     for status in TaskStatus:
-        numbers.tasks.labels(str(status)).set(counts.get(status, 0))
-    return Response(generate_latest(numbers.registry), media_type=CONTENT_TYPE_LATEST)
+        collected.tasks.labels(str(status)).set(counts.get(status, 0))
+    return Response(generate_latest(collected.registry), media_type=CONTENT_TYPE_LATEST)

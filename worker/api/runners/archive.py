@@ -1,11 +1,11 @@
-"""Files out of a container: the engine's tar stream, read without storing it."""
+"""Files from a container: the engine's tar stream, read without storing it."""
 
 from __future__ import annotations
 
 import tarfile
 from typing import IO, TYPE_CHECKING, Any, Final, cast
 
-from worker.api.runners.files import is_name
+from worker.api.runners.files import is_valid_name
 from worker.api.runners.protocol import Artifact
 
 if TYPE_CHECKING:
@@ -15,35 +15,35 @@ _SEPARATOR: Final = "/"
 
 
 class Archive:
-    """A tar stream that is under way. It blocks: read it in a thread, and close it."""
+    """A tar stream while it is received. Reading blocks: use a thread, and close it at the end."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
-        # An archive of the engine holds what the task wrote: names and kinds are not to be trusted.
+        # The task chose the members' names and types: both are hostile input.
         self._tar = tarfile.open(fileobj=cast("IO[bytes]", _Pipe(chunks)), mode="r|")  # noqa: SIM115
 
     def files(self) -> list[Artifact]:
-        """The regular files below the folder that was asked for, sorted by name."""
+        """The regular files of an archived folder, sorted by name."""
         found = []
         for member in self._tar:
             _, _, name = member.name.partition(_SEPARATOR)
-            if member.isreg() and is_name(name):
+            if member.isreg() and is_valid_name(name):
                 found.append(Artifact(name=name, size_bytes=member.size))
         return sorted(found, key=lambda artifact: artifact.name)
 
     def only_file(self) -> IO[bytes] | None:
-        """The content of the one file that was asked for; None when it is no regular file."""
+        """The content of an archived file; None if it is not a regular file."""
         member = self._tar.next()
         return self._tar.extractfile(member) if member is not None and member.isreg() else None
 
     def close(self) -> None:
-        """Stop, wherever it is."""
+        """Stop receiving."""
         self._tar.close()
         cast("Any", self._chunks).close()
 
 
 class _Pipe:
-    """Chunks as a file that can be read once."""
+    """Chunks as a file object, without seek."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks

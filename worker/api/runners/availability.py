@@ -1,4 +1,4 @@
-"""Whether what runs the tasks answers: said once when it is lost, and once when it is back."""
+"""Reports when the engine or cluster stops answering, and when it answers again."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 
 class Availability:
-    """The engine's or the cluster's, as its runner finds it while it looks after its tasks."""
+    """Emits `runner.lost` and `runner.found`, each once per change."""
 
     def __init__(self, report: Report) -> None:
         self._report = report
         self._lost = False
 
     @contextlib.contextmanager
-    def tried(self) -> Iterator[None]:
-        """Around a piece of work that is done again later, whatever comes of it now."""
+    def track(self) -> Iterator[None]:
+        """Around work that is repeated later; RunnerUnavailable is reported, not raised."""
         try:
             yield
         except RunnerUnavailable as error:

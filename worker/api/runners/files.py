@@ -1,6 +1,6 @@
-"""Artifact files: how they may be called; those of this machine, listed and opened.
+"""Artifact files: valid names, and the files of this machine.
 
-A task writes them, and a task may be broken into: links, devices and names with `..` lead nowhere.
+A task writes them and may be compromised: links, devices and names with `..` are refused.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _HIDDEN: Final = "."
 _SEPARATOR: Final = "/"
 
 
-def is_name(name: str) -> bool:
-    """Whether an artifact may be called so; the same for listing and for opening it.
+def is_valid_name(name: str) -> bool:
+    """Whether an artifact may have this name; the same for listing and for opening it.
 
-    No way out of the folder, no draft, and nothing that JSON cannot carry; any other character,
-    line breaks included, can stand in a name.
+    A name stays inside the folder, has no hidden part (temporary files), and can be sent as JSON.
+    Any other character is allowed, line breaks included.
     """
     if any(not part or part.startswith(_HIDDEN) for part in name.split(_SEPARATOR)):
         return False
@@ -38,8 +38,8 @@ def is_name(name: str) -> bool:
     return "\0" not in name
 
 
-def listed(folder: Path) -> Sequence[Artifact]:
-    """The regular files below a folder, sorted by name; none when there is no folder."""
+def list_files(folder: Path) -> Sequence[Artifact]:
+    """The regular files below a folder, sorted by name, at most 10 000; none without a folder."""
     found = []
     for artifact in _walk(str(folder), ""):
         found.append(artifact)
@@ -55,7 +55,7 @@ def _walk(folder: str, prefix: str) -> Iterator[Artifact]:
         return
     for entry in entries:
         name = prefix + entry.name
-        if not is_name(name):
+        if not is_valid_name(name):
             continue
         if entry.is_dir(follow_symlinks=False) and name.count(_SEPARATOR) < _DEPTH_MAX:
             yield from _walk(entry.path, name + _SEPARATOR)
@@ -63,15 +63,15 @@ def _walk(folder: str, prefix: str) -> Iterator[Artifact]:
             yield Artifact(name=name, size_bytes=entry.stat(follow_symlinks=False).st_size)
 
 
-def opened(folder: Path, name: str) -> AsyncIterator[bytes] | None:
-    """A file's bytes, in pieces; None when there is no such regular file below the folder."""
+def open_file(folder: Path, name: str) -> AsyncIterator[bytes] | None:
+    """A file's content, in pieces; None if there is no such regular file below the folder."""
     descriptor = _open(folder, name)
     return None if descriptor is None else _pieces(descriptor)
 
 
 def _open(folder: Path, name: str) -> int | None:
-    """Open each part of the name by itself, so that no part can be a link (openat(2))."""
-    if not is_name(name):
+    """Open each part of the name separately, so that no part can be a link (openat(2))."""
+    if not is_valid_name(name):
         return None
     *folders, last = name.split(_SEPARATOR)
     try:
@@ -79,7 +79,7 @@ def _open(folder: Path, name: str) -> int | None:
         for part in folders:
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
             at = _step(at, part, flags)
-        # O_NONBLOCK: opening a FIFO would wait for its other end.
+        # O_NONBLOCK: without it, opening a FIFO blocks until its other end is opened.
         descriptor = _step(at, last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None

@@ -1,14 +1,14 @@
-"""Runners: what starts a worker for each task, and knows how each is doing.
+"""The interface between the API and what runs its tasks.
 
-The API holds no state of its own about tasks: whatever it tells about them, a runner told it. So a
-runner whose state is elsewhere (an engine's, a cluster's) makes the whole API stateless.
+The API itself keeps no state about tasks: all that it reports comes from a runner. With a runner
+whose state is in an engine or a cluster, the whole API is stateless.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     StreamKey = Callable[[str], bytes]
-    """A task's stream key (32 bytes) from its id; what `make(settings, stream_key)` is given."""
+    """Derives a task's stream key (32 bytes) from its id; an argument of each runner's `make`."""
+
+CALLBACK_LEASE_S: Final = 900.0
 
 
 class TaskStatus(StrEnum):
-    """Where a task is in its life."""
+    """The states of a task, as the API shows them."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -30,16 +32,16 @@ class TaskStatus(StrEnum):
 
     @property
     def ended(self) -> bool:
-        """Whether it will never change again."""
+        """Whether the status is final."""
         return self not in (TaskStatus.QUEUED, TaskStatus.RUNNING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRequest:
-    """A task that is wanted.
+    """What a client asked for.
 
-    `task_id` is a UUID's text, made from account and Idempotency-Key where one was given; `digest`
-    (64 hex digits) tells one request body from another, and is kept with the task.
+    `task_id` is a UUID's text, derived from account and Idempotency-Key where a key was given.
+    `digest` (64 hex digits) identifies the request's body and is stored with the task.
     """
 
     task_id: str
@@ -53,9 +55,22 @@ class TaskRequest:
     created_at: datetime
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Cursor:
+    """A position in a list of tasks, newest first: directly behind this task."""
+
+    created_at: datetime
+    task_id: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRecord:
-    """What is known of a task; times are aware, and None until they have come."""
+    """A task's state when it was read; times are aware, and None until they are reached.
+
+    `error` has the keys `type` and `message`, and perhaps `traceback`. `output_omitted` is true if
+    the output was too large to be stored. `handle` belongs to the runner that made the record: what
+    it read of the task, so that it need not read it again.
+    """
 
     task_id: str
     account: str
@@ -70,28 +85,26 @@ class TaskRecord:
     finished_at: datetime | None = None
     exit_code: int | None = None
     output: Any = None
-    output_omitted: bool = False  # there was one, larger than what could be kept
-    error: dict[str, Any] | None = None  # type, message, and perhaps traceback
+    output_omitted: bool = False
+    error: dict[str, Any] | None = None
+    handle: Any = field(default=None, compare=False, repr=False)
 
-
-@dataclass(frozen=True, slots=True, kw_only=True, order=True)
-class Cursor:
-    """A place in a list of tasks, newest first: just behind this task."""
-
-    created_at: datetime
-    task_id: str
+    @property
+    def cursor(self) -> Cursor:
+        """The task's position in a list."""
+        return Cursor(created_at=self.created_at, task_id=self.task_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
-    """A file that a task left; its name may hold `/` for a file in a folder."""
+    """A file that a task wrote; its name contains `/` if it is in a subfolder."""
 
     name: str
     size_bytes: int
 
 
 class QueueFull(Exception):
-    """No more tasks are taken for now."""
+    """The queue has reached its limit; a request may be repeated after `retry_after_s`."""
 
     def __init__(self, retry_after_s: int) -> None:
         super().__init__(retry_after_s)
@@ -99,67 +112,67 @@ class QueueFull(Exception):
 
 
 class RunnerUnavailable(Exception):
-    """What runs the tasks (an engine, a cluster) does not answer; `str()` says why, in one line."""
+    """The engine or cluster that runs the tasks does not answer; `str()` is the reason."""
 
 
 class Runner(Protocol):
-    """Starts tasks and knows how they are doing.
+    """Starts tasks and reports their state.
 
-    Every method but `open` may raise RunnerUnavailable, after retries of its own. Two accounts
-    never see each other: `find` does the same work for another's task as for none.
+    Every method but `open` may raise RunnerUnavailable, after retries of its own. Accounts are
+    separate: `find` does the same work for another account's task as for one that does not exist.
+
+    Methods that concern one task take a record that `find`, `list`, `start` or `lease_callbacks`
+    returned. A runner reads again only what may have changed since in a way that matters.
     """
 
     async def open(self) -> None:
-        """Begin: find again what an earlier API started.
+        """Begin; tasks that an earlier API process started are found again.
 
         Raises:
-            WorkerError: it cannot begin; says what to do.
+            WorkerError: the runner cannot begin; the text states what to do.
         """
 
     async def close(self) -> None:
-        """End, and leave the tasks running."""
+        """End; the tasks continue to run."""
 
     async def ready(self) -> bool:
         """Whether a task could be started now."""
 
     async def start(self, request: TaskRequest) -> TaskRecord:
-        """Take a task; a second request of the same task id returns the record of the first.
+        """Queue a task; a request whose task id exists returns the existing task's record.
 
         Raises:
-            QueueFull: not now.
+            QueueFull: the queue has reached its limit.
         """
 
-    async def cancel(self, task_id: str) -> None:
-        """Ask for a task's end; nothing happens to one that has ended or is unknown."""
+    async def cancel(self, task: TaskRecord) -> None:
+        """Request a task's end; without effect if it has ended or was removed."""
 
     async def find(self, account: str, task_id: str) -> TaskRecord | None:
-        """A task of this account; None for another's, and for none."""
+        """This account's task of this id; None if the account has none."""
 
     async def list(
         self, account: str, *, status: TaskStatus | None, before: Cursor | None, limit: int
     ) -> Sequence[TaskRecord]:
-        """Tasks of this account, newest first; `inputs` and `output` may be left out."""
+        """This account's tasks, newest first; `inputs` and `output` may be missing."""
 
     async def counts(self) -> dict[TaskStatus, int]:
-        """How many tasks of all accounts are in each status, for the metrics."""
+        """The number of tasks in each status, over all accounts, for the metrics."""
 
-    async def stream_address(self, task_id: str) -> str | None:
+    async def stream_address(self, task: TaskRecord) -> str | None:
         """`ws://host:port` of the task's worker; None unless viewers can connect now."""
 
-    async def artifacts(self, task_id: str) -> Sequence[Artifact]:
-        """What a known task has left so far, sorted by name."""
+    async def artifacts(self, task: TaskRecord) -> Sequence[Artifact]:
+        """The files that the task has written so far, sorted by name."""
 
-    async def open_artifact(self, task_id: str, name: str) -> AsyncIterator[bytes] | None:
-        """One artifact's bytes, in pieces; None when there is none of that name."""
+    async def open_artifact(self, task: TaskRecord, name: str) -> AsyncIterator[bytes] | None:
+        """One artifact's content, in pieces; None if no artifact has that name."""
 
-    async def callbacks_due(self) -> Sequence[TaskRecord]:
-        """Ended tasks whose callback is owed, lent to the caller for `CALLBACK_LEASE_S`.
+    async def lease_callbacks(self) -> Sequence[TaskRecord]:
+        """Ended tasks whose callback is pending, leased to the caller for `CALLBACK_LEASE_S`.
 
-        No other caller (another replica) gets them in that time.
+        No other caller (in another replica) gets them during that time.
         """
 
-    async def callback_settled(self, task_id: str) -> None:
-        """The callback was delivered, or given up: it is owed no more."""
-
-
-CALLBACK_LEASE_S = 900.0
+    async def finish_callback(self, task: TaskRecord) -> None:
+        """Record that a leased callback was delivered or has failed; it is pending no more."""

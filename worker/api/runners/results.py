@@ -1,4 +1,4 @@
-"""What a worker in a container wrote about its end: believed as far as it makes sense."""
+"""The result that a worker in a container wrote, applied to its task's record if it is valid."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ if TYPE_CHECKING:
     from worker.api.runners.protocol import TaskRecord
 
 
-def parsed(content: bytes | str | None) -> Any:
-    """JSON, or None for what is none."""
+def parse_json(content: bytes | str | None) -> Any:
+    """The parsed content; None if it is not JSON."""
     try:
         return json.loads(content or "null")
     except ValueError:
         return None
 
 
-def with_result(known: TaskRecord, result: Any) -> TaskRecord:
-    """Add a result; the task could have written it itself, and what is none changes nothing."""
+def apply_result(record: TaskRecord, result: Any) -> TaskRecord:
+    """The record with this result; unchanged if the result, which a task can forge, is invalid."""
     try:
         status = TaskStatus(result["status"])
         output, error = result["output"], result["error"]
         exit_code = int(result["exit_code"])
     except (KeyError, TypeError, ValueError):
-        return known
-    told = isinstance(error, dict) and {"type", "message"} <= error.keys()
-    if not status.ended or not (told or error is None):
-        return known
+        return record
+    has_error = isinstance(error, dict) and {"type", "message"} <= error.keys()
+    if not status.ended or not (has_error or error is None):
+        return record
     return dataclasses.replace(
-        known,
+        record,
         status=status,
         exit_code=exit_code,
         output=output,

@@ -1,4 +1,4 @@
-"""Which addresses callbacks may go to."""
+"""The addresses that callbacks may be sent to."""
 
 from __future__ import annotations
 
@@ -56,18 +56,18 @@ def test_not_public(address):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0x7f.1", "2130706433", "127.1", "::1"])
-async def test_no_way_to_spell_this_machine_is_connected_to(host):
-    """What the system makes of a name is what counts: `0x7f.1` is 127.0.0.1 for getaddrinfo(3)."""
+async def test_spellings_of_loopback_are_refused(host):
+    """The resolved address counts: getaddrinfo(3) resolves `0x7f.1` to 127.0.0.1."""
     with pytest.raises(AddressNotPublic, match="which is not public"):
         await PublicBackend().connect_tcp(host, 80, timeout=5)
 
 
-async def test_a_unix_socket_is_this_machines():
+async def test_unix_socket_is_refused():
     with pytest.raises(AddressNotPublic):
         await PublicBackend().connect_unix_socket("/run/docker.sock")
 
 
-async def test_a_name_that_leads_nowhere():
+async def test_unresolvable_name():
     with pytest.raises(httpcore.ConnectError):
         await PublicBackend().connect_tcp("no..host", 80, timeout=5)
 

@@ -1,4 +1,4 @@
-"""The dashboard's files: served to anyone, with a policy under which nothing foreign runs."""
+"""The dashboard's files: served without a key, with a strict Content-Security-Policy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pytest
     ],
 )
 async def test_files(api, path, media_type):
-    """Each file goes out under the strict policy, without a key and without a cookie."""
+    """Each file has the strict policy and needs no key and no cookie."""
     answer = await api.client.get(path, headers={"x-api-key": ""})
     assert (answer.status_code, answer.headers["content-type"]) == (200, media_type)
     policy = answer.headers["content-security-policy"]
@@ -31,7 +31,7 @@ async def test_files(api, path, media_type):
 
 
 async def test_one_script_inline(api):
-    """Of all that stands in the page itself the policy lets one script run, by its hash."""
+    """The policy allows exactly one inline script, by its hash."""
     answer = await api.client.get("/")
     [script] = re.findall(r"<script>(.*?)</script>", answer.text, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -46,15 +46,15 @@ async def test_one_script_inline(api):
 
 
 async def test_panel(api):
-    """The live view's markup, which the debug page has too, stands in the page."""
+    """The page has the live view's markup, as the debug page does."""
     page = (await api.client.get("/")).text
     assert "<!-- panel -->" not in page
     for name in ("stage", "status-title", "retry", "notice"):
         assert page.count(f'id="{name}"') == 1
 
 
-async def test_not_sent_twice(api):
-    """A file that the browser has is not sent again."""
+async def test_unchanged_file_is_not_sent_again(api):
+    """A request with the file's ETag gets 304."""
     first = await api.client.get("/live/live-view.js")
     again = await api.client.get(
         "/live/live-view.js", headers={"If-None-Match": first.headers["etag"]}
@@ -66,7 +66,7 @@ async def test_not_sent_twice(api):
     "path", ["/page/", "/page/..%2fapp.py", "/live/%2e%2e/%2e%2e/cli.py", "/novnc/%00"]
 )
 async def test_no_other_file(api, path):
-    """Nothing outside of the page's folders, and no folder."""
+    """No file outside of the page's folders and no folder is served."""
     assert (await api.client.get(path)).status_code == 404
 
 

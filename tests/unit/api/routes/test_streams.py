@@ -1,4 +1,4 @@
-"""The stream endpoint, to the letter of its reference."""
+"""The stream endpoint: the statuses and bodies of its reference."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def stream(task_id):
     return f"/api/v1/tasks/{task_id}/stream"
 
 
-async def test_a_running_task_has_a_url_for_novnc(api):
+async def test_running_task(api):
     task_id = await api.running()
     answer = await api.client.get(stream(task_id))
     assert answer.status_code == 200
@@ -33,7 +33,7 @@ async def test_a_running_task_has_a_url_for_novnc(api):
 
 
 @pytest.mark.parametrize("key", [None, "", "wk_unknown", "ÿ", "x" * 5000])
-async def test_no_key_or_an_unknown_one(api, key):
+async def test_no_valid_key(api, key):
     task_id = await api.running()
     headers = {"x-api-key": ""} if key is None else {"x-api-key": key.encode("latin-1")}
     answer = await api.client.get(stream(task_id), headers=headers)
@@ -42,14 +42,14 @@ async def test_no_key_or_an_unknown_one(api, key):
 
 
 @pytest.mark.parametrize("task_id", [NONE, str(uuid.uuid4()), "not-a-uuid", "%20", "1", "x" * 300])
-async def test_no_such_task(api, task_id):
+async def test_missing_task(api, task_id):
     answer = await api.client.get(stream(task_id))
     assert answer.status_code == 404
     shown = " " if task_id == "%20" else task_id
     assert answer.json() == {"detail": f"Task {shown} not found"}
 
 
-async def test_another_accounts_task_is_none(api):
+async def test_other_accounts_task(api):
     task_id = await api.running()
     answer = await api.client.get(stream(task_id), headers=api.key("bob"))
     assert answer.status_code == 404
@@ -57,7 +57,7 @@ async def test_another_accounts_task_is_none(api):
 
 
 @pytest.mark.parametrize("status", [status for status in TaskStatus if status != "running"])
-async def test_a_task_that_is_not_running(api, status):
+async def test_task_that_is_not_running(api, status):
     task_id = await api.start()
     api.runner.set(task_id, status)
     answer = await api.client.get(stream(task_id))

@@ -18,7 +18,7 @@ TOUR = {"endpoint_name": "tour"}
 # -- start
 
 
-async def test_a_task_is_taken(api):
+async def test_start(api):
     body = {
         "endpoint_name": "tour",
         "input_parameters": {"text": "a", "number": 1.5, "yes": True, "no": None, "many": [1, "b"]},
@@ -38,18 +38,18 @@ async def test_a_task_is_taken(api):
     assert request.callback_url == "https://example.com/done"
 
 
-async def test_whole_numbers_and_yes_stay_what_they_are(api):
+async def test_int_and_bool_keep_their_type(api):
     await api.start(input_parameters={"one": 1, "yes": True, "text": "1"})
     [request] = api.runner.requests
     assert [type(value) for value in request.inputs.values()] == [int, bool, str]
 
 
-async def test_an_unknown_endpoint(api):
+async def test_unknown_endpoint(api):
     answer = await api.client.post(INFERENCE, json={"endpoint_name": "../tour"})
     assert (answer.status_code, answer.json()) == (404, {"detail": "Endpoint ../tour not found"})
 
 
-async def test_a_broken_endpoint(api):
+async def test_broken_endpoint(api):
     (api.endpoints / "broken.py").write_text("def run(:\n")
     answer = await api.client.post(INFERENCE, json={"endpoint_name": "broken"})
     assert answer.status_code == 422
@@ -81,7 +81,7 @@ async def test_a_broken_endpoint(api):
         (None, "body"),
     ],
 )
-async def test_what_is_wrong_is_named(api, body, named):
+async def test_invalid_part_is_named(api, body, named):
     answer = await api.client.post(INFERENCE, json=body)
     assert answer.status_code == 422
     assert list(answer.json()) == ["detail"]
@@ -92,14 +92,14 @@ async def test_what_is_wrong_is_named(api, body, named):
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"\xff", b'{"endpoint_name": "tour", "timeout_s": NaN}', b"[" * 50_000]
 )
-async def test_what_is_no_json(api, content):
+async def test_invalid_json(api, content):
     headers = {"content-type": "application/json"}
     answer = await api.client.post(INFERENCE, content=content, headers=headers)
     assert answer.status_code == 422
     assert isinstance(answer.json()["detail"], str)
 
 
-async def test_half_a_surrogate_pair_is_no_text(api):
+async def test_unpaired_surrogate(api):
     content = rb'{"endpoint_name": "tour", "input_parameters": {"a": "\ud800"}}'
     answer = await api.client.post(
         INFERENCE, content=content, headers={"content-type": "application/json"}
@@ -107,7 +107,7 @@ async def test_half_a_surrogate_pair_is_no_text(api):
     assert answer.status_code == 422
 
 
-async def test_a_body_that_is_too_large(api):
+async def test_body_too_large(api):
     for content in (b"x" * 300_000, chunks()):
         answer = await api.client.post(INFERENCE, content=content)
         assert answer.status_code == 413
@@ -119,12 +119,12 @@ async def chunks():
         yield b"x" * 1000
 
 
-async def test_a_key_is_asked_for_before_the_body_is_looked_at(api):
+async def test_key_is_checked_before_the_body(api):
     answer = await api.client.post(INFERENCE, content=b"{", headers={"x-api-key": "wk_wrong"})
     assert (answer.status_code, answer.json()) == (401, {"detail": "Invalid or missing API key"})
 
 
-async def test_a_full_queue(api):
+async def test_full_queue(api):
     api.runner.queue_max = 1
     await api.start()
     answer = await api.client.post(INFERENCE, json=TOUR)
@@ -136,22 +136,24 @@ async def test_a_full_queue(api):
 # -- idempotency
 
 
-async def test_a_request_sent_again_gets_the_same_task(api):
+async def test_repeated_request_returns_the_same_task(api):
     headers = {"idempotency-key": "request 7"}
     answers = [await api.client.post(INFERENCE, json=TOUR, headers=headers) for _ in range(3)]
     assert len({answer.json()["task_id"] for answer in answers}) == 1
     assert len(api.runner.requests) == 1
 
 
-async def test_another_body_under_the_same_key_is_refused(api):
+async def test_other_body_with_the_same_key_is_refused(api):
     headers = {"idempotency-key": "request 7"}
     await api.client.post(INFERENCE, json=TOUR, headers=headers)
     answer = await api.client.post(INFERENCE, json={**TOUR, "timeout_s": 5}, headers=headers)
     assert answer.status_code == 422
-    assert answer.json() == {"detail": "Idempotency-Key: it was used before, with another body"}
+    assert answer.json() == {
+        "detail": "Idempotency-Key: already used with another body; use a new key"
+    }
 
 
-async def test_keys_of_two_accounts_do_not_meet(api):
+async def test_idempotency_keys_are_per_account(api):
     bob = api.key("bob")
     headers = {"idempotency-key": "1"}
     first = await api.client.post(INFERENCE, json=TOUR, headers=headers)
@@ -160,15 +162,15 @@ async def test_keys_of_two_accounts_do_not_meet(api):
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256])
-async def test_a_key_that_is_none(api, key):
+async def test_invalid_idempotency_key(api, key):
     answer = await api.client.post(INFERENCE, json=TOUR, headers={"idempotency-key": key})
     assert answer.status_code == 422
 
 
-# -- look
+# -- get
 
 
-async def test_all_that_is_known(api):
+async def test_get(api):
     task_id = await api.start(input_parameters={"a": [1]})
     moment = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
     api.runner.set(
@@ -198,19 +200,17 @@ async def test_all_that_is_known(api):
     }
 
 
-async def test_an_output_that_was_too_large_is_said_to_be(api):
+async def test_omitted_output(api):
     task_id = await api.start()
     api.runner.set(task_id, TaskStatus.SUCCESS, exit_code=0, output_omitted=True)
     said = (await api.client.get(f"{TASKS}/{task_id}")).json()
     assert (said["output"], said["output_omitted"]) == (None, True)
     described = (await api.client.get("/openapi.json")).json()["components"]["schemas"]["Task"]
-    assert (
-        "larger than what could be kept" in described["properties"]["output_omitted"]["description"]
-    )
+    assert "too large to be stored" in described["properties"]["output_omitted"]["description"]
 
 
 @pytest.mark.parametrize("path", ["", "/stream", "/artifacts", "/artifacts/task.log"])
-async def test_another_accounts_task_is_none(api, path):
+async def test_other_accounts_task(api, path):
     task_id = await api.running()
     theirs = await api.client.get(f"{TASKS}/{task_id}{path}", headers=api.key("bob"))
     none = str(uuid.uuid4())
@@ -220,7 +220,7 @@ async def test_another_accounts_task_is_none(api, path):
     assert theirs.headers == nobodys.headers
 
 
-async def test_upper_case_names_the_same_task(api):
+async def test_upper_case_task_id(api):
     task_id = await api.start()
     answer = await api.client.get(f"{TASKS}/{task_id.upper()}")
     assert answer.json()["task_id"] == task_id
@@ -229,7 +229,7 @@ async def test_upper_case_names_the_same_task(api):
 # -- cancel
 
 
-async def test_cancelling_twice(api):
+async def test_cancel_twice(api):
     task_id = await api.start()
     for _ in range(2):
         answer = await api.client.post(f"{TASKS}/{task_id}/cancel")
@@ -237,7 +237,7 @@ async def test_cancelling_twice(api):
         assert answer.json()["status"] == "cancelled"
 
 
-async def test_cancelling_anothers(api):
+async def test_cancel_other_accounts_task(api):
     task_id = await api.start()
     answer = await api.client.post(f"{TASKS}/{task_id}/cancel", headers=api.key("bob"))
     assert (answer.status_code, answer.json()) == (404, {"detail": f"Task {task_id} not found"})
@@ -247,7 +247,7 @@ async def test_cancelling_anothers(api):
 # -- list
 
 
-async def test_pages_newest_first(api):
+async def test_list_in_pages(api):
     made = [await api.start() for _ in range(5)]
     seen, cursor = [], None
     while True:
@@ -260,7 +260,7 @@ async def test_pages_newest_first(api):
     assert seen == made[::-1]
 
 
-async def test_only_one_status_and_only_ones_own(api):
+async def test_list_by_status_and_account(api):
     first, second = await api.start(), await api.start()
     api.runner.set(first, TaskStatus.SUCCESS)
     page = (await api.client.get(TASKS, params={"status": "queued"})).json()
@@ -279,13 +279,13 @@ async def test_only_one_status_and_only_ones_own(api):
         ({"cursor": base64.urlsafe_b64encode(b"0001-01-01T00:00:00+23:00 a").decode()}, "cursor"),
     ],
 )
-async def test_a_bad_query_is_named(api, query, named):
+async def test_invalid_query_is_named(api, query, named):
     answer = await api.client.get(TASKS, params=query)
     assert answer.status_code == 422
     assert named in answer.json()["detail"]
 
 
-async def test_what_can_be_started(api):
+async def test_list_endpoints(api):
     answer = await api.client.get("/api/v1/endpoints")
     assert answer.json() == {"endpoints": ["tour"]}
 
@@ -293,7 +293,7 @@ async def test_what_can_be_started(api):
 # -- when the runner does not answer
 
 
-async def test_a_runner_that_does_not_answer(api):
+async def test_runner_does_not_answer(api):
     task_id = await api.start()
     api.runner.unavailable = RunnerUnavailable("the cluster does not answer")
     for answer in (
@@ -307,7 +307,7 @@ async def test_a_runner_that_does_not_answer(api):
         assert list(answer.json()) == ["detail"]
 
 
-async def test_a_defect_of_ours_is_json_too(api):
+async def test_internal_error_is_json(api):
     api.runner.unavailable = ZeroDivisionError()
     answer = await api.client.get(TASKS)
     assert (answer.status_code, answer.json()) == (500, {"detail": "Internal server error"})

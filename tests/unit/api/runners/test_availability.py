@@ -1,4 +1,4 @@
-"""Whether an engine or a cluster answers is said when it changes."""
+"""Changes of an engine's availability are reported."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from worker.api.runners.availability import Availability
 from worker.api.runners.protocol import RunnerUnavailable
 
 
-def test_said_once():
-    """Lost is said once, found once, and nothing while all is well."""
-    said = []
-    availability = Availability(lambda event, **fields: said.append((event, fields)))
+def test_changes_are_reported_once():
+    """One event for the loss and one for the recovery."""
+    reported = []
+    availability = Availability(lambda event, **fields: reported.append((event, fields)))
     for answers in (True, False, False, True, True):
-        with availability.tried():
+        with availability.track():
             if not answers:
                 raise RunnerUnavailable("away")
-    assert said == [("runner.lost", {"why": "away"}), ("runner.found", {})]
+    assert reported == [("runner.lost", {"why": "away"}), ("runner.found", {})]
 
 
-def test_nothing_else_is_swallowed():
-    """A mistake of ours is not taken for an engine that is away."""
-    with pytest.raises(KeyError), Availability(lambda *_, **__: None).tried():
+def test_other_errors_pass_through():
+    with pytest.raises(KeyError), Availability(lambda *_, **__: None).track():
         raise KeyError

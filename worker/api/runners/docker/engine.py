@@ -1,4 +1,4 @@
-"""The Docker Engine's API: its calls made in threads, bounded in time, its errors made ours."""
+"""Calls to the Docker Engine API: in threads, with timeouts and retries, with errors of ours."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import importlib
 import logging
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
+from worker.api import retry
 from worker.api.runners.protocol import RunnerUnavailable
 from worker.errors import SettingError
 
@@ -23,10 +25,7 @@ _GONE: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT})
 
 
 class EngineError(Exception):
-    """The engine answered, and said no.
-
-    `status` is its HTTP status, and `str()` its own words.
-    """
+    """The engine answered with an error: its HTTP status, and its message as `str()`."""
 
     def __init__(self, status: int, why: str) -> None:
         super().__init__(why)
@@ -34,13 +33,17 @@ class EngineError(Exception):
 
 
 class Engine:
-    """One engine, found as `docker` finds it: DOCKER_HOST, or the local socket."""
+    """The engine that `docker` would use: DOCKER_HOST, or the local socket."""
 
     def __init__(self) -> None:
-        """Raises SettingError when no engine answers."""
-        # By name: for mypy the folder `docker` of the source tree would hide the library.
+        """Connect.
+
+        Raises:
+            SettingError: no engine answers.
+        """
+        # By name: mypy would take the folder `docker` of the source tree for the library.
         docker: Any = importlib.import_module("docker")
-        import requests  # noqa: PLC0415 - as heavy as the library above, and only wanted here
+        import requests  # noqa: PLC0415 - as heavy as the library above, and used only here
         import urllib3  # noqa: PLC0415 - the same
 
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
@@ -49,7 +52,7 @@ class Engine:
             requests.exceptions.RequestException,
             urllib3.exceptions.HTTPError,
             docker.errors.DockerException,
-            tarfile.TarError,  # an answer that breaks off, as when a file grows while it is read
+            tarfile.TarError,  # a truncated answer, for example if a file grows while it is read
             OSError,
         )
         found = docker.utils.kwargs_from_env()
@@ -64,29 +67,28 @@ class Engine:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="docker")
 
     def close(self) -> None:
-        """Drop the connections; calls that are under way end by themselves."""
+        """Close the connections; calls in progress end by themselves."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self.client.close()
 
     async def call(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-        """Call once more, up to three times, when the engine does not answer.
+        """Call; up to three times more while the engine does not answer.
 
         Raises:
-            EngineError: it said no.
-            RunnerUnavailable: it never answered.
+            EngineError: the engine answered with an error.
+            RunnerUnavailable: it did not answer.
         """
-        for delay_s in _DELAYS_S:
-            try:
-                return await self.call_once(function, *arguments, **named)
-            except RunnerUnavailable:
-                await asyncio.sleep(delay_s)
-        return await self.call_once(function, *arguments, **named)
+        return await retry.call(
+            partial(self.call_once, function, *arguments, **named),
+            delays_s=_DELAYS_S,
+            on=RunnerUnavailable,
+        )
 
     async def call_once(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-        """Call what must not be done twice.
+        """Call without a retry, for what must not be done twice.
 
         Raises:
-            EngineError: it said no.
+            EngineError: the engine answered with an error.
             RunnerUnavailable: it did not answer.
         """
         loop = asyncio.get_running_loop()
@@ -97,13 +99,42 @@ class Engine:
         except self._lost as error:
             raise RunnerUnavailable(f"the Docker engine at {self._url} does not answer") from error
 
-    async def call_if_there(
+    async def call_if_present(
         self, function: Callable[..., Any], *arguments: Any, **named: Any
     ) -> Any:
-        """Call; None when what it is about is gone, or in another state by now."""
+        """Call; None if the object does not exist or is in another state by now.
+
+        Raises:
+            RunnerUnavailable: the engine did not answer, or answered with another error.
+        """
         try:
             return await self.call(function, *arguments, **named)
         except EngineError as error:
             if error.status in _GONE:
                 return None
-            raise RunnerUnavailable(f"the Docker engine said: {error}") from error
+            raise RunnerUnavailable(f"the Docker engine answered with an error: {error}") from error
+
+    async def require(
+        self, inspect: Callable[..., Any], name: str, kind: str, setting: str
+    ) -> None:
+        """Check that an object exists; close the connections if it does not.
+
+        Args:
+            inspect: the client's method that reads it.
+            name: the object's name.
+            kind: what it is, for the error's text.
+            setting: the variable that names it.
+
+        Raises:
+            SettingError: it does not exist, or the engine does not answer.
+        """
+        try:
+            await self.call(inspect, name)
+        except EngineError as error:
+            self.close()
+            raise SettingError(
+                f"{setting}: the Docker engine has no {kind} {name!r}; create it, or set another"
+            ) from error
+        except RunnerUnavailable as error:
+            self.close()
+            raise SettingError(f"WORKER_RUNNER=docker: {error}") from error

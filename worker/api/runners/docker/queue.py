@@ -1,4 +1,4 @@
-"""The queue of containers: it starts the oldest, and removes what is old."""
+"""Starts queued containers, oldest first, and removes ended ones after the retention time."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from worker.api.runners.availability import Availability
-    from worker.api.runners.docker.containers import Containers
     from worker.api.runners.docker.engine import Engine
+    from worker.api.runners.docker.task_containers import TaskContainers
 
-_TICK_S: Final = 0.5
+_POLL_S: Final = 0.5
 _SWEEP_S: Final = 60.0
 
 
 class ContainerQueue:
-    """Looks at the list of containers whenever something may have changed."""
+    """Reads the list of containers when it is woken, and regularly while tasks are queued."""
 
     def __init__(
         self,
         engine: Engine,
-        containers: Containers,
+        containers: TaskContainers,
         availability: Availability,
         *,
         max_running: int,
@@ -40,63 +40,69 @@ class ContainerQueue:
         self._availability = availability
         self._max_running = max_running
         self._retention = timedelta(seconds=retention_s)
-        self._wake = asyncio.Event()
+        self._woken = asyncio.Event()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    def changing(self, task_id: str) -> asyncio.Lock:
-        """To be held by whoever creates, starts or cancels the container of this task."""
+    def lock_of(self, task_id: str) -> asyncio.Lock:
+        """The lock under which a task's container is created, started and cancelled."""
         return self._locks.setdefault(task_id, asyncio.Lock())
 
     def wake(self) -> None:
-        """Look again, now."""
-        self._wake.set()
+        """Have `run` read the list of containers now."""
+        self._woken.set()
 
     async def run(self) -> None:
-        """Do so until cancelled; an engine that is away is tried again."""
+        """Work until cancelled; continue after an engine did not answer."""
         loop = asyncio.get_running_loop()
         swept_at = -_SWEEP_S
         while True:
-            self._wake.clear()
-            waiting = True
-            with self._availability.tried():
-                there = await self._containers.matching()
-                waiting = await self._start_some(there)
+            self._woken.clear()
+            tasks_left = True
+            with self._availability.track():
+                containers = await self._containers.matching()
+                tasks_left = await self._start_queued(containers)
                 if loop.time() - swept_at >= _SWEEP_S:
-                    await self._sweep(there)
+                    await self._sweep(containers)
                     swept_at = loop.time()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_TICK_S if waiting else _SWEEP_S):
-                    await self._wake.wait()
+                async with asyncio.timeout(_POLL_S if tasks_left else _SWEEP_S):
+                    await self._woken.wait()
 
-    async def _start_some(self, there: Sequence[Container]) -> bool:
-        """Fill the free places; whether some still wait."""
-        queued = [each for each in there if each.queued]
-        free = self._max_running - sum(each.running for each in there)
-        chosen = heapq.nsmallest(max(0, free), queued, key=lambda each: each.place)
+    async def _start_queued(self, containers: Sequence[Container]) -> bool:
+        """Start as many as may run; whether queued ones are left."""
+        queued = [each for each in containers if each.queued]
+        free = self._max_running - sum(each.running for each in containers)
+        chosen = next_to_start(queued, free)
         await asyncio.gather(*(self._start(each) for each in chosen))
         return len(chosen) < len(queued)
 
     async def _start(self, container: Container) -> None:
         client = self._engine.client
-        async with self.changing(container.task_id):
-            now = await self._containers.of_task(container.task_id)
-            if now is None or not now.queued:
-                return  # cancelled a moment ago
+        async with self.lock_of(container.task_id):
+            current = await self._containers.of_task(container.task_id)
+            if current is None or not current.queued:
+                return  # it was cancelled since the list was read
             try:
                 await self._engine.call_once(client.start, container.id)
             except EngineError:
-                name = container.task_id + UNSTARTABLE  # the engine keeps its reason
-                await self._engine.call_if_there(client.rename, container.id, name)
+                name = container.task_id + UNSTARTABLE  # the engine keeps the reason
+                await self._engine.call_if_present(client.rename, container.id, name)
 
-    async def _sweep(self, there: Sequence[Container]) -> None:
+    async def _sweep(self, containers: Sequence[Container]) -> None:
         remove = self._engine.client.remove_container
         if not self._retention:
-            return  # for ever
-        ended = [each for each in there if each.ended]
-        for each in ended:
-            known = await self._containers.record(each)
-            if known is None or known.finished_at is None:
+            return  # without a limit
+        for each in containers:
+            if not each.ended:
                 continue
-            if datetime.now(UTC) - known.finished_at > self._retention:
-                await self._engine.call_if_there(remove, each.id, v=True)
+            task = await self._containers.record(each)
+            if task is None or task.finished_at is None:
+                continue
+            if datetime.now(UTC) - task.finished_at > self._retention:
+                await self._engine.call_if_present(remove, each.id, v=True)
                 self._containers.forget(each)
+
+
+def next_to_start(queued: Sequence[Container], free: int) -> list[Container]:
+    """The oldest queued containers, at most `free` of them."""
+    return heapq.nsmallest(max(0, free), queued, key=lambda each: each.cursor)

@@ -1,4 +1,4 @@
-"""The Kubernetes API: calls in threads, bounded in time and tried again, its errors made ours."""
+"""Requests to the Kubernetes API: in threads, with timeouts and retries, with errors of ours."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from worker.api import retry
 from worker.api.runners.protocol import RunnerUnavailable
 from worker.errors import SettingError
 
@@ -24,7 +26,7 @@ RULES: Final = {
     ("", "pods/log"): frozenset({"get"}),
     ("", "secrets"): frozenset({"create"}),
 }
-"""All that the runner does: the Role of docker/k8s/api.yaml allows just this."""
+"""Everything that the runner does; the Role of docker/k8s/api.yaml allows exactly this."""
 
 _METHODS: Final = {"create": "POST", "get": "GET", "list": "GET", "patch": "PATCH"}
 _PREFIXES: Final = {"batch": "/apis/batch/v1", "": "/api/v1"}
@@ -32,14 +34,14 @@ _TIMEOUT_S: Final = (3.0, 15.0)  # to connect, to read
 _THREADS: Final = 16
 _DELAYS_S: Final = (0.2, 0.5, 1.0)
 _RETRY_AFTER_MAX_S: Final = 5.0
-_AGAIN: Final = frozenset({408, 429, 500, 502, 503, 504})
+_TEMPORARY: Final = frozenset({408, 429, 500, 502, 503, 504})
 _PAGE: Final = 500
 _SERVICE_ACCOUNT_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _DEFAULT_NAMESPACE: Final = "worker"
 
 
 class ClusterError(Exception):
-    """The API server answered, and said no; `str()` is its own message."""
+    """The API server answered with an error: its HTTP status, and its message as `str()`."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -50,17 +52,20 @@ class ClusterError(Exception):
 class _Answer:
     status: int
     content: bytes
-    retry_after_s: float
 
 
 class Cluster:
-    """One namespace of a cluster, found as `kubectl` finds it, or by being inside."""
+    """One namespace of the cluster that this process runs in, or that `kubectl` would use."""
 
     def __init__(self, namespace: str | None) -> None:
-        """Raises SettingError when no cluster is configured."""
-        from urllib3.exceptions import HTTPError  # noqa: PLC0415 - only this runner needs it
+        """Read the configuration.
 
-        # By name: half of the library is typed, which is worse than none.
+        Raises:
+            SettingError: no cluster is configured.
+        """
+        from urllib3.exceptions import HTTPError  # noqa: PLC0415 - used only by this runner
+
+        # By name: the library is only partly typed.
         client: Any = importlib.import_module("kubernetes.client")
         config: Any = importlib.import_module("kubernetes.config")
 
@@ -73,14 +78,14 @@ class Cluster:
             found = _read(_SERVICE_ACCOUNT_NAMESPACE)
         except config.ConfigException:
             try:
-                # The library reads the variable once, when it is imported.
+                # The library itself reads the variable only once, when it is imported.
                 file = os.environ.get("KUBECONFIG") or None
                 config.load_kube_config(file, client_configuration=configuration)
                 found = config.list_kube_config_contexts(file)[1]["context"].get("namespace")
             except (config.ConfigException, OSError) as error:
                 raise SettingError(
                     "WORKER_RUNNER=kubernetes: no cluster is configured here; run it inside one, "
-                    "or name a kubeconfig in KUBECONFIG"
+                    "or set KUBECONFIG to a kubeconfig file"
                 ) from error
         self.namespace = namespace or found or _DEFAULT_NAMESPACE
         self.host = configuration.host
@@ -88,11 +93,11 @@ class Cluster:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="kubernetes")
 
     def close(self) -> None:
-        """Drop the connections; calls that are under way end by themselves."""
+        """Close the connections; requests in progress end by themselves."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._client.rest_client.close()
 
-    async def do(
+    async def request(
         self,
         verb: str,
         resource: str,
@@ -102,26 +107,26 @@ class Cluster:
         query: Mapping[str, str] | None = None,
         body: Any = None,
     ) -> Any:
-        """Ask, and again up to three times when there is no answer, or a busy one.
+        """Make a request; up to three times more while there is no answer, or a temporary error.
 
         Args:
-            verb: as a Role has it.
-            resource: plural, with its subresource: `pods/log`, whose answer is bytes.
+            verb: as in a Role.
+            resource: in the plural, with a subresource: `pods/log`, whose answer is bytes.
             name: of the object, unless it is created or listed.
-            group: of the resource's API.
-            query: more of the question.
+            group: the API group of the resource.
+            query: further parameters.
             body: JSON.
 
         Raises:
-            ClusterError: the server said no.
-            RunnerUnavailable: it did not answer, or does not let us.
+            ClusterError: the server answered with an error.
+            RunnerUnavailable: it did not answer, or does not allow the request.
         """
         if verb not in RULES[group, resource]:
             raise AssertionError(f"{verb} {resource}: not in the Role")
         kind, _, part = resource.partition("/")
         path = f"{_PREFIXES[group]}/namespaces/{self.namespace}/{kind}"
         path += "".join(f"/{each}" for each in (name, part) if each)
-        answer = await self._answered(_METHODS[verb], path, dict(query or {}), body)
+        answer = await self._send(_METHODS[verb], path, dict(query or {}), body)
         if answer.status < HTTPStatus.BAD_REQUEST:
             return answer.content if part else json.loads(answer.content)
         message = _message(answer.content)
@@ -129,42 +134,50 @@ class Cluster:
             _is_quota(message)
         ):
             raise RunnerUnavailable(
-                f"the cluster does not let us {verb} {resource} in {self.namespace}: {message}"
+                f"the cluster does not allow to {verb} {resource} in {self.namespace}: {message}"
             )
         raise ClusterError(answer.status, message)
 
     async def list(self, resource: str, selector: str, *, group: str = "") -> list[dict[str, Any]]:
-        """All objects with these labels, page by page."""
+        """All objects that a label selector matches; reads every page."""
         found: list[dict[str, Any]] = []
         query = {"labelSelector": selector, "limit": str(_PAGE)}
         while True:
-            page = await self.do("list", resource, group=group, query=query)
+            page = await self.request("list", resource, group=group, query=query)
             found += page["items"]
             query["continue"] = page["metadata"].get("continue") or ""
             if not query["continue"]:
                 return found
 
-    async def _answered(self, method: str, path: str, query: dict[str, str], body: Any) -> _Answer:
+    async def _send(self, method: str, path: str, query: dict[str, str], body: Any) -> _Answer:
         loop = asyncio.get_running_loop()
-        why = ""
-        for delay_s in (*_DELAYS_S, None):
-            pause_s = delay_s or 0.0
-            try:
-                answer = await loop.run_in_executor(
-                    self._threads, self._once, method, path, query, body
-                )
-            except self._lost as error:
-                why = type(error).__name__
-            else:
-                if answer.status not in _AGAIN:
-                    return answer
-                why = f"HTTP {answer.status}"
-                pause_s = max(pause_s, answer.retry_after_s)
-            if delay_s is not None:
-                await asyncio.sleep(pause_s)
-        raise RunnerUnavailable(f"the Kubernetes API at {self.host} does not answer: {why}")
+        send = partial(self._send_once, method, path, query, body)
+        try:
+            return await retry.call(
+                lambda: loop.run_in_executor(self._threads, send),
+                delays_s=_DELAYS_S,
+                retry_after_max_s=_RETRY_AFTER_MAX_S,
+            )
+        except retry.TemporaryFailure as error:
+            raise RunnerUnavailable(
+                f"the Kubernetes API at {self.host} does not answer: {error}"
+            ) from error
 
-    def _once(self, method: str, path: str, query: dict[str, str], body: Any) -> _Answer:
+    def _send_once(self, method: str, path: str, query: dict[str, str], body: Any) -> _Answer:
+        """Blocks; TemporaryFailure if another attempt may succeed."""
+        try:
+            response = self._call(method, path, query, body)
+            content = response.read() or b""
+        except self._lost as error:
+            raise retry.TemporaryFailure(type(error).__name__) from error
+        if response.status in _TEMPORARY:
+            after = response.getheader("Retry-After") or ""
+            raise retry.TemporaryFailure(
+                f"HTTP {response.status}", retry_after_s=float(after) if after.isdigit() else 0.0
+            )
+        return _Answer(status=response.status, content=content)
+
+    def _call(self, method: str, path: str, query: dict[str, str], body: Any) -> Any:
         headers = {"Accept": "application/json", "Content-Type": "application/json"}
         if method == "PATCH":
             headers["Content-Type"] = "application/merge-patch+json"
@@ -176,11 +189,7 @@ class Cluster:
             body=body,
             auth_settings=["BearerToken"],
         )
-        response: Any = self._client.call_api(*request, _request_timeout=_TIMEOUT_S)
-        content = response.read() or b""
-        after = response.getheader("Retry-After") or ""
-        wait_s = min(float(after), _RETRY_AFTER_MAX_S) if after.isdigit() else 0.0
-        return _Answer(status=response.status, content=content, retry_after_s=wait_s)
+        return self._client.call_api(*request, _request_timeout=_TIMEOUT_S)
 
 
 def _read(file: Path) -> str | None:
@@ -188,7 +197,7 @@ def _read(file: Path) -> str | None:
 
 
 def _message(content: bytes) -> str:
-    """The server's own words, from a Status object (meta/v1)."""
+    """The message of a Status object (meta/v1)."""
     try:
         return str(json.loads(content)["message"])
     except (ValueError, KeyError, TypeError):

@@ -1,8 +1,8 @@
-"""The kubernetes runner: a Job per task, and no memory but the cluster's.
+"""The kubernetes runner: a Job per task; all state is the cluster's, so replicas may run.
 
-So any number of replicas may run. The cluster is the queue. A task is cancelled by a deadline of
-one second on its Job: the Job's controller then deletes the pod with its grace period and keeps the
-Job, by which the cancelled task is still found.
+The cluster is the queue. A task is cancelled by a deadline of one second on its Job: the Job's
+controller then deletes the pod with its grace period and keeps the Job, so the cancelled task can
+still be found.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import json
 import os
 from collections import Counter
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from worker.api.runners import container_worker
 from worker.api.runners.availability import Availability
-from worker.api.runners.kubernetes import job as job_spec
-from worker.api.runners.kubernetes import job_record
+from worker.api.runners.kubernetes import job_record, job_spec
 from worker.api.runners.kubernetes.cluster import Cluster
-from worker.api.runners.kubernetes.job import Template
+from worker.api.runners.kubernetes.job_record import JobWithPods
+from worker.api.runners.kubernetes.job_spec import JobTemplate
 from worker.api.runners.kubernetes.namespace import Namespace, labels_of
 from worker.api.runners.protocol import (
     CALLBACK_LEASE_S,
@@ -36,14 +36,14 @@ from worker.events import Events
 from worker.net import netloc
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from worker.api.runners.protocol import StreamKey
     from worker.settings.kubernetes import KubernetesSettings
 
 _REPAIR_S: Final = 10.0
-_CANCEL_TRIES: Final = 5
-_WITHOUT_KEY: Final = "CreateContainerConfigError"
+_PATCH_ATTEMPTS: Final = 5
+_KEY_MISSING: Final = "CreateContainerConfigError"
 
 
 def make(settings: KubernetesSettings, stream_key: StreamKey) -> KubernetesRunner:
@@ -54,7 +54,7 @@ def make(settings: KubernetesSettings, stream_key: StreamKey) -> KubernetesRunne
     """
     file = settings.job_template or container_worker.SOURCE_TREE / "docker/k8s/task/job.yaml"
     try:
-        manifest = job_spec.template_of(file.read_bytes(), file)
+        manifest = job_spec.parse_manifest(file.read_bytes(), file)
     except (OSError, ValueError) as error:
         raise SettingError(
             f"WORKER_JOB_TEMPLATE: {error}; name a Job like docker/k8s/task/job.yaml"
@@ -65,7 +65,7 @@ def make(settings: KubernetesSettings, stream_key: StreamKey) -> KubernetesRunne
             f"WORKER_JOB_TEMPLATE: the Job in {file} has no volume mounted at "
             f"{container_worker.ENDPOINTS_PATH}, where its worker looks for the endpoints"
         )
-    template = Template(
+    template = JobTemplate(
         manifest=manifest,
         image=settings.image,
         environ=container_worker.common(os.environ),
@@ -76,11 +76,11 @@ def make(settings: KubernetesSettings, stream_key: StreamKey) -> KubernetesRunne
 
 
 class KubernetesRunner:
-    """Tasks as Jobs of one namespace."""
+    """Runs tasks as Jobs of one namespace."""
 
     def __init__(
         self,
-        template: Template,
+        template: JobTemplate,
         stream_key: StreamKey,
         namespace: str | None,
         availability: Availability,
@@ -89,66 +89,67 @@ class KubernetesRunner:
         self._stream_key = stream_key
         self._name = namespace
         self._availability = availability
-        self._cluster: Cluster  # from `open` on, and so the next
+        self._cluster: Cluster  # set by `open`, like the next two
         self._namespace: Namespace
         self._repairing: asyncio.Task[None]
 
-    # -- life
-
     async def open(self) -> None:
-        """Meet the cluster.
+        """Connect to the cluster.
 
         Raises:
-            SettingError: there is none, or it does not let us.
+            SettingError: there is no cluster, or it does not allow the access.
         """
         self._cluster = await asyncio.to_thread(Cluster, self._name)
         self._namespace = Namespace(self._cluster)
         try:
-            await self._namespace.look()
+            await self._namespace.check_access()
         except RunnerUnavailable as error:
             self._cluster.close()
             raise SettingError(f"WORKER_RUNNER=kubernetes: {error}") from error
-        self._repairing = asyncio.create_task(self._keep_repairing())
+        self._repairing = asyncio.create_task(self._repair_regularly())
 
     async def close(self) -> None:
-        """Leave the Jobs alone."""
+        """End; the Jobs continue to run."""
         self._repairing.cancel()
         await asyncio.wait([self._repairing])
         self._cluster.close()
 
     async def ready(self) -> bool:
-        """Whether the cluster answers, and lets us look."""
+        """Whether the cluster answers and allows the access."""
         with contextlib.suppress(RunnerUnavailable):
-            await self._namespace.look()
+            await self._namespace.check_access()
             return True
         return False
 
     # -- tasks
 
     async def start(self, request: TaskRequest) -> TaskRecord:
-        """Create the Job, then its Secret, without which its pod waits."""
-        job = await self._namespace.create(self._template.job(request))
-        with contextlib.suppress(RunnerUnavailable):  # the Job is there: `repair` makes it good
-            await self._namespace.give_key(job, self._stream_key(request.task_id))
-        return await self._namespace.record(job)
+        """Create the Job, then its Secret, which the pod waits for."""
+        job, is_new = await self._namespace.create_job(self._template.job_for(request))
+        with contextlib.suppress(RunnerUnavailable):  # the Job exists: `repair` creates the Secret
+            key = self._stream_key(request.task_id)
+            await self._namespace.create_key_secret(job, key)
+        return job_record.record(job, []) if is_new else await self._namespace.record(job)
 
-    async def cancel(self, task_id: str) -> None:
-        """Give the Job a deadline that is over, and note in it why."""
-        for _ in range(_CANCEL_TRIES):
-            job = await self._namespace.job(task_id)
-            if job is None or job_spec.CANCELLED_AT in job["metadata"]["annotations"]:
+    async def cancel(self, task: TaskRecord) -> None:
+        """Set a deadline that has passed, with an annotation that records the cancellation."""
+        for _ in range(_PATCH_ATTEMPTS):
+            job = JobWithPods.of(task).job
+            if task.status.ended or job_spec.CANCELLED_AT in job["metadata"]["annotations"]:
                 return
-            if (await self._namespace.record(job)).status.ended:
-                return
-            notes = {job_spec.CANCELLED_AT: datetime.now(UTC).isoformat()}
+            annotations = {job_spec.CANCELLED_AT: datetime.now(UTC).isoformat()}
             spec = {"activeDeadlineSeconds": 1}
-            if await self._namespace.change(job, annotations=notes, spec=spec):
+            if await self._namespace.patch_job(job, annotations=annotations, spec=spec):
                 return
-        raise RunnerUnavailable("the Job changed again and again while it was cancelled")
+            current = await self._namespace.get_job(task.task_id)
+            if current is None:
+                return
+            task = await self._namespace.record(current)
+        raise RunnerUnavailable("the Job changed during each attempt to cancel it; try again")
 
     async def find(self, account: str, task_id: str) -> TaskRecord | None:
-        """One question for none and for another's task alike."""
-        job = await self._namespace.job(task_id)
+        """This account's task; one request for a missing task and for another account's."""
+        job = await self._namespace.get_job(task_id)
         if job is None or labels_of(job)[job_spec.ACCOUNT_LABEL] != account:
             return None
         return await self._namespace.record(job)
@@ -156,88 +157,91 @@ class KubernetesRunner:
     async def list(
         self, account: str, *, status: TaskStatus | None, before: Cursor | None, limit: int
     ) -> Sequence[TaskRecord]:
-        """All of the account's: the cluster cannot sort."""
-        there = await self._namespace.all(f"{job_spec.ACCOUNT_LABEL}={account}")
+        """Reads all of the account's Jobs: the cluster cannot sort."""
+        jobs = await self._namespace.list_jobs(f"{job_spec.ACCOUNT_LABEL}={account}")
         found = [
-            known
-            for known in (job_record.record(job, pods) for job, pods in there)
-            if known.account == account
-            and status in (None, known.status)
-            and (before is None or _place(known) < before)
+            task
+            for task in (job_record.record(job, pods) for job, pods in jobs)
+            if task.account == account
+            and status in (None, task.status)
+            and (before is None or task.cursor < before)
         ]
-        return sorted(found, key=_place, reverse=True)[:limit]
+        return sorted(found, key=lambda task: task.cursor, reverse=True)[:limit]
 
     async def counts(self) -> dict[TaskStatus, int]:
-        """Count them all."""
-        there = await self._namespace.all(job_spec.ACCOUNT_LABEL)
-        return dict(Counter(job_record.record(job, pods).status for job, pods in there))
+        """Reads all Jobs."""
+        jobs = await self._namespace.list_jobs(job_spec.ACCOUNT_LABEL)
+        return dict(Counter(job_record.record(job, pods).status for job, pods in jobs))
 
     # -- streams and artifacts
 
-    async def stream_address(self, task_id: str) -> str | None:
+    async def stream_address(self, task: TaskRecord) -> str | None:
         """The pod's own address, once its probe of /readyz succeeds."""
-        pod = job_record.newest(await self._namespace.pods(task_id))
-        if not job_record.is_ready(pod):
+        pod = job_record.newest(JobWithPods.of(task).pods)
+        if task.status is not TaskStatus.RUNNING or not job_record.is_ready(pod):
             return None
         return f"ws://{netloc(pod['status']['podIP'], container_worker.STREAM_PORT)}"
 
-    async def artifacts(self, task_id: str) -> Sequence[Artifact]:
-        """What the cluster keeps of it, which is little: see `Namespace.files`."""
-        files = await self._namespace.files(task_id)
+    async def artifacts(self, task: TaskRecord) -> Sequence[Artifact]:
+        """What the cluster stores of a task: see `Namespace.files`."""
+        files = await self._namespace.files(JobWithPods.of(task).pods)
         return [Artifact(name=name, size_bytes=len(files[name])) for name in sorted(files)]
 
-    async def open_artifact(self, task_id: str, name: str) -> AsyncIterator[bytes] | None:
-        """One of them."""
-        content = (await self._namespace.files(task_id)).get(name)
+    async def open_artifact(self, task: TaskRecord, name: str) -> AsyncIterator[bytes] | None:
+        """One of `artifacts`, as one piece."""
+        content = (await self._namespace.files(JobWithPods.of(task).pods)).get(name)
         return None if content is None else _whole(content)
 
     # -- callbacks
 
-    async def callbacks_due(self) -> Sequence[TaskRecord]:
-        """Leased in the Job itself: of two replicas that want it, one loses."""
+    async def lease_callbacks(self) -> Sequence[TaskRecord]:
+        """The lease is an annotation of the Job: only one of several replicas can set it."""
         now = datetime.now(UTC)
-        notes = {job_spec.LEASED_UNTIL: (now + timedelta(seconds=CALLBACK_LEASE_S)).isoformat()}
-        lent = []
-        for job, pods in await self._namespace.all(f"{job_spec.CALLBACK_LABEL}={job_spec.OWED}"):
-            known = job_record.record(job, pods)
-            if not known.status.ended or not job_record.callback_owed(job, now):
+        until = (now + timedelta(seconds=CALLBACK_LEASE_S)).isoformat()
+        leased = []
+        for job, pods in await self._namespace.list_jobs(job_spec.PENDING_SELECTOR):
+            if not job_record.record(job, pods).status.ended:
                 continue
-            if await self._namespace.change(job, annotations=notes):
-                lent.append(known)
-        return lent
+            if not job_record.callback_pending(job, now):
+                continue
+            annotations = {job_spec.LEASED_UNTIL: until}
+            updated = await self._namespace.patch_job(job, annotations=annotations)
+            if updated is not None:
+                leased.append(job_record.record(updated, pods))
+        return leased
 
-    async def callback_settled(self, task_id: str) -> None:
-        """Say so in its label."""
-        for _ in range(_CANCEL_TRIES):
-            job = await self._namespace.job(task_id)
+    async def finish_callback(self, task: TaskRecord) -> None:
+        """Change the Job's callback label."""
+        job: Mapping[str, Any] | None = JobWithPods.of(task).job
+        for _ in range(_PATCH_ATTEMPTS):
             if job is None:
                 return
-            if await self._namespace.change(job, labels={job_spec.CALLBACK_LABEL: job_spec.TOLD}):
+            labels = {job_spec.CALLBACK_LABEL: job_spec.NOTIFIED}
+            if await self._namespace.patch_job(job, labels=labels):
                 return
+            job = await self._namespace.get_job(task.task_id)
+        raise RunnerUnavailable("the Job changed during each attempt to finish its callback")
 
     # -- repairs
 
-    async def _keep_repairing(self) -> None:
+    async def _repair_regularly(self) -> None:
         while True:
-            with self._availability.tried():
+            with self._availability.track():
                 await self.repair()
             await asyncio.sleep(_REPAIR_S)
 
     async def repair(self) -> None:
-        """Make Secrets that an API did not live to make, and note why pods wait, while they do."""
-        for job, pods in await self._namespace.all(job_spec.ACCOUNT_LABEL):
+        """Create Secrets that a killed API process did not, and store why pods wait."""
+        for job, pods in await self._namespace.list_jobs(job_spec.ACCOUNT_LABEL):
             why = job_record.waiting(job_record.newest(pods))
             if why is None:
                 continue
-            if why["type"] == _WITHOUT_KEY:
-                await self._namespace.give_key(job, self._stream_key(job["metadata"]["name"]))
+            if why["type"] == _KEY_MISSING:
+                key = self._stream_key(job["metadata"]["name"])
+                await self._namespace.create_key_secret(job, key)
             note = json.dumps(why)
             if job["metadata"]["annotations"].get(job_spec.WAITING) != note:
-                await self._namespace.change(job, annotations={job_spec.WAITING: note})
-
-
-def _place(known: TaskRecord) -> Cursor:
-    return Cursor(created_at=known.created_at, task_id=known.task_id)
+                await self._namespace.patch_job(job, annotations={job_spec.WAITING: note})
 
 
 async def _whole(content: bytes) -> AsyncIterator[bytes]:

@@ -1,4 +1,4 @@
-"""What the local runner forgets: ended tasks that were kept for long enough, files and all."""
+"""Removes ended tasks of the local runner, with their files, after the retention time."""
 
 from __future__ import annotations
 
@@ -18,42 +18,42 @@ if TYPE_CHECKING:
     from worker.api.runners.local.store import Store
 
 DEFAULT_S: Final = 7 * 86400.0
-_LOOK_S: Final = 60.0
-_AT_ONCE: Final = 100
+_PERIOD_S: Final = 60.0
+_BATCH: Final = 100
 _OWNER_ALL: Final = 0o700
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """Ended tasks are kept for `kept_s`; 0: for ever."""
+    """Ended tasks are kept for `kept_s`; 0: without a limit."""
 
     kept_s: float
 
     async def run(self, store: Store, folder_of: Callable[[str], Path]) -> None:
-        """Remove what is old, now and again, until cancelled.
+        """Remove expired tasks, now and regularly, until cancelled.
 
         Args:
             store: the tasks.
-            folder_of: a task's folder from its id.
+            folder_of: returns a task's folder for its id.
         """
         while self.kept_s:
-            while expired := store.expired(self._since(), _AT_ONCE):
+            while expired := store.expired(self._since(), _BATCH):
                 for task_id in expired:
-                    # Files first: a task that is still known is looked at again after a crash.
+                    # Files first: a task that is still stored is handled again after a crash.
                     await asyncio.to_thread(_remove, folder_of(task_id))
                 await store.remove(expired)
-            await asyncio.sleep(min(_LOOK_S, self.kept_s))
+            await asyncio.sleep(min(_PERIOD_S, self.kept_s))
 
     def _since(self) -> datetime:
         return datetime.fromtimestamp(max(0, time.time() - self.kept_s), UTC)
 
 
 def _remove(folder: Path) -> None:
-    """Remove a tree, also where a task has taken its folders' permissions away."""
+    """Remove a tree, even if the task removed its folders' permissions."""
     for root, folders, _ in os.walk(folder):
         for name in folders:
             path = Path(root, name)
             if not path.is_symlink():
-                with contextlib.suppress(OSError):  # what cannot be removed must not keep the rest
+                with contextlib.suppress(OSError):  # the other files are removed all the same
                     path.chmod(_OWNER_ALL)
     shutil.rmtree(folder, ignore_errors=True)

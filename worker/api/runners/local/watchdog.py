@@ -1,4 +1,4 @@
-"""The watchdog of the local runner: the end of a worker that outstays its time by far."""
+"""The watchdog of the local runner: ends a worker that exceeds its task's timeout by far."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import psutil
 from worker.process.children import exited
 
 if TYPE_CHECKING:
-    from worker.api.runners.local.worker_process import Process
+    from worker.api.runners.local.worker_process import WorkerProcess
 
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 _KILL_LIMIT_S: Final = 5.0
@@ -23,19 +23,19 @@ _PAUSE_S: Final = 0.02
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watchdog:
-    """How long a worker may stay.
+    """The time that a worker may take.
 
-    A worker holds its task to the timeout and itself to limits of its own: 20 s for its start, 25 s
-    for its end. So it is only ever one that hangs, or is stopped, that is still there later.
+    A worker enforces its task's timeout and limits of its own: 20 s for its start and 25 s for its
+    end. So only one that hangs or is stopped (SIGSTOP) exceeds the watchdog's limit.
     """
 
     margin_s: float = 90.0
-    """From the task's timeout on: start and end, and as much again for a busy machine."""
+    """Added to the task's timeout: start and end, and as much again for a busy machine."""
     grace_s: float = 30.0
-    """From TERM to KILL."""
+    """From SIGTERM to SIGKILL."""
 
-    async def ends_in_time(self, process: Process, timeout_s: float) -> bool:
-        """Wait for a worker's end; False when it is still there, this long after its start."""
+    async def ends_in_time(self, process: WorkerProcess, timeout_s: float) -> bool:
+        """Wait for a worker's end; False if it exceeds the limit, counted from its start."""
         left_s = timeout_s + self.margin_s - _age_s(process)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(left_s):
@@ -43,8 +43,8 @@ class Watchdog:
                 return True
         return False
 
-    async def end(self, process: Process) -> None:
-        """TERM to the worker, a bounded wait, then KILL to it and all below it."""
+    async def end(self, process: WorkerProcess) -> None:
+        """SIGTERM to the worker, a bounded wait, then SIGKILL to it and all its descendants."""
         process.cancel()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.grace_s):
@@ -52,19 +52,19 @@ class Watchdog:
         await asyncio.to_thread(_kill, process)
 
 
-def _age_s(process: Process) -> float:
+def _age_s(process: WorkerProcess) -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) - process.started / _TICKS_PER_S
 
 
-def _kill(process: Process) -> None:
-    """Kill the worker last: it is a subreaper, so nothing below it gets out of sight till then."""
-    if not process.there:
+def _kill(process: WorkerProcess) -> None:
+    """Kill the worker last: it is a subreaper, so its orphans stay its descendants until then."""
+    if not process.exists:
         return
     with contextlib.suppress(psutil.NoSuchProcess):
         worker = psutil.Process(process.pid)
-        worker.suspend()  # it starts nothing anew
+        worker.suspend()  # so that it starts nothing
         give_up_at = time.monotonic() + _KILL_LIMIT_S
-        while (left := _living(worker)) and time.monotonic() < give_up_at:
+        while (left := _running_descendants(worker)) and time.monotonic() < give_up_at:
             for each in left:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     each.kill()
@@ -72,7 +72,7 @@ def _kill(process: Process) -> None:
         worker.kill()
 
 
-def _living(worker: psutil.Process) -> list[psutil.Process]:
+def _running_descendants(worker: psutil.Process) -> list[psutil.Process]:
     found = []
     for below in worker.children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):

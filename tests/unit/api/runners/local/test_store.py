@@ -1,4 +1,4 @@
-"""The local runner's memory: first come first served, nothing twice, newest listed first."""
+"""The local runner's store: oldest task first, each once, lists newest first."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from worker.api.runners.local.store import End, Store
+from worker.api.runners.local.store import Store
+from worker.api.runners.local.stored_task import TaskEnd
 from worker.api.runners.protocol import Cursor, QueueFull, TaskRequest, TaskStatus
 
 NOW = datetime(2026, 5, 4, tzinfo=UTC)
@@ -34,13 +35,13 @@ def request(number, account="alice", **more):
     )
 
 
-async def test_the_second_order_of_a_task_gets_the_first_ones_record(store):
+async def test_second_request_of_a_task_returns_the_first_record(store):
     await store.add(request(1))
     again = await store.add(request(1, digest="other", inputs={}))
     assert (again.digest, again.inputs) == ("d", {"n": 1})
 
 
-async def test_a_full_queue_takes_only_what_it_knows(store):
+async def test_full_queue_accepts_only_existing_tasks(store):
     for number in range(3):
         await store.add(request(number))
     with pytest.raises(QueueFull):
@@ -50,69 +51,69 @@ async def test_a_full_queue_takes_only_what_it_knows(store):
     assert await store.add(request(3))
 
 
-async def test_first_come_first_served_and_put_back_in_its_old_place(store):
+async def test_oldest_first_and_requeued_in_its_old_place(store):
     for number in range(2):
         await store.add(request(number))
     first = await store.take_next()
     assert (first.task_id, first.inputs, first.phase) == ("task-0", {"n": 0}, "starting")
-    await store.put_back("task-0")
+    await store.requeue("task-0")
     assert (await store.take_next()).task_id == "task-0"
     assert (await store.take_next()).task_id == "task-1"
     assert await store.take_next() is None
 
 
-async def test_a_task_that_starts_is_still_queued_for_its_client(store):
+async def test_starting_task_is_queued_for_clients(store):
     await store.add(request(1))
     await store.take_next()
     assert store.find("alice", "task-1").status is TaskStatus.QUEUED
     assert len(store.list("alice", TaskStatus.QUEUED, None, 10)) == 1
-    await store.note_running("task-1", LATER)
+    await store.mark_running("task-1", LATER)
     assert store.find("alice", "task-1").status is TaskStatus.RUNNING
 
 
-async def test_an_end_is_final(store):
+async def test_end_is_final(store):
     await store.add(request(1, callback_url="https://example.com"))
-    assert store.callbacks_owed() == []
-    end = End(status=TaskStatus.SUCCESS, finished_at=LATER, exit_code=0, output=[1])
-    assert await store.note_end("task-1", end)
-    late = End(status=TaskStatus.FAILED, finished_at=LATER)
-    assert not await store.note_end("task-1", late)
-    await store.note_running("task-1", LATER)
+    assert store.pending_callbacks() == []
+    end = TaskEnd(status=TaskStatus.SUCCESS, finished_at=LATER, exit_code=0, output=[1])
+    assert await store.mark_ended("task-1", end)
+    late = TaskEnd(status=TaskStatus.FAILED, finished_at=LATER)
+    assert not await store.mark_ended("task-1", late)
+    await store.mark_running("task-1", LATER)
     assert not await store.cancel_queued("task-1", late)
     found = store.find("alice", "task-1")
     assert (found.status, found.output) == (TaskStatus.SUCCESS, [1])
-    assert [each.task_id for each in store.callbacks_owed()] == ["task-1"]
-    await store.callback_settled("task-1")
-    assert store.callbacks_owed() == []
+    assert [each.task_id for each in store.pending_callbacks()] == ["task-1"]
+    await store.finish_callback("task-1")
+    assert store.pending_callbacks() == []
 
 
-async def test_an_ended_tasks_worker_is_looked_for_until_it_is_gone(store):
+async def test_ended_task_is_unfinished_until_its_worker_is_gone(store):
     await store.add(request(1))
     await store.take_next()
-    await store.note_process("task-1", 7, 8)
-    await store.note_end("task-1", End(status=TaskStatus.SUCCESS, finished_at=LATER))
+    await store.save_process("task-1", 7, 8)
+    await store.mark_ended("task-1", TaskEnd(status=TaskStatus.SUCCESS, finished_at=LATER))
     [task] = store.unfinished()
     assert (task.task_id, task.ended) == ("task-1", True)
-    await store.note_gone("task-1")
+    await store.mark_worker_gone("task-1")
     assert store.unfinished() == []
 
 
-async def test_what_ended_long_ago_and_is_done_with_can_be_forgotten(store):
-    """No task that waits, starts or runs, whose worker lives or whose callback is owed."""
-    end = End(status=TaskStatus.SUCCESS, finished_at=LATER)
+async def test_expired_tasks_can_be_removed(store):
+    """Not those that are queued, running, with a worker left, or with a pending callback."""
+    end = TaskEnd(status=TaskStatus.SUCCESS, finished_at=LATER)
     await store.add(request(1, callback_url="https://example.com"))
     await store.add(request(2))
     await store.add(request(3))
     for _ in range(3):
         await store.take_next()
-    await store.note_process("task-2", 7, 8)
-    await store.note_end("task-1", end)
-    await store.note_end("task-2", end)
+    await store.save_process("task-2", 7, 8)
+    await store.mark_ended("task-1", end)
+    await store.mark_ended("task-2", end)
     await store.add(request(4))
     long_after = NOW + timedelta(days=1)
     assert store.expired(long_after, 10) == []
-    await store.callback_settled("task-1")
-    await store.note_gone("task-2")
+    await store.finish_callback("task-1")
+    await store.mark_worker_gone("task-2")
     assert store.expired(NOW, 10) == []
     assert store.expired(long_after, 1) == ["task-1"]
     assert store.expired(long_after, 10) == ["task-1", "task-2"]
@@ -134,10 +135,10 @@ async def test_pages_of_one_account(store):
     assert store.find("bob", "task-0") is None
 
 
-async def test_it_is_all_there_when_opened_again(store, tmp_path):
+async def test_reopened_store_has_everything(store, tmp_path):
     await store.add(request(1))
     await store.take_next()
-    await store.note_process("task-1", 7, 8)
+    await store.save_process("task-1", 7, 8)
     again = Store(tmp_path / "tasks.sqlite3", queue_max=3)
     [task] = again.unfinished()
     assert (task.task_id, task.pid, task.pid_started, task.cancel) == ("task-1", 7, 8, False)

@@ -1,7 +1,7 @@
-"""A task as a Job, made from the template.
+"""A task's Job, made from a template, and the Secret with its stream key.
 
-Labels and annotations hold what was ordered; annotations also what has become of it since
-(cancelled, why it waits, its callback), each change guarded by the object's resourceVersion.
+Labels and annotations store the request. Annotations also store what happens later (cancellation,
+why the pod waits, the callback's lease); each change has a resourceVersion precondition.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ CONTAINER: Final = "worker"
 ACCOUNT_LABEL: Final = "worker/account"
 TASK_LABEL: Final = "worker/task-id"
 CALLBACK_LABEL: Final = "worker/callback"
-OWED: Final = "owed"
-TOLD: Final = "told"
+PENDING: Final = "pending"
+NOTIFIED: Final = "notified"
 CREATED_AT: Final = "worker/created-at"
 CANCELLED_AT: Final = "worker/cancelled-at"
 WAITING: Final = "worker/waiting"
@@ -33,28 +33,38 @@ STREAM_KEY: Final = "stream_key"
 ENDPOINT: Final = "worker/endpoint"
 DIGEST: Final = "worker/digest"
 CALLBACK_URL: Final = "worker/callback-url"
+# Version 0.1 wrote `owed` and `told`; its Jobs may still exist.
+PENDING_VALUES: Final = (PENDING, "owed")
+PENDING_SELECTOR: Final = f"{CALLBACK_LABEL} in ({','.join(PENDING_VALUES)})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Template:
-    """The Job of docker/k8s/task/job.yaml, or one like it; `image` and `environ` go into it."""
+class JobTemplate:
+    """The manifest of docker/k8s/task/job.yaml, or a similar one.
+
+    `image` replaces the manifest's if it is set; `environ` is added to the container's; `mounted`:
+    whether the endpoints are in a volume.
+    """
 
     manifest: Mapping[str, Any]
     image: str | None
     environ: Mapping[str, str]
     mounted: bool
 
-    def job(self, request: TaskRequest) -> dict[str, Any]:
-        """The task's Job: the template, with what is this task's alone."""
+    def job_for(self, request: TaskRequest) -> dict[str, Any]:
+        """The body that creates the task's Job."""
         job: dict[str, Any] = copy.deepcopy(dict(self.manifest))
-        labels = {
-            TASK_LABEL: request.task_id,
-            ACCOUNT_LABEL: request.account,
-            CALLBACK_LABEL: OWED if request.callback_url else TOLD,
-        }
+        self._set_metadata(job, request)
+        self._set_container(job, request)
+        return job
+
+    @staticmethod
+    def _set_metadata(job: dict[str, Any], request: TaskRequest) -> None:
+        own = {TASK_LABEL: request.task_id, ACCOUNT_LABEL: request.account}
+        callback = {CALLBACK_LABEL: PENDING if request.callback_url else NOTIFIED}
         metadata = job["metadata"]
         metadata["name"] = request.task_id
-        metadata["labels"] = {**metadata.get("labels", {}), **labels}
+        metadata["labels"] = {**metadata.get("labels", {}), **own, **callback}
         metadata["annotations"] = {
             **metadata.get("annotations", {}),
             CREATED_AT: request.created_at.isoformat(),
@@ -63,31 +73,31 @@ class Template:
             CALLBACK_URL: request.callback_url or "",
         }
         pod = job["spec"]["template"]
-        pod_labels = pod.setdefault("metadata", {}).setdefault("labels", {})
-        pod_labels |= {TASK_LABEL: request.task_id, ACCOUNT_LABEL: request.account}
+        pod.setdefault("metadata", {}).setdefault("labels", {}).update(own)
         pod["spec"]["hostname"] = request.task_id
+
+    def _set_container(self, job: dict[str, Any], request: TaskRequest) -> None:
         container = worker_container(job)
-        before_s = _timeout_s(container)
+        template_timeout_s = _timeout_s(container)
         container["args"] = container_worker.command(request, mounted=self.mounted)
         if self.image is not None:
             container["image"] = self.image
         environ = {each["name"]: each for each in container.get("env", [])}
         for name, value in {**self.environ, **container_worker.own(request)}.items():
             environ[name] = {"name": name, "value": value}
-        secret = {"secretKeyRef": {"name": request.task_id, "key": STREAM_KEY}}
-        environ["WORKER_STREAM_KEY"] = {"name": "WORKER_STREAM_KEY", "valueFrom": secret}
+        key = {"secretKeyRef": {"name": request.task_id, "key": STREAM_KEY}}
+        environ["WORKER_STREAM_KEY"] = {"name": "WORKER_STREAM_KEY", "valueFrom": key}
         container["env"] = list(environ.values())
         deadline_s = job["spec"].get("activeDeadlineSeconds")
         if deadline_s is not None:
-            # The template's margin for the queue, the image, and further tries stays.
+            # Keeps the template's margin for the queue, the image's download and further attempts.
             job["spec"]["activeDeadlineSeconds"] = deadline_s + math.ceil(
-                request.timeout_s - before_s
+                request.timeout_s - template_timeout_s
             )
-        return job
 
 
-def secret(job: Mapping[str, Any], stream_key: bytes) -> dict[str, Any]:
-    """The task's stream key, which goes when its Job goes."""
+def stream_key_secret(job: Mapping[str, Any], stream_key: bytes) -> dict[str, Any]:
+    """The body that creates the Secret with a task's stream key; it is deleted with the Job."""
     metadata = job["metadata"]
     owner = {
         "apiVersion": "batch/v1",
@@ -105,20 +115,20 @@ def secret(job: Mapping[str, Any], stream_key: bytes) -> dict[str, Any]:
     }
 
 
-def template_of(text: bytes, file: Path) -> dict[str, Any]:
-    """Read and check a template.
+def parse_manifest(text: bytes, file: Path) -> dict[str, Any]:
+    """A template's manifest.
 
     Raises:
-        ValueError: says what is wrong with it.
+        ValueError: it is not a Job with a container for the task; the text has the reason.
     """
-    import yaml  # noqa: PLC0415 - comes with the library that only this runner needs
+    import yaml  # noqa: PLC0415 - installed with the library that only this runner needs
 
     try:
         job = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ValueError(f"{file} is no YAML") from error
+        raise ValueError(f"{file} is not YAML") from error
     if not isinstance(job, dict) or job.get("kind") != "Job":
-        raise ValueError(f"{file} holds no Job")
+        raise ValueError(f"{file} is not a Job")
     try:
         worker_container(job)
     except (KeyError, TypeError, StopIteration) as error:
@@ -127,13 +137,13 @@ def template_of(text: bytes, file: Path) -> dict[str, Any]:
 
 
 def mounts_endpoints(job: Mapping[str, Any]) -> bool:
-    """Whether the container has a place for the endpoints."""
+    """Whether a volume is mounted where the container looks for the endpoints."""
     mounts = worker_container(job).get("volumeMounts", [])
     return container_worker.ENDPOINTS_PATH in {each["mountPath"] for each in mounts}
 
 
 def worker_container(job: Mapping[str, Any]) -> dict[str, Any]:
-    """The one container of a Job's pod that runs the task."""
+    """The container of a Job's pod that runs the task."""
     containers: list[dict[str, Any]] = job["spec"]["template"]["spec"]["containers"]
     return next(each for each in containers if each["name"] == CONTAINER)
 

@@ -1,0 +1,90 @@
+"""The docker runner with the fake engine."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from contract.backend import ERROR, OUTPUT, STREAM_KEY, Backend
+from fake_engine import FakeContainer, FakeEngine
+
+from worker.api.runners.docker.container_spec import ContainerSpec
+from worker.api.runners.docker.runner import DockerRunner
+from worker.api.runners.protocol import Runner, TaskRecord, TaskStatus
+
+READY = b'{"event": "stream.ready"}\n'
+
+
+class DockerBackend(Backend):
+    """An engine whose containers start no process."""
+
+    runner: DockerRunner
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.engine = FakeEngine()
+        self.is_lost = False
+        self.max_running = 0
+        self.events: list[str] = []
+        monkeypatch.setenv("DOCKER_HOST", self.engine.url)
+
+    async def open(self, *, max_running: int = 2, queue_max: int = 10) -> Runner:
+        self.max_running = max_running
+        self.runner = DockerRunner(
+            spec=ContainerSpec(
+                image="worker",
+                network="workers",
+                endpoints=None,
+                seccomp="{}",
+                memory_bytes=1 << 30,
+                environ={},
+            ),
+            stream_key=lambda _: STREAM_KEY,
+            max_running=max_running,
+            queue_max=queue_max,
+            retention_s=0,
+            report=lambda event, **_: self.events.append(event),
+        )
+        await self.runner.open()
+        return self.runner
+
+    async def reopen(self) -> Runner:
+        await self.runner.close()
+        return await self.open(max_running=self.max_running)
+
+    async def close(self) -> None:
+        await self.runner.close()
+        if not self.is_lost:
+            self.engine.stop()
+
+    def container(self, task: TaskRecord) -> FakeContainer:
+        """A task's container."""
+        return self.engine.of_task(task.task_id)
+
+    async def run_unready(self, task: TaskRecord) -> None:
+        await self.until(task, TaskStatus.RUNNING)
+
+    async def run(self, task: TaskRecord) -> None:
+        await self.run_unready(task)
+        self.container(task).stdout = READY
+
+    async def end(self, task: TaskRecord, status: TaskStatus) -> None:
+        success = status is TaskStatus.SUCCESS
+        result = {
+            "status": str(status),
+            "exit_code": 0 if success else 1,
+            "output": OUTPUT if success else None,
+            "error": None if success else ERROR,
+        }
+        container = self.container(task)
+        container.files["result.json"] = json.dumps(result).encode()
+        container.end(result["exit_code"])
+
+    async def write_files(self, task: TaskRecord) -> dict[str, bytes]:
+        files = {"note.txt": b"a note", "deep/er.bin": b"\0" * 1_000_000, "two\nlines": b"x"}
+        hostile = {"link": "/etc/passwd", ".hidden": b"x", "../up": b"x", "a/../../b": b"x"}
+        self.container(task).files |= files | hostile
+        return files
+
+    def lose(self) -> None:
+        self.is_lost = True
+        self.engine.stop()

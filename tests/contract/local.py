@@ -1,0 +1,83 @@
+"""The local runner with real workers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import tempfile
+import uuid
+from pathlib import Path
+from typing import Any
+
+from contract.backend import STREAM_KEY, Backend
+from worker_run import MARK, eventually, marked
+
+from worker.api.runners.local.retention import Retention
+from worker.api.runners.local.runner import LocalRunner
+from worker.api.runners.protocol import Runner, TaskRecord, TaskRequest, TaskStatus
+
+
+class LocalBackend(Backend):
+    """A state folder, and workers whose task waits for a file."""
+
+    runner: LocalRunner
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="t-", dir="/tmp"))  # short: has Unix sockets
+        self.mark = uuid.uuid4().hex
+        self.max_running = 0
+
+    async def open(self, *, max_running: int = 2, queue_max: int = 10) -> Runner:
+        environ = {k: v for k, v in os.environ.items() if not k.startswith("WORKER_")}
+        self.max_running = max_running
+        self.runner = LocalRunner(
+            state_dir=self.folder / "state",
+            environ=environ | {MARK: self.mark},
+            stream_key=lambda _: STREAM_KEY,
+            max_running=max_running,
+            queue_max=queue_max,
+            retention=Retention(kept_s=0),
+        )
+        await self.runner.open()
+        return self.runner
+
+    async def reopen(self) -> Runner:
+        await self.runner.close()
+        return await self.open(max_running=self.max_running)
+
+    async def close(self) -> None:
+        await self.runner.close()
+        for pid in marked(self.mark, "worker.cli"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        eventually(lambda: not marked(self.mark), timeout_s=20, what="the workers' end")
+        shutil.rmtree(self.folder)
+
+    def request(self, **fields: Any) -> TaskRequest:
+        task_id = str(uuid.uuid4())
+        inputs = {"gate": str(self._gate(task_id)), "city": "Zürich"}
+        return super().request(**{"task_id": task_id, "inputs": inputs} | fields)
+
+    def _gate(self, task_id: str) -> Path:
+        return self.folder / f"gate-{task_id}"
+
+    async def run(self, task: TaskRecord) -> None:
+        await self.until(task, TaskStatus.RUNNING)
+
+    async def end(self, task: TaskRecord, status: TaskStatus) -> None:
+        word = "go" if status is TaskStatus.SUCCESS else "fail"
+        self._gate(task.task_id).write_text(word)
+
+    async def write_files(self, task: TaskRecord) -> dict[str, bytes]:
+        files = {"note.txt": b"a note", "deep/er.bin": b"\0" * 1_000_000, "two\nlines": b"x"}
+        folder = self.folder / "state/tasks" / task.task_id / "artifacts"
+        for name, content in files.items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(content)
+        (folder / "link").symlink_to("/etc/passwd")
+        (folder / "up").symlink_to("/etc")
+        (folder / ".hidden").write_bytes(b"x")
+        os.mkfifo(folder / "fifo")
+        return files

@@ -1,0 +1,28 @@
+"""The order in which containers are started."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from docker_samples import container
+
+from worker.api.runners.docker.queue import next_to_start
+
+
+def created(number: int, task_id: str = "t"):
+    labels = dict(container("created").labels)
+    labels |= {"worker.created-at": f"2026-01-02T03:04:0{number}+00:00", "worker.task-id": task_id}
+    return dataclasses.replace(container("created"), labels=labels)
+
+
+@pytest.mark.parametrize(("free", "expected"), [(-1, []), (0, []), (2, [0, 1]), (9, [0, 1, 2])])
+def test_oldest_first(free, expected):
+    queued = [created(number) for number in (2, 0, 1)]
+    assert [each.created_at.second for each in next_to_start(queued, free)] == expected
+
+
+def test_equal_times():
+    """Containers of the same time are ordered by their task's id."""
+    queued = [created(0, task_id) for task_id in ("b", "a")]
+    assert [each.task_id for each in next_to_start(queued, 2)] == ["a", "b"]

@@ -1,0 +1,72 @@
+"""The SQLite schema of the local runner's store, and migrations from earlier versions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import sqlite3
+
+VERSION: Final = 2
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS tasks (
+    number INTEGER PRIMARY KEY,
+    task_id TEXT NOT NULL UNIQUE,
+    account TEXT NOT NULL,
+    endpoint_name TEXT NOT NULL,
+    file TEXT NOT NULL,
+    inputs TEXT NOT NULL,
+    timeout_s REAL NOT NULL,
+    callback_url TEXT,
+    callback_pending INTEGER NOT NULL DEFAULT 0,
+    digest TEXT NOT NULL,
+    created_at TEXT NOT NULL,
+    phase TEXT NOT NULL,
+    cancel INTEGER NOT NULL DEFAULT 0,
+    pid INTEGER,
+    pid_started INTEGER,
+    started_at TEXT,
+    finished_at TEXT,
+    exit_code INTEGER,
+    output TEXT,
+    error TEXT
+);
+CREATE INDEX IF NOT EXISTS tasks_of_account ON tasks (account, created_at, task_id);
+CREATE INDEX IF NOT EXISTS tasks_in_phase ON tasks (phase, number);
+CREATE INDEX IF NOT EXISTS workers_noted ON tasks (number) WHERE pid IS NOT NULL;
+CREATE INDEX IF NOT EXISTS tasks_finished ON tasks (finished_at) WHERE finished_at IS NOT NULL;
+CREATE INDEX IF NOT EXISTS callbacks_pending ON tasks (number) WHERE callback_pending;
+"""
+_FROM_1: Final = """
+ALTER TABLE tasks RENAME COLUMN callback_owed TO callback_pending;
+DROP INDEX IF EXISTS callbacks_owed;
+"""
+
+
+class UnknownVersion(Exception):
+    """The file was written by a later version of this program."""
+
+
+def prepare(connection: sqlite3.Connection) -> None:
+    """Create the tables, or migrate those of an earlier version, in one transaction.
+
+    Raises:
+        UnknownVersion: the file cannot be used with this version.
+        sqlite3.Error: the file cannot be read or written.
+    """
+    [version] = connection.execute("PRAGMA user_version").fetchone()
+    if version == VERSION:
+        return
+    if version > VERSION:
+        raise UnknownVersion(f"its version is {version}, and this program's {VERSION}")
+    # Version 1 could be killed between creating the table and storing the version.
+    columns = {row[1] for row in connection.execute("PRAGMA table_info(tasks)")}
+    migration = _FROM_1 if "callback_owed" in columns else ""
+    try:
+        connection.executescript(
+            f"BEGIN IMMEDIATE; {migration} {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"
+        )
+    except BaseException:
+        if connection.in_transaction:
+            connection.rollback()
+        raise

@@ -1,0 +1,102 @@
+"""Rows of the local runner's store: a task as the runner works on it, its end, its record."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from worker.api.runners.protocol import TaskRecord, TaskStatus
+
+if TYPE_CHECKING:
+    import sqlite3
+
+QUEUED: Final = "queued"
+STARTING: Final = "starting"
+"""The phase in which a worker may have been started and viewers cannot connect yet."""
+SUMMARY: Final = (
+    "task_id, account, endpoint_name, phase, created_at, digest, timeout_s, callback_url, "
+    "started_at, finished_at, exit_code"
+)
+"""The columns of a record without inputs, output and error."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredTask:
+    """A row of the local runner's tasks; `pid_started` is in clock ticks since boot."""
+
+    task_id: str
+    file: Path
+    inputs: dict[str, Any]
+    timeout_s: float
+    phase: str
+    cancel: bool
+    pid: int | None
+    pid_started: int | None
+
+    @property
+    def ended(self) -> bool:
+        """Whether its end is stored; its worker may still be cleaning up."""
+        return status_of(self.phase).ended
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskEnd:
+    """How a task ended; times are RFC 3339 text."""
+
+    status: TaskStatus
+    started_at: str | None = None
+    finished_at: str
+    exit_code: int | None = None
+    output: Any = None
+    error: dict[str, Any] | None = None
+
+
+def sortable(when: datetime) -> str:
+    """Text that sorts like the times themselves (all are in UTC)."""
+    return when.isoformat(timespec="microseconds")
+
+
+def status_of(phase: str) -> TaskStatus:
+    """The status that clients see of a phase."""
+    return TaskStatus.QUEUED if phase == STARTING else TaskStatus(phase)
+
+
+def task_from(row: sqlite3.Row) -> StoredTask:
+    """From a whole row."""
+    return StoredTask(
+        task_id=row["task_id"],
+        file=Path(row["file"]),
+        inputs=json.loads(row["inputs"]),
+        timeout_s=row["timeout_s"],
+        phase=row["phase"],
+        cancel=bool(row["cancel"]),
+        pid=row["pid"],
+        pid_started=row["pid_started"],
+    )
+
+
+def record_from(row: sqlite3.Row) -> TaskRecord:
+    """From a row with at least the columns of SUMMARY."""
+    names = row.keys()
+    whole = {
+        name: json.loads(row[name])
+        for name in ("inputs", "output", "error")
+        if name in names and row[name] is not None
+    }
+    return TaskRecord(
+        task_id=row["task_id"],
+        account=row["account"],
+        endpoint_name=row["endpoint_name"],
+        status=status_of(row["phase"]),
+        created_at=datetime.fromisoformat(row["created_at"]),
+        digest=row["digest"],
+        timeout_s=row["timeout_s"],
+        callback_url=row["callback_url"],
+        started_at=datetime.fromisoformat(row["started_at"]) if row["started_at"] else None,
+        finished_at=datetime.fromisoformat(row["finished_at"]) if row["finished_at"] else None,
+        exit_code=row["exit_code"],
+        **whole,
+    )
