@@ -267,7 +267,7 @@ def test_form(idle, page):
     sign_in(page, idle)
     page.click("#to-start")
     page.click("#submit")
-    expect(page.locator("#endpoint-error")).to_have_text("Which endpoint?")
+    expect(page.locator("#endpoint-error")).to_have_text("Enter an endpoint.")
     page.fill("#endpoint", "nothing-of-this-name")
     page.click("#submit")
     expect(page.locator("#endpoint-error")).to_have_text("Endpoint nothing-of-this-name not found")
@@ -287,7 +287,7 @@ def test_form(idle, page):
     page.check('[value="json"]')
     page.fill("#json", "[")
     page.click("#submit")
-    expect(page.locator("#parameters-error")).to_contain_text("This is not JSON")
+    expect(page.locator("#parameters-error")).to_contain_text("Invalid JSON")
     page.fill("#json", "{}")
     page.click("summary")
     page.fill("#timeout", "1e9")
@@ -314,7 +314,7 @@ def test_api_away(idle, page):
     """An API that does not answer is told, and that it is back as well."""
     sign_in(page, idle)
     page.route("**/api/v1/tasks?*", lambda route: route.abort())
-    expect(page.locator("#trouble")).to_have_text("The API does not answer. Trying again.")
+    expect(page.locator("#trouble")).to_have_text("The API does not answer. Retrying.")
     page.unroute("**/api/v1/tasks?*")
     expect(page.locator("#trouble")).to_have_text("")
     page.route("**/api/v1/tasks?*", lambda route: route.fulfill(body="<h1>A proxy's page</h1>"))
@@ -436,11 +436,11 @@ def test_gives_up_loading(idle, page):
     page.on("domcontentloaded", lambda _: loads.append(1))
     page.goto(idle.url)
     for tries in range(1, 9):
-        expect(page.locator("#trouble")).to_have_text("The page did not load whole. Trying again.")
+        expect(page.locator("#trouble")).to_have_text("The page did not load completely. Retrying.")
         with page.expect_event("domcontentloaded"):
             page.clock.run_for(30_000)
         assert len(loads) == tries + 1
-    said = "The page did not load whole. Reload it to try again."
+    said = "The page did not load completely. Reload it to retry."
     expect(page.locator("#trouble")).to_have_text(said)
     page.clock.run_for(600_000)
     assert len(loads) == 9
@@ -465,7 +465,7 @@ def test_output_left_out(idle, page):
     task = _task("large", **ended, output_omitted=True)
     page.route("**/api/v1/tasks/*", lambda route: route.fulfill(json=task))
     page.evaluate("location.hash = '#/tasks/large'")
-    expect(page.locator("#output")).to_contain_text("larger than what could be kept")
+    expect(page.locator("#output")).to_contain_text("larger than the size that is kept")
 
 
 def test_no_such_task(idle, page):

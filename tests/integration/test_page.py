@@ -103,7 +103,7 @@ def test_who_may_ask(run):
     worker = run("--", "sleep", "600")
     page, port = worker.page, worker.port
     assert get(page)[0] == 200
-    assert get(f"{page}page/page.js")[0] == 200
+    assert get(f"{page}page/debug-page.js")[0] == 200
     assert get(f"{page}novnc/core/rfb.js")[0] == 200
     assert get(page, Host=f"evil.example:{port}")[0] == 403
     assert get(f"{page}debug/stream-url", Host=f"evil.example:{port}")[0] == 403

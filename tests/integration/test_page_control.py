@@ -37,7 +37,7 @@ def test_switch(run, tmp_path, pages):
     for page in pages:
         page.goto(worker.page)
         role(page, "view")
-        holder(page, "nobody has control")
+        holder(page, "control is free")
     first, second = pages
     first.click("#control")
     role(first, "control")
@@ -46,8 +46,8 @@ def test_switch(run, tmp_path, pages):
     eventually(lambda: seen(tmp_path) == "typed", what="the text is in the field")
 
     second.click("#control")
-    second.locator("#notice", has_text="Someone else has control").wait_for(timeout=PATIENCE_MS)
-    holder(second, "someone else has control")
+    second.locator("#notice", has_text="Another viewer has control").wait_for(timeout=PATIENCE_MS)
+    holder(second, "another viewer has control")
     role(second, "view")
     second.keyboard.type("ignored")
 

@@ -1,7 +1,7 @@
 /**
- * The dashboard: signing in, and which page is shown. Addresses are `#/`, `#/start`, `#/tasks/<id>`.
+ * The dashboard: signing in, and which view is shown. Addresses are `#/`, `#/start`, `#/tasks/<id>`.
  *
- * For tests and user scripts, these stay as they are:
+ * Stable for tests and user scripts:
  *
  *   <html data-page>   none | sign-in | list | start | task
  *   #key, #sign-in-error, #sign-out
@@ -12,103 +12,105 @@
  *   #watch[data-state][data-outcome][data-role] with what is in it, as on the debug page
  */
 
-import { $, setText } from "../live/view-panel.js";
-import { Api } from "./api.js";
-import { StartForm } from "./start.js";
-import { TaskPage } from "./task.js";
-import { TaskList } from "./tasks.js";
+import { byId, query, setText } from "../live/dom.js";
+import { ApiClient, ApiError } from "./api-client.js";
+import { StartForm } from "./start-form.js";
+import { TaskDetail } from "./task-detail.js";
+import { TaskList } from "./task-list.js";
 
-/** A tab's own, and gone with it; a URL, a cookie or localStorage would keep it for longer. */
-const KEY_PLACE = "worker.api-key";
+/** In sessionStorage, which belongs to this tab and is deleted with it. */
+const KEY_ITEM = "worker.api-key";
+const SIGNED_IN_ELEMENTS = ["desk", "sign-out", "to-start"];
 
-/** What the parts share: the API in this account's name, and what to do with its errors. */
-const session = {
+/** @type {import("./account.js").Account} */
+const account = {
   api: null,
-
-  /** @returns {boolean} whether it is over, so that asking again makes no sense */
-  failed(error) {
-    if (error?.status === 401) {
-      signOut(error.message);
-      return true;
-    }
-    return false;
+  handleError(error) {
+    if (!(error instanceof ApiError) || error.status !== 401) return false;
+    signOut(error.message);
+    return true;
   },
 };
 
-const list = new TaskList(session);
-const start = new StartForm(session, { started: openTask });
-const task = new TaskPage(session, { changed: () => list.refresh() });
+const list = new TaskList(account);
+const startForm = new StartForm(account, { onStarted: openTask });
+const detail = new TaskDetail(account, { onStatusChange: () => list.refresh() });
 
 function begin() {
-  $("sign-in").addEventListener("submit", (event) => {
+  byId("sign-in").addEventListener("submit", (event) => {
     event.preventDefault();
-    trySignIn($("key").value.trim());
+    signIn(byId("key", HTMLInputElement).value.trim());
   });
-  $("sign-out").addEventListener("click", () => signOut(""));
+  byId("sign-out").addEventListener("click", () => signOut(""));
   window.addEventListener("hashchange", route);
-  const key = sessionStorage.getItem(KEY_PLACE);
+  const key = sessionStorage.getItem(KEY_ITEM);
   if (key) enter(key);
   else showSignIn("");
 }
 
-async function trySignIn(key) {
-  const button = $("sign-in").querySelector("button");
+/** @param {string} key */
+async function signIn(key) {
+  const button = query(byId("sign-in"), "button", HTMLButtonElement);
   button.disabled = true;
   setText("sign-in-error", "");
   try {
-    await new Api(key).tasks({ limit: 1 });
+    await new ApiClient(key).tasks({ limit: 1 });
     enter(key);
   } catch (error) {
-    setText("sign-in-error", error.message);
-    $("key").select();
+    setText("sign-in-error", /** @type {Error} */ (error).message);
+    byId("key", HTMLInputElement).select();
   } finally {
     button.disabled = false;
   }
 }
 
+/** @param {string} key */
 function enter(key) {
-  sessionStorage.setItem(KEY_PLACE, key);
-  session.api = new Api(key);
-  $("key").value = "";
-  $("sign-in").hidden = true;
-  for (const id of ["desk", "sign-out", "to-start"]) $(id).hidden = false;
+  sessionStorage.setItem(KEY_ITEM, key);
+  account.api = new ApiClient(key);
+  byId("key", HTMLInputElement).value = "";
+  byId("sign-in").hidden = true;
+  for (const id of SIGNED_IN_ELEMENTS) byId(id).hidden = false;
   list.show();
   route();
 }
 
-function signOut(why) {
-  sessionStorage.removeItem(KEY_PLACE);
-  session.api = null;
+/** @param {string} reason */
+function signOut(reason) {
+  sessionStorage.removeItem(KEY_ITEM);
+  account.api = null;
   list.hide();
-  task.hide();
-  start.hide();
-  showSignIn(why);
+  detail.hide();
+  startForm.hide();
+  showSignIn(reason);
 }
 
-function showSignIn(why) {
-  for (const id of ["desk", "sign-out", "to-start"]) $(id).hidden = true;
-  $("sign-in").hidden = false;
+/** @param {string} reason */
+function showSignIn(reason) {
+  for (const id of SIGNED_IN_ELEMENTS) byId(id).hidden = true;
+  byId("sign-in").hidden = false;
   document.documentElement.dataset.page = "sign-in";
   document.title = "Sign in · worker";
-  setText("sign-in-error", why);
-  $("key").focus();
+  setText("sign-in-error", reason);
+  byId("key").focus();
 }
 
 function route() {
-  if (!session.api) return;
+  if (!account.api) return;
   const [, page, id] = /^#\/(start|tasks)?(?:\/([^/]+))?$/.exec(window.location.hash) ?? [];
   const shown = page === "tasks" && id ? "task" : page === "start" ? "start" : "list";
   document.documentElement.dataset.page = shown;
-  $("nothing").hidden = shown !== "list";
-  if (shown !== "task") task.hide();
-  if (shown !== "start") start.hide();
+  byId("nothing").hidden = shown !== "list";
+  if (shown !== "task") detail.hide();
+  if (shown !== "start") startForm.hide();
   const taskId = shown === "task" ? decode(id) : null;
-  list.choose(taskId);
-  if (shown === "task") task.show(taskId);
-  if (shown === "start") start.show();
+  list.select(taskId);
+  if (taskId !== null) detail.show(taskId);
+  if (shown === "start") startForm.show();
   if (shown === "list") document.title = "Tasks · worker";
 }
 
+/** @param {string} text */
 function decode(text) {
   try {
     return decodeURIComponent(text);
@@ -117,6 +119,7 @@ function decode(text) {
   }
 }
 
+/** @param {string} id */
 function openTask(id) {
   list.refresh();
   window.location.hash = `#/tasks/${encodeURIComponent(id)}`;

@@ -1,8 +1,8 @@
 /**
- * A live view: one task's display in one element, from its first picture to the task's end.
+ * A live view: shows one task's display in one element, from its first picture to the end of the task.
  *
- * Framework-free and without imports, so that a dashboard can copy this file. Bring noVNC's `RFB`
- * (1.3 to 1.7, its default export) and a function that answers a fresh stream URL:
+ * It needs no framework and imports nothing, so that a dashboard can copy this file. The caller provides
+ * noVNC's `RFB` (1.3 to 1.7, its default export) and a function that returns a fresh stream URL:
  *
  *     const view = new LiveView(element, {
  *       RFB,
@@ -13,36 +13,56 @@
  *     view.start();
  *
  * `element` is in the page, positioned (`position: relative`), and has a size; the picture is scaled
- * to fit it. When it is removed from the page the view stops by itself; `view.stop()` does it sooner.
- * After the end, or while a connection is lost, the last picture stays.
+ * to fit it. When it is removed from the page the view stops; `view.stop()` stops it earlier.
+ * After the end, and while a connection is lost, the last picture stays.
  *
  * Events
  *   status          `detail` is a {@link Status}; also readable at any time as `view.status`
  *   clipboard       `detail.text` was copied in the task's browser (only while having control)
- *   controlrefused  control could not be had; the view goes on, or is coming back, without it
+ *   controlrefused  control was not granted; the view continues, or reconnects, without it
  *
- * Why the WebSocket is opened here and not by noVNC: once connected, noVNC reports any close as
+ * The WebSocket is opened here and not by noVNC: once connected, noVNC reports any close as
  * `clean: true`, a lost connection too. The close code tells the end of the task from a loss.
  *
  * @typedef {"loading"|"waiting"|"connecting"|"connected"|"reconnecting"|"ended"|"error"} State
  *   loading       not started yet
- *   waiting       there is no stream yet: the task is starting or ending, or nobody answers
- *   connecting    the stream is there, and its first picture on the way
+ *   waiting       there is no stream yet: the task is starting or ending, or the server does not answer
+ *   connecting    the stream exists; its first picture has not arrived
  *   connected     the picture is live
- *   reconnecting  the connection was lost, and is being tried again until `stop()`
- *   ended         the task ended; `outcome` says how
- *   error         tried no more, until `start()` is called again; `reason` says why
+ *   reconnecting  the connection was lost; it is retried until `stop()`
+ *   ended         the task ended; `outcome` is its result
+ *   error         not retried until `start()` is called again; `reason` is the cause
+ *
+ * @typedef {"view"|"control"} Role
+ * @typedef {"success"|"failed"|"cancelled"} Outcome
  *
  * @typedef {object} Status
  * @property {State} state
- * @property {"success"|"failed"|"cancelled"|null} outcome  how the task ended, if the server said
- * @property {number|null} code  the WebSocket close code behind this state, if there was one
- * @property {string} reason     the server's own words, or ours where it had none
- * @property {"view"|"control"|null} role  the role of the live connection
- * @property {boolean} takingControl       control was asked for and is not here yet
+ * @property {Outcome|null} outcome   how the task ended, if the server reported it
+ * @property {number|null} code       the WebSocket close code that led to this state, if any
+ * @property {string} reason          the server's text, or this module's where there was none
+ * @property {Role|null} role         the role of the live connection
+ * @property {boolean} takingControl  control was requested and is not granted yet
+ *
+ * @typedef {object} Options
+ * @property {typeof NoVnc.RFB} RFB  noVNC's class
+ * @property {(role: Role, signal: AbortSignal) => Promise<string>} getUrl
+ *   called before each connection, since a URL admits one; rejects with {@link StreamUnavailable}
+ * @property {number} [qualityLevel]  JPEG quality, 0 to 9 (noVNC's default is 6)
+ *
+ * @typedef {{code: number|null, reason: string, livedMs: number}} Closed
+ *   `code` is null if no Close frame arrived; `livedMs` is 0 if there was no picture
+ *
+ * @typedef {object} Listener
+ * @property {() => void} found  there is a stream URL
+ * @property {() => void} connected  the first picture is drawn
+ * @property {(text: string) => void} clipboard
+ * @property {(error: StreamUnavailable) => void} unavailable
+ * @property {(closed: Closed) => void} closed
  */
 
 const CLOSE = { ended: 1000, policy: 1008, displayLost: 1011, restarting: 1012 };
+/** @type {Record<string, Outcome|undefined>} */
 const OUTCOMES = {
   "task success": "success",
   "task failed": "failed",
@@ -53,21 +73,23 @@ const TOO_SLOW = "viewer too slow";
 const RETRY_FIRST_MS = 250;
 const RETRY_MAX_MS = 5000;
 const WAIT_MAX_MS = 2000;
-const TOO_SLOW_PAUSE_MS = 5000;
+const TOO_SLOW_RETRY_MS = 5000;
 const CONNECT_TIMEOUT_MS = 10_000;
-/** noVNC says "connect" before it has anything to show, and does not say when it has. */
+/** noVNC fires "connect" before it has drawn anything, and no event when it has. */
 const FIRST_PICTURE_POLL_MS = 40;
 const FIRST_PICTURE_TIMEOUT_MS = 5000;
-/** A connection that lived this long starts its retries afresh. */
+/** A connection that lasted this long resets the retry delay. */
 const STABLE_MS = 5000;
-/** After a loss the server may need a moment to see that its controller is gone. */
+/** After a loss the server may still hold the control slot for the lost connection. */
 const CONTROL_RETRIES = 2;
 
-const KEY = { controlLeft: [0xffe3, "ControlLeft"], v: [0x76, "KeyV"] };
-/** x11vnc takes the selection over after the clipboard message; a key sent at once comes too early. */
-const PASTE_PAUSE_MS = 150;
+/** X11 keysyms and DOM codes. */
+const CONTROL_LEFT = { keysym: 0xffe3, code: "ControlLeft" };
+const V = { keysym: 0x76, code: "KeyV" };
+/** x11vnc takes the X selection only after it has handled the clipboard message; an immediate key is too early. */
+const PASTE_DELAY_MS = 150;
 
-/** Why there is no stream URL. `kind`: "not-running" and "unreachable" are tried again, "refused" not. */
+/** There is no stream URL. "not-running" and "unreachable" are retried, "refused" is not. */
 export class StreamUnavailable extends Error {
   /**
    * @param {"not-running"|"unreachable"|"refused"} kind
@@ -80,10 +102,10 @@ export class StreamUnavailable extends Error {
 }
 
 /**
- * Ask an endpoint for a fresh stream URL.
+ * Request a fresh stream URL.
  *
  * @param {string|URL} address  answers `{"stream_url": …}`, or `{"detail": …}` with 409 or another error
- * @param {{headers?: object, signal?: AbortSignal}} [options]
+ * @param {{headers?: Record<string, string>, signal?: AbortSignal}} [options]
  * @returns {Promise<string>}
  * @throws {StreamUnavailable} 409 is "not-running"; no answer, 429 and 5xx "unreachable"; else "refused"
  */
@@ -106,34 +128,37 @@ export async function fetchStreamUrl(address, { headers, signal } = {}) {
 }
 
 export class LiveView extends EventTarget {
+  /** @type {HTMLElement} */
   #element;
+  /** @type {Required<Options>} */
   #options;
+  /** @type {Readonly<Status>} */
   #status = Object.freeze({
     state: "loading", outcome: null, code: null, reason: "", role: null, takingControl: false,
   });
 
-  // Every way on goes through these three, and #halt() clears them all: at most one live connection,
-  // one on its way, one timer. Nothing that was abandoned can act later.
+  // At most one live connection, one pending connection and one timer. #halt() clears all three, so that
+  // nothing that was abandoned has an effect later.
+  /** @type {Connection|null} */
   #live = null;
+  /** @type {Connection|null} */
   #pending = null;
-  #timer = null;
+  /** @type {number|undefined} */
+  #timer = undefined;
 
+  /** @type {Role} */
   #wantedRole = "view";
   #everConnected = false;
   #failures = 0;
   #controlFailures = 0;
-  /** A removed element that went on streaming would be a leak that nobody sees. */
+  /** Stops the stream of an element that was removed without `stop()`. */
   #removal = new MutationObserver(() => this.#element.isConnected || this.stop());
   /** Holds the last canvas of a closed connection, under the live one. */
   #still = layer("still");
 
   /**
    * @param {HTMLElement} element
-   * @param {object} options
-   * @param {Function} options.RFB  noVNC's class
-   * @param {(role: "view"|"control", signal: AbortSignal) => Promise<string>} options.getUrl
-   *   called before each connection, for a URL is good for one; rejects with {@link StreamUnavailable}
-   * @param {number} [options.qualityLevel]  JPEG quality, 0 to 9 (noVNC's default is 6)
+   * @param {Options} options
    */
   constructor(element, { RFB, getUrl, qualityLevel = 6 }) {
     super();
@@ -147,7 +172,7 @@ export class LiveView extends EventTarget {
     return this.#status;
   }
 
-  /** Connect, whatever was before. Also the way back from "ended" and "error". */
+  /** Connect, from any state; "ended" and "error" are left only by this. */
   start() {
     this.#halt();
     this.#wantedRole = "view";
@@ -158,7 +183,7 @@ export class LiveView extends EventTarget {
     this.#connect();
   }
 
-  /** Disconnect for good and take the picture away. */
+  /** Disconnect and remove the picture. */
   stop() {
     this.#removal.disconnect();
     this.#halt();
@@ -167,22 +192,22 @@ export class LiveView extends EventTarget {
   }
 
   /**
-   * Say that the task ended, where that is known from elsewhere: no server is left to say it once the
-   * worker is gone. The last picture stays.
+   * Enter the state "ended" without a close code, when the end of the task is known from another source:
+   * a worker that was lost sends no Close frame. The last picture stays.
    *
-   * @param {"success"|"failed"|"cancelled"|null} outcome
+   * @param {Outcome|null} outcome
    */
   end(outcome) {
     if (this.#status.state === "ended") return;
     this.#stopWith({ state: "ended", outcome, code: null, reason: "" });
   }
 
-  /** Try at once instead of at the end of the pause. Does nothing unless a pause is running. */
+  /** Connect now instead of at the end of the retry delay. No effect unless a delay is running. */
   retryNow() {
-    if (this.#timer !== null) this.#connect();
+    if (this.#timer !== undefined) this.#connect();
   }
 
-  /** Ask for control. The view goes on meanwhile, and stays if control is refused. */
+  /** Request control. Viewing continues until it is granted, and if it is refused. */
   takeControl() {
     if (this.#live?.role !== "view" || this.#pending) return;
     this.#wantedRole = "control";
@@ -190,7 +215,7 @@ export class LiveView extends EventTarget {
     this.#connect();
   }
 
-  /** Give control back at once, and go on viewing. */
+  /** Release control and continue viewing. */
   releaseControl() {
     if (this.#wantedRole !== "control") return;
     this.#wantedRole = "view";
@@ -204,12 +229,12 @@ export class LiveView extends EventTarget {
     this.#connect();
   }
 
-  /** Let go of all keys that are held down over there, e.g. before the focus goes elsewhere. */
+  /** Release all keys that are pressed in the task's browser, e.g. before the focus moves. */
   releaseKeys() {
     this.#live?.releaseKeys();
   }
 
-  /** Give the picture the keyboard's focus. */
+  /** Move the keyboard focus to the picture. */
   focus() {
     this.#live?.focus();
   }
@@ -217,18 +242,21 @@ export class LiveView extends EventTarget {
   /**
    * Put text on the task's clipboard and press Ctrl+V there. Needs control.
    *
-   * @param {string} text  what is not Latin-1 does not survive RFB's plain clipboard message
+   * @param {string} text
    */
   paste(text) {
     this.#live?.paste(text);
   }
 
-  /** An observer does not see into shadow trees, so each tree around the element is observed. */
+  /** A MutationObserver does not cover shadow trees, so each tree around the element is observed. */
   #watchRemoval() {
     this.#removal.disconnect();
     if (!this.#element.isConnected) return;
-    for (let root = this.#element.getRootNode(); root; root = root.host?.getRootNode()) {
+    /** @type {Node|undefined} */
+    let root = this.#element.getRootNode();
+    while (root) {
       this.#removal.observe(root, { childList: true, subtree: true });
+      root = root instanceof ShadowRoot ? root.host.getRootNode() : undefined;
     }
   }
 
@@ -255,6 +283,7 @@ export class LiveView extends EventTarget {
     }
   }
 
+  /** @param {Connection} connection */
   #onConnected(connection) {
     this.#keepPicture(this.#live);
     this.#live?.abandon();
@@ -265,6 +294,7 @@ export class LiveView extends EventTarget {
     this.#set({ state: "connected", outcome: null, code: null, reason: "" });
   }
 
+  /** @param {StreamUnavailable} error */
   #onUnavailable({ kind, message }) {
     this.#pending = null;
     if (this.#live) {
@@ -278,7 +308,11 @@ export class LiveView extends EventTarget {
     }
   }
 
-  #onClosed(connection, { code, reason, livedMs = 0 }) {
+  /**
+   * @param {Connection} connection
+   * @param {Closed} closed
+   */
+  #onClosed(connection, { code, reason, livedMs }) {
     if (connection === this.#live) {
       this.#keepPicture(connection);
       this.#live = null;
@@ -299,7 +333,7 @@ export class LiveView extends EventTarget {
       return;
     }
     if (this.#pending) {
-      // The live one was lost while control was on its way, which goes on as the new connection.
+      // The live connection was lost while control was pending; the pending one replaces it.
       this.#set({ state: "reconnecting", code, reason });
       return;
     }
@@ -307,8 +341,8 @@ export class LiveView extends EventTarget {
     if (neverOpened && connection.role === "control" && ++this.#controlFailures > CONTROL_RETRIES) {
       this.#controlRefused();
     }
-    const pauseMs = reason === TOO_SLOW ? TOO_SLOW_PAUSE_MS : null;
-    this.#retry("reconnecting", { code, reason }, RETRY_MAX_MS, pauseMs);
+    const fixedMs = reason === TOO_SLOW ? TOO_SLOW_RETRY_MS : null;
+    this.#retry("reconnecting", { code, reason }, RETRY_MAX_MS, fixedMs);
   }
 
   #controlRefused() {
@@ -317,15 +351,22 @@ export class LiveView extends EventTarget {
     this.#emit("controlrefused");
   }
 
-  #retry(state, why, maxMs = RETRY_MAX_MS, pauseMs = null) {
-    const grownMs = Math.min(maxMs, RETRY_FIRST_MS * 2 ** this.#failures++);
-    // Jitter keeps many viewers of one server from coming back all at once.
-    const delayMs = pauseMs ?? grownMs * (0.7 + 0.3 * Math.random());
+  /**
+   * @param {State} state
+   * @param {Partial<Status>} cause
+   * @param {number} maxMs
+   * @param {number|null} fixedMs
+   */
+  #retry(state, cause, maxMs = RETRY_MAX_MS, fixedMs = null) {
+    const backoffMs = Math.min(maxMs, RETRY_FIRST_MS * 2 ** this.#failures++);
+    // Jitter spreads the reconnects of many viewers of one server.
+    const delayMs = fixedMs ?? backoffMs * (0.7 + 0.3 * Math.random());
     this.#clearTimer();
     this.#timer = setTimeout(() => this.#connect(), delayMs);
-    this.#set({ state, code: null, reason: "", ...why });
+    this.#set({ state, code: null, reason: "", ...cause });
   }
 
+  /** @param {Partial<Status>} status */
   #stopWith(status) {
     this.#halt();
     this.#wantedRole = "view";
@@ -347,12 +388,14 @@ export class LiveView extends EventTarget {
 
   #clearTimer() {
     clearTimeout(this.#timer);
-    this.#timer = null;
+    this.#timer = undefined;
   }
 
   /**
-   * The canvas itself is kept, not a copy of it: images of the last update may still be decoding, and
-   * noVNC draws them when they are ready, connected or not.
+   * Keeps the canvas itself, not a copy: images of the last update may still be decoding, and noVNC draws
+   * them when they are ready, connected or not.
+   *
+   * @param {Connection|null} connection
    */
   #keepPicture(connection) {
     const canvas = connection?.canvas;
@@ -363,6 +406,7 @@ export class LiveView extends EventTarget {
     this.#still.replaceChildren(canvas);
   }
 
+  /** @param {Partial<Status>} change */
   #set(change) {
     this.#status = Object.freeze({
       ...this.#status,
@@ -373,28 +417,42 @@ export class LiveView extends EventTarget {
     this.#emit("status", this.#status);
   }
 
+  /**
+   * @param {string} type
+   * @param {object|null} detail
+   */
   #emit(type, detail = null) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
 }
 
-/** One connection: from asking for its URL to its close. It reports until it closes or is abandoned. */
+/** One connection, from the request for its URL to its close. It reports until it closes or is abandoned. */
 class Connection {
   #element;
   #options;
-  #report;
+  #listener;
   #over = new AbortController();
   #layer = layer("pending");
+  /** @type {WebSocket|null} */
   #socket = null;
+  /** @type {NoVnc.RFB|null} */
   #rfb = null;
-  #timeout = null;
+  /** @type {number|undefined} */
+  #timeout = undefined;
+  /** @type {number|null} */
   #connectedAt = null;
 
-  constructor(element, role, options, report) {
+  /**
+   * @param {HTMLElement} element
+   * @param {Role} role
+   * @param {Required<Options>} options
+   * @param {Listener} listener
+   */
+  constructor(element, role, options, listener) {
     this.#element = element;
     this.role = role;
     this.#options = options;
-    this.#report = report;
+    this.#listener = listener;
   }
 
   get canvas() {
@@ -413,46 +471,48 @@ class Connection {
     } catch (error) {
       if (signal.aborted) return;
       this.#over.abort();
-      this.#report.unavailable(error);
+      this.#listener.unavailable(/** @type {StreamUnavailable} */ (error));
       return;
     }
     if (signal.aborted) return;
-    this.#report.found();
+    this.#listener.found();
     try {
-      this.#dial(url);
+      this.#openSocket(url);
     } catch (error) {
-      this.#fail(error.message);
+      this.#fail(/** @type {Error} */ (error).message);
     }
   }
 
-  #dial(url) {
+  /** @param {string} url */
+  #openSocket(url) {
     const socket = new WebSocket(url, ["binary"]);
     this.#socket = socket;
     socket.binaryType = "arraybuffer";
-    // Before RFB, which sets `onclose`: so this runs while noVNC's canvas is still in the page.
+    // Added before RFB sets `onclose`, so that this runs while noVNC's canvas is still in the page.
     socket.addEventListener("close", ({ code, reason }) => this.#closed(code, reason), {
       signal: this.#over.signal,
     });
     this.#timeout = setTimeout(() => this.#fail("the server did not answer in time"), CONNECT_TIMEOUT_MS);
     this.#element.append(this.#layer);
-    this.#rfb = new this.#options.RFB(this.#layer, socket, {
+    const rfb = new this.#options.RFB(this.#layer, socket, {
       wsProtocols: ["binary"],
       credentials: {},
     });
+    this.#rfb = rfb;
     const viewOnly = this.role === "view";
-    Object.assign(this.#rfb, {
+    Object.assign(rfb, {
       viewOnly,
       scaleViewport: true,
       resizeSession: false,
       qualityLevel: this.#options.qualityLevel,
-      // What lies beneath shows until this connection's own first picture is drawn.
+      // The layer beneath is visible until this connection's first picture is drawn.
       background: "transparent",
     });
-    this.#listen("connect", () => this.#awaitPicture(performance.now() + FIRST_PICTURE_TIMEOUT_MS));
-    this.#listen("disconnect", () => this.#fail("the picture could not be decoded"));
-    this.#listen("credentialsrequired", () => this.#rfb.sendCredentials({}));
-    this.#listen("securityfailure", ({ detail }) => this.#refused(detail.reason));
-    this.#listen("clipboard", ({ detail }) => viewOnly || this.#report.clipboard(fromUtf8(detail.text)));
+    this.#on(rfb, "connect", () => this.#awaitPicture(performance.now() + FIRST_PICTURE_TIMEOUT_MS));
+    this.#on(rfb, "disconnect", () => this.#fail("the picture could not be decoded"));
+    this.#on(rfb, "credentialsrequired", () => rfb.sendCredentials({}));
+    this.#on(rfb, "securityfailure", ({ detail }) => this.#refused(detail.reason));
+    this.#on(rfb, "clipboard", ({ detail }) => viewOnly || this.#listener.clipboard(fromUtf8(detail.text)));
   }
 
   abandon() {
@@ -464,7 +524,7 @@ class Connection {
   }
 
   releaseKeys() {
-    // noVNC lifts all keys when the window loses the focus, and has no method that does.
+    // noVNC releases all keys when the window loses the focus, and has no method for it.
     if (this.role === "control" && this.#rfb) window.dispatchEvent(new Event("blur"));
   }
 
@@ -472,20 +532,23 @@ class Connection {
     this.#rfb?.focus();
   }
 
+  /** @param {string} text */
   paste(text) {
-    if (this.role !== "control") return;
-    this.#rfb.clipboardPasteFrom(toUtf8(text));
+    const rfb = this.#rfb;
+    if (this.role !== "control" || !rfb) return;
+    rfb.clipboardPasteFrom(toUtf8(text));
     setTimeout(() => {
       if (this.#over.signal.aborted) return;
-      this.#rfb.sendKey(...KEY.controlLeft, true);
-      this.#rfb.sendKey(...KEY.v);
-      this.#rfb.sendKey(...KEY.controlLeft, false);
-    }, PASTE_PAUSE_MS);
+      rfb.sendKey(CONTROL_LEFT.keysym, CONTROL_LEFT.code, true);
+      rfb.sendKey(V.keysym, V.code);
+      rfb.sendKey(CONTROL_LEFT.keysym, CONTROL_LEFT.code, false);
+    }, PASTE_DELAY_MS);
   }
 
+  /** @param {number} deadline  on performance.now()'s clock */
   #awaitPicture(deadline) {
     clearTimeout(this.#timeout);
-    if (isDrawn(this.canvas) || performance.now() > deadline) this.#connected();
+    if ((this.canvas && isDrawn(this.canvas)) || performance.now() > deadline) this.#connected();
     else this.#timeout = setTimeout(() => this.#awaitPicture(deadline), FIRST_PICTURE_POLL_MS);
   }
 
@@ -493,31 +556,40 @@ class Connection {
     this.#connectedAt = performance.now();
     this.#layer.dataset.layer = "live";
     this.#layer.style.visibility = "visible";
-    // A viewer's pointer stays its own; a controller's canvas can be reached with Tab.
+    // A viewer's pointer does not act on the picture; a controller's canvas is reachable with Tab.
     this.#layer.style.pointerEvents = this.role === "view" ? "none" : "auto";
-    this.canvas.tabIndex = this.role === "view" ? -1 : 0;
-    this.#report.connected();
+    if (this.canvas) this.canvas.tabIndex = this.role === "view" ? -1 : 0;
+    this.#listener.connected();
   }
 
+  /**
+   * @param {number} code
+   * @param {string} reason
+   */
   #closed(code, reason) {
     this.#end();
-    this.#report.closed({ code, reason, livedMs: this.#livedMs });
-    // Not at once: noVNC hears of the close after us, and then looks for its elements.
+    this.#listener.closed({ code, reason, livedMs: this.#livedMs });
+    // Deferred: noVNC's close handler runs after this one and accesses its elements.
     setTimeout(() => this.#layer.remove());
   }
 
-  /** Over, though the socket said nothing. */
+  /**
+   * Close without a Close frame from the server.
+   *
+   * @param {string} reason
+   */
   #fail(reason) {
-    this.#hangUp();
-    this.#report.closed({ code: null, reason, livedMs: this.#livedMs });
+    this.#disconnect();
+    this.#listener.closed({ code: null, reason, livedMs: this.#livedMs });
   }
 
+  /** @param {string|undefined} reason */
   #refused(reason = "the server refused this viewer") {
-    this.#hangUp();
-    this.#report.unavailable(new StreamUnavailable("refused", reason));
+    this.#disconnect();
+    this.#listener.unavailable(new StreamUnavailable("refused", reason));
   }
 
-  #hangUp() {
+  #disconnect() {
     this.#end();
     this.#socket?.close();
     setTimeout(() => this.#layer.remove());
@@ -528,24 +600,34 @@ class Connection {
     clearTimeout(this.#timeout);
   }
 
-  /** noVNC's `addEventListener` knows no `signal`. */
-  #listen(type, listener) {
-    this.#rfb.addEventListener(type, (event) => {
+  /**
+   * Adds a listener until this connection is over; noVNC's `addEventListener` takes no `signal`.
+   *
+   * @template {keyof NoVnc.EventDetails} Name
+   * @param {NoVnc.RFB} rfb
+   * @param {Name} type
+   * @param {(event: CustomEvent<NoVnc.EventDetails[Name]>) => void} listener
+   */
+  #on(rfb, type, listener) {
+    rfb.addEventListener(type, (event) => {
       if (!this.#over.signal.aborted) listener(event);
     });
   }
 }
 
 /**
- * RFB's clipboard holds bytes, which noVNC shows as characters U+0000 to U+00FF. The server passes
- * them as they are, and the task's browser means UTF-8.
+ * RFB's clipboard message holds bytes, which noVNC maps to the characters U+0000 to U+00FF. x11vnc passes
+ * them unchanged, and Chromium reads and writes them as UTF-8.
+ *
+ * @param {string} text
  */
 function toUtf8(text) {
   return Array.from(new TextEncoder().encode(text), (byte) => String.fromCharCode(byte)).join("");
 }
 
+/** @param {string} bytes */
 function fromUtf8(bytes) {
-  const codes = Array.from(bytes, (character) => character.codePointAt(0));
+  const codes = Array.from(bytes, (character) => character.codePointAt(0) ?? 0);
   if (codes.some((code) => code > 0xff)) return bytes;
   try {
     return new TextDecoder("utf-8", { fatal: true }).decode(Uint8Array.from(codes));
@@ -554,13 +636,19 @@ function fromUtf8(bytes) {
   }
 }
 
-/** A new canvas is transparent; what noVNC draws is opaque, black too. */
+/**
+ * A new canvas is transparent; every pixel that noVNC draws is opaque.
+ *
+ * @param {HTMLCanvasElement} canvas
+ */
 function isDrawn(canvas) {
   const sample = new OffscreenCanvas(1, 1).getContext("2d");
+  if (!sample) return true;
   sample.drawImage(canvas, 0, 0, 1, 1);
   return sample.getImageData(0, 0, 1, 1).data[3] > 0;
 }
 
+/** @param {"pending"|"still"} name */
 function layer(name) {
   const element = document.createElement("div");
   element.dataset.layer = name;
