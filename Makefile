@@ -13,11 +13,13 @@ run: setup ## Run the example task with a live view on http://127.0.0.1:6080/
 test: setup-dev ## Run the unit and integration tests
 	$(PYTEST)
 
-lint: setup-dev ## Check style, types and layers
+lint: setup-dev ## Check style, types, layers, the pages' JavaScript and the shell scripts
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+	.venv/bin/tsc --project scripts
+	shellcheck $$(git grep --files-with-matches --perl-regexp '^#!/(usr/bin/env |bin/)(ba)?sh\b' -- scripts .ci)
 
 fuzz: setup-dev ## Attack a stream server with mutated bytes for 10 minutes
 	scripts/fuzz --seconds 600
