@@ -1,1 +1,1 @@
-"""The bench: what the worker costs and how quick it is, measured against its peers."""
+"""The benchmark: speed and cost of the worker, compared with its peers."""

@@ -1,4 +1,4 @@
-"""The command: measure, print the table, and on demand write it into the README."""
+"""Measure the worker and its peers, print the table, and optionally write it into the README."""
 
 from __future__ import annotations
 
@@ -6,50 +6,56 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
-from benchmarks import costs, machine, readme, serving, starting, watching
-from benchmarks.line import Line
+from benchmarks import (
+    connect_time,
+    cpu_and_memory,
+    frame_rates,
+    machine,
+    many_at_once,
+    readme,
+    stream_url_latency,
+    task_end,
+    task_start,
+    update_latency,
+)
 from benchmarks.plan import Plan
+from benchmarks.table_line import Line
 
-PARTS = {
-    "ab": starting.a_and_b,
-    "c": starting.c,
-    "d": watching.d,
-    "e": watching.e,
-    "f": watching.f,
-    "g": watching.g,
-    "h": costs.h,
-    "i": costs.i,
-    "j": starting.j,
-    "k": serving.k,
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PARTS: Final[dict[str, Callable[[Plan], list[Line]]]] = {
+    "ab": task_start.a_and_b,
+    "c": task_end.c,
+    "d": connect_time.d,
+    "e": update_latency.e,
+    "f": frame_rates.f,
+    "g": frame_rates.g,
+    "h": cpu_and_memory.h,
+    "i": cpu_and_memory.i,
+    "j": many_at_once.j,
+    "k": stream_url_latency.k,
 }
 
 
 def main() -> int:
-    """Measure."""
     arguments = _parser().parse_args()
-    wanted = [letter.strip() for letter in arguments.only.split(",")] if arguments.only else []
-    parts = {keys: part for keys, part in PARTS.items() if not wanted or set(keys) & set(wanted)}
+    chosen = [letter.strip() for letter in arguments.only.split(",")] if arguments.only else []
+    parts = {keys: part for keys, part in PARTS.items() if not chosen or set(keys) & set(chosen)}
     if not parts:
         raise SystemExit(f"bench: --only takes letters of {', '.join(''.join(PARTS))}")
-    plan = Plan(pairs=arguments.pairs, parts=len(parts))
     if arguments.table_of:
         lines, plan = _read_json(arguments.table_of)
         readme.write(readme.table(lines, plan, machine.description()), plan.stages)
         return 0
+    plan = Plan(pairs=arguments.pairs, parts=len(parts))
     if arguments.quick:
         plan = Plan(
             pairs=1, window_s=1.0, workers_at_once=2, viewer_counts=(0, 1), parts=len(parts)
         )
-    lines = []
-    failed = False
-    for keys, part in parts.items():
-        try:
-            lines += part(plan)
-        except Exception as error:
-            failed = True
-            plan.skip(f"{', '.join(keys)} broke off: {type(error).__name__}: {error}")
-            plan.next_part()
+    lines, failed = _measure(parts, plan)
     text = readme.table(lines, plan, machine.description())
     print(text)
     if arguments.json:
@@ -59,17 +65,31 @@ def main() -> int:
     return int(failed)
 
 
+def _measure(parts: dict[str, Callable[[Plan], list[Line]]], plan: Plan) -> tuple[list[Line], bool]:
+    """Measure each part; return the lines, and whether any part failed."""
+    lines: list[Line] = []
+    failed = False
+    for keys, part in parts.items():
+        try:
+            lines += part(plan)
+        except Exception as error:  # the remaining parts are measured
+            failed = True
+            plan.skip(f"{', '.join(keys)} failed: {type(error).__name__}: {error}")
+            plan.next_part()
+    return lines, failed
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("--only", metavar="a,c", help="only these lines of the table")
-    parser.add_argument("--pairs", type=int, default=7, metavar="N", help="of each line")
+    parser.add_argument("--only", metavar="a,c", help="measure only these lines of the table")
+    parser.add_argument("--pairs", type=int, default=7, metavar="N", help="measurements per line")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every measurement")
-    parser.add_argument("--quick", action="store_true", help="see that the bench itself works")
+    parser.add_argument("--quick", action="store_true", help="test the benchmark itself")
     parser.add_argument(
         "--table-of", type=Path, metavar="FILE", help="write the README's from an earlier --json"
     )
     parser.add_argument(
-        "--write-readme", action="store_true", help="put table and picture into the README"
+        "--write-readme", action="store_true", help="write table and picture into the README"
     )
     return parser
 

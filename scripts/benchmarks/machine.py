@@ -1,4 +1,4 @@
-"""The machine: what the figures were measured on."""
+"""The machine that the benchmark runs on."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import platform
 import subprocess
 from pathlib import Path
 
-from benchmarks.chains import chromium
+from benchmarks.systems import chromium
 
 
 def description() -> str:
-    """One line for people."""
+    """Processor, memory and versions, in one line."""
     cpu = _field(Path("/proc/cpuinfo"), "model name")
     memory_gb = int(_field(Path("/proc/meminfo"), "MemTotal").split()[0]) / 1024 / 1024
     system = platform.freedesktop_os_release().get("PRETTY_NAME", platform.system())

@@ -1,4 +1,4 @@
-"""The plan: what is measured how often and for how long, and how far it is."""
+"""The plan: how often and how long each line is measured; and the progress so far."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from benchmarks.stage import SHOP
+from benchmarks.remote_task import SHOP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,15 +19,16 @@ _FULL, _EMPTY = "█", "░"
 
 @dataclass(slots=True, kw_only=True)
 class Plan:
-    """How much is done.
+    """What is measured, and what was skipped.
 
     Attributes:
-        pairs: of measurements, each line.
-        window_s: how long one measurement of a rate takes.
-        workers_at_once: line j's.
-        viewer_counts: line g's.
-        parts: how many groups of lines there are.
-        stages: the last worker's milliseconds, for the picture.
+        pairs: measurements for each line.
+        window_s: the duration of one measurement of a rate.
+        workers_at_once: for line j.
+        viewer_counts: for line g.
+        parts: the number of groups of lines.
+        stages: the last worker's `stages_ms`, for the picture.
+        skipped: the reason for each comparison that was not measured.
     """
 
     pairs: int = 7
@@ -42,7 +43,7 @@ class Plan:
     _began_s: float = field(default_factory=time.monotonic)
 
     def rounds(self, what: str, *, at_least: int = 1) -> Iterator[int]:
-        """Count the rounds of one line, and show how far it is."""
+        """Count the rounds of one line and print the progress."""
         count = max(self.pairs, at_least)
         for number in range(count):
             self._show(what, number, count)
@@ -51,13 +52,13 @@ class Plan:
         self._show(what, 0, count)
 
     def next_part(self) -> None:
-        """One group of lines is done."""
+        """Mark one group of lines as done."""
         self._parts_done += 1
 
-    def skip(self, why: str) -> None:
-        """Say, once, what could not be compared."""
-        if why not in self.skipped:
-            self.skipped.append(why)
+    def skip(self, reason: str) -> None:
+        """Note a comparison that is not measured."""
+        if reason not in self.skipped:
+            self.skipped.append(reason)
 
     def _show(self, what: str, number: int, count: int) -> None:
         share = min(1.0, (self._parts_done + number / count) / self.parts)

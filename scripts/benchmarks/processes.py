@@ -1,4 +1,4 @@
-"""Processes: starting them in a clean environment, and what they cost by /proc."""
+"""Starts processes in a clean environment, and reads their CPU time and memory from /proc."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 POLL_S = 0.005
-STOP_S = 10.0
-READY_S = 15.0
+STOP_TIMEOUT_S = 10.0
+READY_TIMEOUT_S = 15.0
 _LISTEN_STATE = "0A"
 _NS = 1e9
 
@@ -25,7 +25,7 @@ _NS = 1e9
 def start(
     argv: Sequence[str], extra: Mapping[str, str] | None = None, *, output: int = subprocess.DEVNULL
 ) -> subprocess.Popen[bytes]:
-    """Start a program with this environment, less what is the bench's or the worker's own."""
+    """Start a program without the environment variables of the worker and the display."""
     own = ("WORKER_", "PYTHONPATH", "DISPLAY", "XAUTHORITY")
     environ = {name: text for name, text in os.environ.items() if not name.startswith(own)}
     return subprocess.Popen(
@@ -39,35 +39,34 @@ def start(
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """TERM to its group, a bounded wait, KILL."""
-    for number, patience_s in ((signal.SIGTERM, STOP_S), (signal.SIGKILL, None)):
+    """Send TERM to its process group, wait for a limited time, send KILL."""
+    for number, timeout_s in ((signal.SIGTERM, STOP_TIMEOUT_S), (signal.SIGKILL, None)):
         if process.poll() is None:
             with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
                 os.killpg(process.pid, number)
-                process.wait(patience_s)
+                process.wait(timeout_s)
     if process.stdout is not None:
         process.stdout.close()
 
 
 def python(*arguments: str) -> list[str]:
-    """A command line for this interpreter."""
     return [sys.executable, *arguments]
 
 
 def free_port() -> int:
-    """A TCP port on which nobody listens."""
+    """A TCP port that is not in use."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
         return port
 
 
 def wait_for_port(port: int) -> None:
-    """Wait until somebody listens, without connecting: the first client must be the measured one.
+    """Wait until a process listens, without connecting: the first client must be the measured one.
 
     Raises:
-        TimeoutError: nobody did.
+        TimeoutError: no process does after READY_TIMEOUT_S.
     """
-    deadline = time.monotonic() + READY_S
+    deadline = time.monotonic() + READY_TIMEOUT_S
     wanted = f":{port:04X} "
     while time.monotonic() < deadline:
         for table in ("/proc/net/tcp", "/proc/net/tcp6"):
@@ -76,11 +75,11 @@ def wait_for_port(port: int) -> None:
                 if fields[3] == _LISTEN_STATE and f"{fields[1]} ".endswith(wanted):
                     return
         time.sleep(POLL_S)
-    raise TimeoutError(f"nobody listens on port {port}")
+    raise TimeoutError(f"no process listens on port {port}")
 
 
 def tree(root: int, *, without: Iterable[int] = ()) -> list[int]:
-    """A process and all below it, less these and all below them."""
+    """A process and its descendants, without those of `without` and their descendants."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -99,7 +98,7 @@ def tree(root: int, *, without: Iterable[int] = ()) -> list[int]:
 
 
 def cpu_s(pids: Iterable[int]) -> float:
-    """CPU seconds that these processes have used so far (schedstat counts nanoseconds)."""
+    """CPU seconds used so far (schedstat counts nanoseconds)."""
     total = 0
     for pid in pids:
         for each in Path(f"/proc/{pid}/task").glob("*/schedstat"):
@@ -109,7 +108,7 @@ def cpu_s(pids: Iterable[int]) -> float:
 
 
 def pss_mb(pids: Iterable[int]) -> float:
-    """Their proportional share of memory, in MB."""
+    """Memory in MB; shared pages are divided between their processes (PSS, proc_pid_smaps(5))."""
     total = 0.0
     for pid in pids:
         with contextlib.suppress(OSError):
@@ -120,7 +119,7 @@ def pss_mb(pids: Iterable[int]) -> float:
 
 
 def name(pid: int) -> str:
-    """The command line of a process, for people."""
+    """The command line of a process; "gone" if it has ended."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
     return "gone"

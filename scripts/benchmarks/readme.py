@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from benchmarks import stages_picture
 
 if TYPE_CHECKING:
-    from benchmarks.line import Line
     from benchmarks.plan import Plan
+    from benchmarks.table_line import Line
 
 FOLDER = Path(__file__).resolve().parent
 README = FOLDER / "README.md"

@@ -1,4 +1,4 @@
-"""The picture of a run's stages: a small SVG, each stage a bar from its start to its end."""
+"""Draws a run's stages as an SVG, each stage as a bar from its start to its end."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ TICKS_MAX = 8
 TICK_STEPS_MS = (100, 200, 250, 500, 1000, 2000, 5000, 10000)
 BLUE, GREEN, GREY, DARK, LINE = "#3b6fd8", "#0f9d7a", "#6a7380", "#222b36", "#e3e6ea"
 
-# Each stage, what people call it, and the stage behind which it begins; marks are milliseconds
-# from the moment when all was checked.
+# Each stage, its label, and the stage after which it begins. Times are milliseconds since the end
+# of the preflight checks.
 STAGES = (
     ("supervisord", "supervisord", ""),
     ("xvfb", "Xvfb", "supervisord"),
@@ -21,14 +21,14 @@ STAGES = (
     ("stream_ready", "viewers can connect", ""),
     ("task_ready", "browser and page", ""),
     ("task", "the task", "start"),
-    ("viewers_told", "viewers told", "task"),
+    ("viewers_told", "viewers notified", "task"),
     ("task_stopped", "Chromium closed", "viewers_told"),
     ("display_stopped", "display stopped", "task_stopped"),
 )
 
 
 def draw(stages_ms: dict[str, int]) -> str:
-    """The SVG of one run; the ground is white, so that both of a README's themes show it."""
+    """The SVG of one run; the background is white, to be readable in a dark theme as well."""
     shown = [stage for stage in STAGES if stage[0] in stages_ms]
     end_ms = max(1, *stages_ms.values())
     scale = (WIDTH_PX - LABEL_PX - NUMBER_PX) / end_ms
@@ -45,8 +45,8 @@ def draw(stages_ms: dict[str, int]) -> str:
             f'<path d="M{x:.0f} {MARGIN_PX // 2}V{bottom}" stroke="{LINE}"/>',
             _text(x, bottom + ROW_PX - 6, f"{at_ms} ms", "middle", GREY),
         ]
-    for row, (name, label, behind) in enumerate(shown):
-        began_ms = min(stages_ms.get(behind, 0), stages_ms[name])
+    for row, (name, label, after) in enumerate(shown):
+        began_ms = min(stages_ms.get(after, 0), stages_ms[name])
         parts += _row(MARGIN_PX + row * ROW_PX, label, (began_ms, stages_ms[name]), scale)
     return "\n".join([*parts, "</svg>", ""])
 

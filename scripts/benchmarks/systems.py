@@ -1,4 +1,4 @@
-"""The chains that are compared: each is a display, a browser with a page, and a stream of it."""
+"""The systems that are compared: each is a display, a browser with a page, and a stream of it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from benchmarks import processes
 from worker.stream import tokens
 
 if TYPE_CHECKING:
-    from benchmarks.stage import Puppet, Stage
+    from benchmarks.plan import Plan
+    from benchmarks.remote_task import RemoteTask, TaskListener
 
 HERE = Path(__file__).parent
-TASK = f"{HERE / 'tasks.py'}:puppet"
-EXIT_S = 30.0
+TASK = f"{HERE / 'measured_task.py'}:follow_commands"
+EXIT_TIMEOUT_S = 30.0
 
 
 def chromium() -> str:
-    """The browser that all use."""
+    """The path of the browser, the same for every system."""
     found = shutil.which("chromium") or shutil.which("google-chrome")
     if found is None:
         raise SystemExit("bench: Chromium is not installed: run `make setup`")
@@ -32,14 +33,18 @@ def chromium() -> str:
 
 
 class Worker:
-    """`worker run`, as a user starts it; viewers' URLs are signed with its key."""
+    """`worker run`, as a user starts it; viewers' URLs are signed with its key.
+
+    Attributes:
+        exec_s: when it was started (time.monotonic).
+    """
 
     name = "worker"
     missing: ClassVar[str] = ""
 
-    def __init__(self, stage: Stage) -> None:
-        self._stage = stage
-        self._folder = Path(stage.folder.name) / uuid.uuid4().hex
+    def __init__(self, listener: TaskListener) -> None:
+        self._listener = listener
+        self._folder = Path(listener.folder.name) / uuid.uuid4().hex
         self._task_id = uuid.uuid4().hex
         self._key = secrets.token_bytes(tokens.KEY_BYTES)
         self.events: dict[str, dict[str, Any]] = {}
@@ -48,7 +53,7 @@ class Worker:
             [
                 *(str(Path(sys.executable).parent / "worker"), "run"),
                 *("--host", "127.0.0.1", "--port", "0", "--artifacts-dir", str(self._folder)),
-                *(TASK, "--input", f"socket={stage.path}"),
+                *(TASK, "--input", f"socket={listener.path}"),
             ],
             {
                 "WORKER_TASK_ID": self._task_id,
@@ -57,32 +62,30 @@ class Worker:
             },
             output=subprocess.PIPE,
         )
-        self._puppet: Puppet | None = None
+        self._task: RemoteTask | None = None
 
     def __enter__(self) -> Self:
-        """Return itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End it, whatever it is doing."""
         processes.stop(self.process)
 
     @property
-    def puppet(self) -> Puppet:
-        """The task, from its first line on."""
-        if self._puppet is None:
-            self._puppet = self._stage.puppet()
-        return self._puppet
+    def task(self) -> RemoteTask:
+        """The task; waits for its first line."""
+        if self._task is None:
+            self._task = self._listener.next_task()
+        return self._task
 
     def event(self, name: str) -> dict[str, Any]:
-        """Wait for an event."""
+        """Wait for an event and return its fields."""
         assert self.process.stdout is not None  # noqa: S101 - for mypy: it is a pipe
         while name not in self.events:
             line = self.process.stdout.readline()
             if not line:
                 raise RuntimeError(f"the worker ended without {name}: {list(self.events)}")
-            said = json.loads(line)
-            self.events.setdefault(said["event"], said)
+            event = json.loads(line)
+            self.events.setdefault(event["event"], event)
         return self.events[name]
 
     def url(self) -> str:
@@ -97,37 +100,36 @@ class Worker:
         return self.event("xvfb.started")["display"], f"{folder}/Xauthority"
 
     def own_processes(self) -> list[int]:
-        """All but Chromium, Playwright's driver and the task."""
-        found = processes.tree(self.process.pid, without=[self.puppet.pid])
-        # Chromium's crash handlers leave its tree, and the worker adopts them.
+        """All processes except Chromium's, Playwright's driver and the task."""
+        found = processes.tree(self.process.pid, without=[self.task.pid])
+        # Chromium's crash handlers are orphaned, and become children of the worker (a subreaper).
         return [pid for pid in found if "crashpad" not in processes.name(pid)]
 
     def wait(self) -> float:
-        """Wait for its end; the moment of it."""
-        self.process.wait(EXIT_S)
+        """Wait until it has exited; return the time (time.monotonic)."""
+        self.process.wait(EXIT_TIMEOUT_S)
         return time.monotonic()
 
 
-class Assembled:
-    """The same made by hand from a display, a VNC server and the `websockify` command."""
+class Peer:
+    """A display, a VNC server and the `websockify` command, started one by one."""
 
-    name = "assembled"
+    name = "peer"
     programs: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, stage: Stage) -> None:
-        self._stage = stage
+    def __init__(self, listener: TaskListener) -> None:
         self._running: list[subprocess.Popen[bytes]] = []
         self._vnc_port = processes.free_port()
         try:
             self._display = self._start_display()
             self._start(["matchbox-window-manager", "-use_titlebar", "no"])
-            task = self._start(
-                processes.python(str(HERE / "bare.py"), stage.path, self._display),
+            script = self._start(
+                processes.python(str(HERE / "bare_script.py"), listener.path, self._display),
                 BENCH_CHROMIUM=chromium(),
-                PYTHONPATH=str(HERE),
+                PYTHONPATH=str(HERE.parent),
             )
-            self.puppet = stage.puppet()
-            self._task_pid = task.pid
+            self.task = listener.next_task()
+            self._script_pid = script.pid
             self._start_vnc()
             self._web_port = processes.free_port()
             websockify = str(Path(sys.executable).parent / "websockify")
@@ -138,11 +140,9 @@ class Assembled:
             raise
 
     def __enter__(self) -> Self:
-        """Return itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop all of it, the last one first."""
         for process in reversed(self._running):
             processes.stop(process)
 
@@ -152,7 +152,7 @@ class Assembled:
         return process
 
     def _start_server(self, argv: list[str]) -> str:
-        """Start an X server; the name of the display that it picks."""
+        """Start an X server; return the display's name, which the server chooses."""
         process = processes.start(argv, output=subprocess.PIPE)
         self._running.append(process)
         assert process.stdout is not None  # noqa: S101 - for mypy: it is a pipe
@@ -169,16 +169,16 @@ class Assembled:
         return f"ws://127.0.0.1:{self._web_port}/websockify"
 
     def display(self) -> tuple[str, str | None]:
-        """The display's name; there is no cookie."""
+        """The display's name, and None for the file with its cookie."""
         return self._display, None
 
     def own_processes(self) -> list[int]:
-        """All but Chromium, Playwright's driver and the task."""
-        pids = [process.pid for process in self._running if process.pid != self._task_pid]
+        """All processes except Chromium's, Playwright's driver and the task."""
+        pids = [process.pid for process in self._running if process.pid != self._script_pid]
         return [each for pid in pids for each in processes.tree(pid)]
 
 
-class Stock(Assembled):
+class Stock(Peer):
     """Xvfb, x11vnc with its defaults, and websockify."""
 
     name = "stock"
@@ -195,8 +195,8 @@ class Stock(Assembled):
         processes.wait_for_port(self._vnc_port)
 
 
-class Xvnc(Assembled):
-    """TigerVNC's Xvnc, an X server that speaks RFB itself, and websockify."""
+class Xvnc(Peer):
+    """TigerVNC's Xvnc, an X server with an RFB server in it, and websockify."""
 
     name = "Xvnc"
     programs = ("Xvnc", "matchbox-window-manager")
@@ -213,12 +213,19 @@ class Xvnc(Assembled):
         return display
 
     def _start_vnc(self) -> None:
-        """It is part of the display."""
+        """Xvnc is display and VNC server."""
 
 
-Chain = Worker | Stock | Xvnc
+System = Worker | Stock | Xvnc
 
 
-def missing(kind: type[Assembled]) -> str:
-    """What of a peer is not installed; empty when all of it is."""
-    return ", ".join(name for name in kind.programs if shutil.which(name) is None)
+def installed(plan: Plan, key: str, *kinds: type[Stock | Xvnc]) -> list[type[Stock | Xvnc]]:
+    """The peers that are installed; notes in the plan that line `key` lacks the others."""
+    found: list[type[Stock | Xvnc]] = []
+    for kind in kinds:
+        absent = [name for name in kind.programs if shutil.which(name) is None]
+        if absent:
+            plan.skip(f"{key} against {kind.name}: not installed: {', '.join(absent)}")
+        else:
+            found.append(kind)
+    return found

@@ -1,4 +1,4 @@
-"""A line of the table: what was measured, against what, and what was aimed at."""
+"""A line of the table: the measurements, their baseline, and the aim."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Self
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """The middle one of several measurements, and the two ends."""
+    """Median, minimum and maximum of some measurements."""
 
     median: float
     low: float
@@ -17,13 +17,12 @@ class Spread:
     count: int
 
     def text(self, unit: str, *, ends: bool = True) -> str:
-        """For the table."""
+        """The text for the table; `ends` includes minimum and maximum."""
         ends_text = f" ({_short(self.low)}–{_short(self.high)})" if ends else ""
         return f"{_short(self.median)}{ends_text}{unit}"
 
 
 def spread(values: list[float]) -> Spread:
-    """The spread of some measurements."""
     return Spread(
         median=statistics.median(values), low=min(values), high=max(values), count=len(values)
     )
@@ -31,12 +30,12 @@ def spread(values: list[float]) -> Spread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One comparison: pairs of measurements that were taken in turns.
+    """One comparison: pairs of measurements, taken alternately.
 
     Attributes:
         key: the letter of the table's row.
         compare: `ratio`, `difference`, or `value`, which has no baseline.
-        limit: what the comparison's median may be at most, or `at_least`.
+        limit: the aim for the comparison's median, an upper limit unless `at_least`; None: no aim.
     """
 
     key: str
@@ -46,13 +45,13 @@ class Line:
     ours: list[float]
     base: list[float] = field(default_factory=list)
     compare: str = "ratio"
-    limit: float | None  # None: shown beside the others, aimed at nothing
+    limit: float | None
     at_least: bool = False
     note: str = ""
 
     @property
     def compared(self) -> Spread:
-        """The pairs' ratios or differences, or the values themselves."""
+        """The spread of the pairs' ratios or differences, or of the values."""
         pairs = zip(self.ours, self.base, strict=True)
         if self.compare == "ratio":
             return spread([ours / base for ours, base in pairs])
@@ -62,14 +61,14 @@ class Line:
 
     @property
     def met(self) -> bool:
-        """Whether the median is where it should be."""
+        """Whether the median meets the aim; true without an aim."""
         found = self.compared.median
         if self.limit is None:
             return True
         return found >= self.limit if self.at_least else found <= self.limit
 
     def row(self) -> str:
-        """The table's row, in Markdown."""
+        """The row in Markdown."""
         sign = "≥" if self.at_least else "≤"
         unit = {"ratio": " ×", "difference": f" {self.unit}"}.get(self.compare, f" {self.unit}")
         more = "+ " if self.compare == "difference" else ""
@@ -84,12 +83,12 @@ class Line:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Self:
-        """What `json` made."""
+        """The inverse of `json`."""
         own = {key: value for key, value in fields.items() if key not in {"compared", "met"}}
         return cls(**own)
 
     def json(self) -> dict[str, Any]:
-        """All of it."""
+        """All fields, and `compared` and `met`."""
         return {**asdict(self), "compared": asdict(self.compared), "met": self.met}
 
 

@@ -1,4 +1,4 @@
-"""Line k: the API's stream URLs under load, by `benchmarks.api` in a process of its own."""
+"""Line k: latency of the API's stream URLs under load (`api_load` in a process of its own)."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from benchmarks import processes
-from benchmarks.line import Line
+from benchmarks.table_line import Line
 
 if TYPE_CHECKING:
     from benchmarks.plan import Plan
 
-_LIMIT_S = 120
+_TIMEOUT_S = 120
 _P99 = re.compile(r"^GET .*: 0 errors, .* p99 ([0-9.]+) ms", re.MULTILINE)
 
 
 def k(plan: Plan) -> list[Line]:
-    """The time that 99 of 100 GETs of a stream URL stay below."""
+    """The 99th percentile of GET …/stream."""
     if importlib.util.find_spec("fastapi") is None:
         plan.skip("k: the API is not installed: run `scripts/bootstrap api`")
         plan.next_part()
         return []
     found: list[float] = []
     for _ in plan.rounds("k: the API"):
-        said = subprocess.run(
-            processes.python("-m", "benchmarks.api"),
+        output = subprocess.run(
+            processes.python("-m", "benchmarks.api_load"),
             capture_output=True,
             text=True,
-            timeout=_LIMIT_S,
+            timeout=_TIMEOUT_S,
             check=True,
         ).stdout
-        match = _P99.search(said)
+        match = _P99.search(output)
         if match is None:
-            raise RuntimeError(f"the API made errors: {said}")
+            raise RuntimeError(f"the API returned errors: {output}")
         found.append(float(match[1]))
     return [
         Line(

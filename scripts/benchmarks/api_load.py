@@ -1,4 +1,4 @@
-"""The API under load: so many POSTs and GETs of a stream URL, 50 at a time, on the local runner."""
+"""Measures the API on the local runner: POST /inference and GET …/stream, 50 at a time."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def main() -> int:
         environ = {k: v for k, v in os.environ.items() if not k.startswith("WORKER_")}
         environ |= {"WORKER_STATE_DIR": f"{folder}/state", "WORKER_API_PORT": "0"}
         environ |= {"WORKER_ENDPOINTS_DIR": folder, "WORKER_MAX_RUNNING": "1"}
-        (Path(folder) / "sleeps.py").write_text(_TASK)
+        (Path(folder) / "sleep_forever.py").write_text(_TASK)
         worker = [sys.executable, "-m", "worker.cli"]
         key = subprocess.check_output([*worker, "api-key", "bench"], env=environ, text=True).strip()
         with subprocess.Popen([*worker, "serve"], env=environ, stdout=subprocess.PIPE) as api:
@@ -87,15 +87,15 @@ class _Load:
     async def run(
         self, name: str, count: int, wanted: int, ask: Callable[[_Client], Awaitable[int]]
     ) -> None:
-        left = list(range(count))
+        remaining = count
         took_ms: list[float] = []
         errors = 0
 
         async def caller() -> None:
-            nonlocal errors
+            nonlocal errors, remaining
             client = _Client(self.port, self.key)
-            while left:
-                left.pop()
+            while remaining:
+                remaining -= 1
                 began = time.perf_counter()
                 status = await ask(client)
                 took_ms.append((time.perf_counter() - began) * _MS)
@@ -104,20 +104,20 @@ class _Load:
 
         began, used = time.perf_counter(), self.server.cpu_times()
         await asyncio.gather(*(caller() for _ in range(AT_ONCE)))
-        whole_s, now = time.perf_counter() - began, self.server.cpu_times()
+        total_s, now = time.perf_counter() - began, self.server.cpu_times()
         cpu_ms = (now.user + now.system - used.user - used.system) * _MS / count
         cuts = statistics.quantiles(took_ms, n=100)
         print(
-            f"{name:15} {count} at {AT_ONCE} at a time: {errors} errors, {count / whole_s:.0f}/s, "
+            f"{name:15} {count} at {AT_ONCE} at a time: {errors} errors, {count / total_s:.0f}/s, "
             f"p50 {cuts[49]:.1f} ms, p99 {cuts[98]:.1f} ms, {cpu_ms:.2f} ms of CPU each"
         )
 
 
-_POST = ("POST", "/inference", b'{"endpoint_name": "sleeps"}')
+_POST = ("POST", "/inference", b'{"endpoint_name": "sleep_forever"}')
 
 
 class _Client:
-    """One keep-alive connection; as little of a client as can be, for it shares the machine."""
+    """One keep-alive connection. A minimal client, since it competes with the API for the CPU."""
 
     def __init__(self, port: int, key: str) -> None:
         self._port = port
@@ -125,7 +125,7 @@ class _Client:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
-        """Send a request; the answer's status and body."""
+        """Send a request; return the answer's status and body."""
         if self._streams is None:
             self._streams = await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = self._streams
@@ -136,7 +136,6 @@ class _Client:
         return int(answer[9:12]), await reader.readexactly(length)
 
     def close(self) -> None:
-        """Hang up."""
         if self._streams is not None:
             self._streams[1].close()
 

@@ -1,6 +1,6 @@
-"""A viewer that asks for what noVNC asks for, and decodes it.
+"""A viewer that requests the same encodings as noVNC and decodes them.
 
-Tight is not in RFC 6143; the community's specification (github.com/rfbproto/rfbproto) has it.
+Tight is not in RFC 6143; it is in the community's specification (github.com/rfbproto/rfbproto).
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _MORE = 0x80
 
 
 class TightViewer(Viewer):
-    """A viewer of what noVNC would get.
+    """Reads the updates that noVNC would receive.
 
     Attributes:
-        decodes: whether pixels are decoded, or only skipped over.
-        spot: the pixel whose colour is looked for in each rectangle, and
-        colour: the colour that it last had.
+        decodes: whether pixels are decoded, or skipped.
+        spot: the pixel whose colour is tracked.
+        colour: the last known colour of that pixel.
     """
 
     decodes = True
@@ -44,7 +44,7 @@ class TightViewer(Viewer):
     colour: tuple[int, int, int] | None = None
 
     def start(self, *, decodes: bool = True) -> None:
-        """Say what noVNC says when it is connected, and ask for the whole picture."""
+        """Send the messages that noVNC sends once connected, and request the complete picture."""
         self.decodes = decodes
         self._inflaters = [zlib.decompressobj() for _ in range(4)]
         self.set_pixel_format(NOVNC_FORMAT)
@@ -52,7 +52,7 @@ class TightViewer(Viewer):
         self.request_update(incremental=False)
 
     def next_update(self, timeout_s: float) -> tuple[Rect, ...]:
-        """Read the next update and ask for another, as noVNC does; its rectangles."""
+        """Read the next update and request another, as noVNC does; return its rectangles."""
         rects = self.read_update(timeout_s).rects
         self.request_update(incremental=True)
         return rects
@@ -125,7 +125,7 @@ def _bytes(size: int) -> Reads:
 
 
 def _sized() -> Reads:
-    """Data behind its length: seven bits a byte, the lowest first, at most three bytes."""
+    """Data after its length (compact: seven bits per byte, lowest first, at most three bytes)."""
     size = 0
     for shift in (0, 7, 14):
         (byte,) = yield from _bytes(1)

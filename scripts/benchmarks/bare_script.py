@@ -1,6 +1,6 @@
-"""The bare script: what somebody writes who needs a headed page and nothing else.
+"""The bare script: the shortest program that opens a headed page, as a baseline.
 
-python bare.py SOCKET [DISPLAY]    without DISPLAY it starts an Xvfb of its own
+python bare_script.py SOCKET [DISPLAY]    without DISPLAY it starts an Xvfb of its own
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import sys
 from typing import Any
 
 from playwright.async_api import async_playwright
-from tasks import puppet
+
+from benchmarks.measured_task import follow_commands
 
 SCREEN = "1920x1080x24"
 
 
 def start_xvfb() -> subprocess.Popen[bytes]:
-    """Start Xvfb and wait until it has told its display's number."""
+    """Start Xvfb, wait until it has written its display's number, and set DISPLAY."""
     xvfb = subprocess.Popen(
         ["Xvfb", "-displayfd", "1", "-screen", "0", SCREEN, "-nolisten", "tcp"],
         stdout=subprocess.PIPE,
@@ -46,12 +47,11 @@ async def run(inputs: dict[str, Any]) -> None:
             ignore_default_args=["--disable-dev-shm-usage"],
         )
         context = await browser.new_context(no_viewport=True)
-        await puppet(await context.new_page(), inputs)
+        await follow_commands(await context.new_page(), inputs)
         await browser.close()
 
 
 def main() -> None:
-    """Start the display if there is none, run the task, stop the display."""
     xvfb = None
     if len(sys.argv) > 2:  # noqa: PLR2004
         os.environ["DISPLAY"] = sys.argv[2]
