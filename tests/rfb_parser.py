@@ -6,6 +6,7 @@ every message that libvncserver 0.9.14 acts upon, so one that slipped through is
 """
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,7 +63,7 @@ class ServerSide:
 
     def _normal(self) -> Read:
         kind = self._u(1)
-        readers = {
+        readers: dict[int, Callable[[], Read]] = {
             0: self._set_pixel_format,
             2: self._set_encodings,
             3: self._update_request,

@@ -1,1 +1,1 @@
-"""A fuzz run over the stream's HTTP, WebSocket and RFB entry, guided by what it reaches."""
+"""Fuzzes the stream server's HTTP, WebSocket and RFB input, guided by line coverage."""

@@ -1,4 +1,4 @@
-"""A small VNC server on a Unix socket, which looks closely at what the stream server lets pass."""
+"""A small VNC server on a Unix socket that checks every message the stream server passes on."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _UPDATE: Final = struct.pack(">BxHHHHHi", 0, 1, 0, 0, 16, 16, 0) + bytes(16 * 16
 _RECEIVE_BYTES: Final = 65536
 
 
-class Display:
-    """Serves until closed; `findings` says what should never have come through."""
+class FakeDisplay:
+    """Serves until closed; `findings` lists messages that should have been filtered out."""
 
     def __init__(self, path: Path, allowed: set[str]) -> None:
         """Listen.
 
         Args:
             path: the socket's.
-            allowed: the messages that may arrive.
+            allowed: the names of the messages that may arrive.
         """
         self.findings: list[str] = []
         self._allowed = allowed
@@ -45,11 +45,9 @@ class Display:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def __enter__(self) -> Self:
-        """Return itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop listening."""
         self._listener.close()
 
     def _accept(self) -> None:
@@ -59,32 +57,32 @@ class Display:
                 threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        heard = bytearray()
+        received = bytearray()
         with connection, contextlib.suppress(OSError):
             connection.settimeout(120)
             connection.sendall(_VERSION)
-            said = 0
+            answered = 0
             while data := connection.recv(_RECEIVE_BYTES):
-                heard += data
-                if len(heard) < len(_VERSION):
+                received += data
+                if len(received) < len(_VERSION):
                     continue
-                said = self._answer(connection, bytes(heard[len(_VERSION) :]), said)
+                answered = self._answer(connection, bytes(received[len(_VERSION) :]), answered)
 
-    def _answer(self, connection: socket.socket, stream: bytes, said: int) -> int:
-        """Answer the messages that were not answered yet; only whole ones ever arrive."""
+    def _answer(self, connection: socket.socket, stream: bytes, answered: int) -> int:
+        """Answer the messages that were not answered yet; return how many were, in total."""
         try:
             messages = ServerSide(stream).session()
         except Unreadable as error:
-            # A socket's buffer may cut what was sent in one piece.
+            # The stream server sends complete messages, but a receive may end within one.
             if "within a message" not in str(error):
-                self.findings.append(f"x11vnc would have heard nonsense: {error}")
-            return said
-        if said == 0:
+                self.findings.append(f"x11vnc would have received an invalid message: {error}")
+            return answered
+        if answered == 0:
             connection.sendall(b"\x01\x01")
-            said = 1
-        for message in messages[said - 1 :]:
+            answered = 1
+        for message in messages[answered - 1 :]:
             if message.name not in self._allowed:
-                self.findings.append(f"{message.name} came through")
+                self.findings.append(f"{message.name} was not filtered out")
             if message.name == "SecurityType":
                 connection.sendall(bytes(4))
             elif message.name == "ClientInit":

@@ -1,57 +1,30 @@
-"""A case: the bytes of one connection, and how they are delivered; read, written, and mutated."""
+"""Mutates fuzz cases: single bytes, HTTP fragments, WebSocket frames and RFB messages."""
 
 from __future__ import annotations
 
-import hashlib
 import re
 import struct
-import zlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from fuzzing.case import Case
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Sequence
-    from pathlib import Path
 
 DATA_MAX_BYTES: Final = 64 * 1024
-PLACEHOLDERS: Final = (b"@VIEW@", b"@CONTROL@")  # a fresh token of that role goes here
-_DELIVERY: Final = re.compile(r"-d(\d+)\.bin$")
 _HEAD_END: Final = b"\r\n\r\n"
 _LENGTH_16, _LENGTH_64 = 126, 127
 _MASKED: Final = 0x80
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """What one connection sends; `delivery` is the seed of its cuts, pauses and end."""
-
-    data: bytes
-    delivery: int
-
-
-def read(path: Path) -> Case:
-    """A case of the corpus; a file's name may end in `-d<delivery>.bin`."""
-    data = path.read_bytes()
-    named = _DELIVERY.search(path.name)
-    return Case(data=data, delivery=int(named[1]) if named else zlib.crc32(data))
-
-
-def write(case: Case, folder: Path, kind: str) -> Path:
-    """Keep a case; its name says what it did."""
-    digest = hashlib.sha256(case.data).hexdigest()[:8]
-    path = folder / f"{kind}-{digest}-d{case.delivery}.bin"
-    path.write_bytes(case.data)
-    return path
-
-
 def frame(payload: bytes, *, first: int = 0x82, length: int | None = None) -> bytes:
-    """One masked frame; the mask is 0, so that its payload can be read in a file.
+    """Encode a masked WebSocket frame; the mask is 0, so that its payload is readable in a file.
 
     Args:
-        payload: what is in it.
+        payload: its data.
         first: its first byte: FIN, RSV and opcode.
-        length: what it says its length is, if that is not true.
+        length: the length to claim, if other than the payload's.
     """
     size = len(payload) if length is None else length
     if size < _LENGTH_16:
@@ -156,73 +129,73 @@ _HTTP: Final = (
 )
 
 
-def mutated(case: Case, others: Sequence[Case], chance: random.Random) -> Case:
-    """Another case, made of this one by a few changes."""
+def mutated(case: Case, others: Sequence[Case], rng: random.Random) -> Case:
+    """Derive a case from this one by some random changes."""
     data = bytearray(case.data)
-    for _ in range(1 + int(chance.expovariate(0.5))):
-        chance.choice(_MUTATORS)(data, others, chance)
-    return Case(data=bytes(data[:DATA_MAX_BYTES]), delivery=chance.getrandbits(32))
+    for _ in range(1 + int(rng.expovariate(0.5))):
+        rng.choice(_MUTATORS)(data, others, rng)
+    return Case(data=bytes(data[:DATA_MAX_BYTES]), delivery=rng.getrandbits(32))
 
 
-def _flip(data: bytearray, _others: Sequence[Case], chance: random.Random) -> None:
+def _flip(data: bytearray, _others: Sequence[Case], rng: random.Random) -> None:
     if data:
-        data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
 
 
-def _set(data: bytearray, _others: Sequence[Case], chance: random.Random) -> None:
+def _set(data: bytearray, _others: Sequence[Case], rng: random.Random) -> None:
     if data:
-        data[chance.randrange(len(data))] = chance.choice((0, 1, 10, 13, 127, 128, 255))
+        data[rng.randrange(len(data))] = rng.choice((0, 1, 10, 13, 127, 128, 255))
 
 
-def _cut(data: bytearray, _others: Sequence[Case], chance: random.Random) -> None:
-    start = chance.randint(0, len(data))
-    del data[start : start + 1 + int(chance.expovariate(0.05))]
+def _cut(data: bytearray, _others: Sequence[Case], rng: random.Random) -> None:
+    start = rng.randint(0, len(data))
+    del data[start : start + 1 + int(rng.expovariate(0.05))]
 
 
-def _repeat(data: bytearray, _others: Sequence[Case], chance: random.Random) -> None:
-    start = chance.randint(0, len(data))
-    piece = data[start : start + 1 + int(chance.expovariate(0.05))]
-    data[start:start] = piece * chance.choice((1, 2, 10, 100))
+def _repeat(data: bytearray, _others: Sequence[Case], rng: random.Random) -> None:
+    start = rng.randint(0, len(data))
+    piece = data[start : start + 1 + int(rng.expovariate(0.05))]
+    data[start:start] = piece * rng.choice((1, 2, 10, 100))
 
 
-def _truncate(data: bytearray, _others: Sequence[Case], chance: random.Random) -> None:
-    del data[chance.randint(0, len(data)) :]
+def _truncate(data: bytearray, _others: Sequence[Case], rng: random.Random) -> None:
+    del data[rng.randint(0, len(data)) :]
 
 
-def _insert_http(data: bytearray, _others: Sequence[Case], chance: random.Random) -> None:
+def _insert_http(data: bytearray, _others: Sequence[Case], rng: random.Random) -> None:
     head = data.find(_HEAD_END)
     lines = [match.start() for match in re.finditer(rb"[ \n?]", data[: max(head, 0)])]
-    at = 1 + chance.choice(lines) if lines else 0
-    data[at:at] = chance.choice(_HTTP)
+    at = 1 + rng.choice(lines) if lines else 0
+    data[at:at] = rng.choice(_HTTP)
 
 
-def _append_frames(data: bytearray, _others: Sequence[Case], chance: random.Random) -> None:
-    for _ in range(1 + int(chance.expovariate(0.3))):
-        data += chance.choice(_FRAMES) * chance.choice((1, 1, 1, 1, 50))
+def _append_frames(data: bytearray, _others: Sequence[Case], rng: random.Random) -> None:
+    for _ in range(1 + int(rng.expovariate(0.3))):
+        data += rng.choice(_FRAMES) * rng.choice((1, 1, 1, 1, 50))
 
 
-def _insert_frame(data: bytearray, _others: Sequence[Case], chance: random.Random) -> None:
+def _insert_frame(data: bytearray, _others: Sequence[Case], rng: random.Random) -> None:
     starts = _frame_starts(data)
-    at = chance.choice(starts) if starts else len(data)
-    data[at:at] = chance.choice(_FRAMES)
+    at = rng.choice(starts) if starts else len(data)
+    data[at:at] = rng.choice(_FRAMES)
 
 
-def _drop_frame(data: bytearray, _others: Sequence[Case], chance: random.Random) -> None:
+def _drop_frame(data: bytearray, _others: Sequence[Case], rng: random.Random) -> None:
     starts = _frame_starts(data)
     if len(starts) > 1:
-        index = chance.randrange(len(starts) - 1)
+        index = rng.randrange(len(starts) - 1)
         del data[starts[index] : starts[index + 1]]
 
 
-def _splice(data: bytearray, others: Sequence[Case], chance: random.Random) -> None:
-    other = chance.choice(others).data
-    data[chance.randint(0, len(data)) :] = other[chance.randint(0, len(other)) :]
+def _splice(data: bytearray, others: Sequence[Case], rng: random.Random) -> None:
+    other = rng.choice(others).data
+    data[rng.randint(0, len(data)) :] = other[rng.randint(0, len(other)) :]
 
 
-def _graft(data: bytearray, others: Sequence[Case], chance: random.Random) -> None:
-    """This head, another's frames."""
+def _graft(data: bytearray, others: Sequence[Case], rng: random.Random) -> None:
+    """Keep the HTTP head and take another case's frames."""
     head = data.find(_HEAD_END)
-    other = chance.choice(others).data
+    other = rng.choice(others).data
     data[head + len(_HEAD_END) if head >= 0 else len(data) :] = other.partition(_HEAD_END)[2]
 
 

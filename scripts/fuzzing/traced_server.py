@@ -1,4 +1,4 @@
-"""The process under attack: a stream server that tells how many of its lines were reached."""
+"""The process under test: a stream server that counts the lines of its code that were reached."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from worker.stream.session_channel import SessionChannel
 if TYPE_CHECKING:
     from types import CodeType, FrameType
 
-_OURS = str(Path(stream.__file__).parent)
+_STREAM_DIR = str(Path(stream.__file__).parent)
 
 
 def trace_into(counter: mmap.mmap) -> None:
-    """Count the lines of worker.stream that are reached, in all threads from now on."""
+    """Count the lines of worker.stream that are reached from now on, in all threads."""
     seen: set[tuple[CodeType, int]] = set()
     lock = threading.Lock()
 
@@ -37,14 +37,14 @@ def trace_into(counter: mmap.mmap) -> None:
         return note
 
     def enter(frame: FrameType, _event: str, _arg: Any) -> Any:
-        return note if frame.f_code.co_filename.startswith(_OURS) else None
+        return note if frame.f_code.co_filename.startswith(_STREAM_DIR) else None
 
     threading.settrace(enter)
     sys.settrace(enter)
 
 
 def main() -> None:
-    """Serve what the arguments say: CONFIG CHANNEL_FD LISTENER_FD COUNTER_FD."""
+    """Serve; arguments: CONFIG CHANNEL_FD LISTENER_FD COUNTER_FD."""
     config = json.loads(sys.argv[1])
     channel, listener = (socket.socket(fileno=int(number)) for number in sys.argv[2:4])
     configure = Configure(config=StreamConfig(**config), state=State.RUNNING, used_tokens=())

@@ -1,0 +1,66 @@
+"""Delivers a case to the server: cut into pieces, with pauses, and with one of four ends."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import random
+import select
+import socket
+import struct
+import time
+from typing import TYPE_CHECKING, Final
+
+from fuzzing.case import PLACEHOLDERS
+from worker.stream.tokens import Role
+
+if TYPE_CHECKING:
+    from fuzzing.case import Case
+    from fuzzing.server_process import ServerProcess
+
+SEND_TIMEOUT_S: Final = 2.0
+_CONNECT_TIMEOUT_S: Final = 5.0
+_RECEIVE_BYTES: Final = 65536
+
+
+def deliver(case: Case, server: ServerProcess) -> None:
+    """Send a case; its `delivery` determines the cuts, the pauses and the end."""
+    rng = random.Random(case.delivery)  # noqa: S311
+    data = case.data
+    for placeholder, role in zip(PLACEHOLDERS, (Role.VIEW, Role.CONTROL), strict=True):
+        data = data.replace(placeholder, server.token(role).encode())
+    cuts = sorted(rng.randint(0, len(data)) for _ in range(rng.choice((0, 0, 1, 2, 8))))
+    bounds = [0, *cuts, len(data)]
+    with contextlib.suppress(OSError):
+        address = ("127.0.0.1", server.port)
+        with socket.create_connection(address, timeout=_CONNECT_TIMEOUT_S) as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.settimeout(SEND_TIMEOUT_S)
+            for start, end in itertools.pairwise(bounds):
+                connection.sendall(data[start:end])
+                if rng.random() < 0.7:  # noqa: PLR2004
+                    _read(connection, rng.choice((0.0, 0.005, 0.02)))
+            _end(connection, rng)
+
+
+def _end(connection: socket.socket, rng: random.Random) -> None:
+    match rng.choice(("close", "reset", "half", "read")):
+        case "reset":
+            linger = struct.pack("ii", 1, 0)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        case "half":
+            connection.shutdown(socket.SHUT_WR)
+            _read(connection, 0.2)
+        case "read":
+            _read(connection, 0.05)
+
+
+def _read(connection: socket.socket, seconds: float) -> None:
+    """Read and discard data for some seconds, or until the connection ends."""
+    deadline = time.monotonic() + seconds
+    while True:
+        remaining_s = max(0.0, deadline - time.monotonic())
+        if not select.select([connection], [], [], remaining_s)[0]:
+            return
+        if not connection.recv(_RECEIVE_BYTES):
+            return
