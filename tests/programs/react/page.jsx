@@ -1,4 +1,4 @@
-/** A live view in React, as the reference describes the client's side: nothing of this project in it. */
+/** A live view in React, written from the reference of the stream endpoint, with no code of this project. */
 
 import RFB from "@novnc/novnc";
 import { useEffect, useRef, useState } from "react";
