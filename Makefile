@@ -1,5 +1,8 @@
 .DEFAULT_GOAL := help
 PYTEST := .venv/bin/python -m pytest
+PARALLEL := --numprocesses 2 --dist worksteal
+ENGINE := docker version >/dev/null 2>&1
+NO_ENGINE := { echo "no container engine answers: tests/image did not run" >&2; [ -z "$$CI" ]; }
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -10,8 +13,21 @@ setup: ## Install what is needed, and leave .venv/bin/worker
 run: setup ## Run the example task with a live view on http://127.0.0.1:6080/
 	.venv/bin/worker run worker/examples/tour.py
 
-test: setup-dev ## Run the unit and integration tests
-	$(PYTEST)
+test-unit: setup-dev ## Run the unit tests
+	$(PYTEST) tests/unit
+
+test: setup-dev ## Run what every change needs: unit tests and the real programs
+	$(PYTEST) $(PARALLEL)
+
+test-all: setup-dev ## Run what CI runs: `test`, the measuring tests, the images' where an engine is
+	$(PYTEST) $(PARALLEL)
+	$(PYTEST) -m measured
+	@if $(ENGINE); then $(MAKE) image test-image; else $(NO_ENGINE); fi
+
+soak: setup-dev ## Hunt rare races: ends x 20, kill loops, 10 minutes of fuzzing
+	$(PYTEST) -m soak
+	@if $(ENGINE); then $(MAKE) image && $(PYTEST) -m soak tests/image; else $(NO_ENGINE); fi
+	scripts/fuzz --seconds 600
 
 lint: setup-dev ## Check style, types, layers, the pages' JavaScript and the shell scripts
 	.venv/bin/ruff format --check .
@@ -42,4 +58,4 @@ setup-bench:
 setup-dev:
 	@scripts/bootstrap dev
 
-.PHONY: help setup run test lint fuzz bench image test-image clean setup-bench setup-dev
+.PHONY: help setup run test-unit test test-all soak lint fuzz bench image test-image clean setup-bench setup-dev

@@ -27,6 +27,13 @@ def display_programs() -> None:
 
 
 @pytest.fixture
+def repetition(request: pytest.FixtureRequest) -> int:
+    """The number of this repetition; parametrized by `repeated`."""
+    number: int = request.param
+    return number
+
+
+@pytest.fixture
 def run(display_programs: None) -> Iterator[Callable[..., WorkerRun]]:
     """Start `worker run`s; after the test nothing may be left of them."""
     folder = Path(tempfile.mkdtemp(prefix="t-", dir="/tmp"))  # short: sockets live below it

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 
 import pytest
 from conftest import HARDENED
 from container_run import END_FILE, docker
+from repeated import repeated
 from rfb_client import Closed, Viewer
 from viewers import Behaviour, mouse_mover
 from whole_story import TARGET
@@ -56,13 +56,11 @@ def test_scripts_of_the_world(container):
 
 
 def test_children_that_ignore_term(container):
-    """A task with 50 orphans, all of which ignore TERM, ends in less than 10 s; none is left."""
+    """A task with 50 orphans that ignore TERM ends before Docker sends KILL (137); none is left."""
     run = container("container_tasks.py:forks")
     eventually(lambda: "forked" in run.stderr, timeout_s=30)
     assert len(run.processes()) > 50
-    started = time.monotonic()
     docker("stop", run.task_id)
-    assert time.monotonic() - started < 10  # the contract's bound; docker would kill at its own 10
     assert run.docker_wait() == run.wait() == 143
     assert run.said("worker.finished")[0]["status"] == "cancelled"
     assert run.processes() == []
@@ -75,18 +73,15 @@ def test_exit_code(container, script, code):
     assert run.wait() == run.docker_wait() == code
 
 
-@pytest.mark.parametrize("repeat", range(20))
-def test_docker_stop(container, gateway, repeat):
-    """`docker stop` under a mouse-moving viewer at the gateway: 1000, 143, in less than 5 s."""
-    del repeat
+@repeated(20)
+def test_docker_stop(container, gateway):
+    """`docker stop` while a viewer moves its mouse at the gateway: 1000 and 143, without KILL (137)."""
     options = (*HARDENED, USER, "--network", gateway.network)
     run = container(TARGET, "--input", f"file={END_FILE}", options=options, gateway_url=gateway.url)
     run.event("task.started")
     watcher = Behaviour(mouse_mover, Viewer.connect(run.stream_url()))
     watcher.wait_ready(20)
-    started = time.monotonic()
-    docker("stop", run.task_id)
-    assert time.monotonic() - started < 5  # the contract's bound
+    docker("stop", "--time", "5", run.task_id)
     assert watcher.result(5) == Closed(1000, "task cancelled")
     assert watcher.result(1).clean
     assert run.wait() == run.docker_wait() == 143

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import shutil
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -162,8 +161,6 @@ def test_stop(pod, podman):
     run.event("task.started")
     watcher = Behaviour(mouse_mover, Viewer.connect(run.stream_url()))
     watcher.wait_ready(20)
-    started = time.monotonic()
-    podman("stop", "--time", "30", run.container)  # as a kubelet does: the Pod's network stays
-    assert time.monotonic() - started < 10  # far below the grace period
+    podman("stop", "--time", "10", run.container)  # as a kubelet does: the Pod's network stays
     assert watcher.result(5) == Closed(1000, "task cancelled")
     assert run.wait() == 143

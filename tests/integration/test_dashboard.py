@@ -13,6 +13,7 @@ from worker_run import marked
 from worker_serve import WorkerServe
 
 MIDDLE = (960, 700)
+POLL_MAX_MS = 10_000  # the page requests the list again in less
 EVIL = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 
 expect.set_options(timeout=PATIENCE_MS)
@@ -183,9 +184,11 @@ def test_wrong_key(idle, page):
 
 def test_key_revoked(idle, page):
     """A key that is revoked while one watches leads back to signing in, with the API's words."""
+    page.clock.install()
     sign_in(page, idle)
     refusal = {"detail": "Invalid or missing API key"}
     page.route("**/api/v1/tasks?*", lambda route: route.fulfill(status=401, json=refusal))
+    page.clock.run_for(POLL_MAX_MS)
     expect(page.locator("#sign-in-error")).to_have_text("Invalid or missing API key")
     expect(page.locator("#desk")).to_be_hidden()
 
@@ -312,14 +315,19 @@ def test_queue_full(idle, page):
 
 def test_api_away(idle, page):
     """An API that does not answer is told, and that it is back as well."""
+    page.clock.install()
     sign_in(page, idle)
     page.route("**/api/v1/tasks?*", lambda route: route.abort())
+    page.clock.run_for(POLL_MAX_MS)
     expect(page.locator("#trouble")).to_have_text("The API does not answer. Retrying.")
     page.unroute("**/api/v1/tasks?*")
+    page.clock.run_for(POLL_MAX_MS)
     expect(page.locator("#trouble")).to_have_text("")
     page.route("**/api/v1/tasks?*", lambda route: route.fulfill(body="<h1>A proxy's page</h1>"))
+    page.clock.run_for(POLL_MAX_MS)
     expect(page.locator("#trouble")).to_contain_text("could not be read")
     page.unroute("**/api/v1/tasks?*")
+    page.clock.run_for(POLL_MAX_MS)
     expect(page.locator("#trouble")).to_have_text("")
 
 
@@ -332,6 +340,7 @@ def test_docs(idle, page):
 
 def test_pages_and_filter(idle, page):
     """The list is shown a page at a time, of one status where that is asked for."""
+    page.clock.install()
     sign_in(page, idle)
     asked = []
 
@@ -344,6 +353,7 @@ def test_pages_and_filter(idle, page):
         route.fulfill(json={"tasks": tasks, "next_cursor": "c=&?" if first else None})
 
     page.route("**/api/v1/tasks?*", answer)
+    page.clock.run_for(POLL_MAX_MS)
     page.wait_for_selector('#rows [data-key="00000000"]')
     page.click("#older")
     page.wait_for_selector('#rows [data-key="00000025"]')
@@ -372,6 +382,7 @@ def _task(task_id, **more):
 
 def test_text_stays_text(idle, page):
     """Whatever a task says, down to its id, is shown as it is and never becomes markup."""
+    page.clock.install()
     sign_in(page, idle)
     evil = _task(
         EVIL,
@@ -388,6 +399,7 @@ def test_text_stays_text(idle, page):
     )
     page.route("**/api/v1/tasks/*", lambda route: route.fulfill(json=evil))
     page.route("**/api/v1/tasks/*/artifacts", lambda route: route.fulfill(json=artifacts))
+    page.clock.run_for(POLL_MAX_MS)
     page.click("#rows a")
     expect(page.locator("#artifacts .name")).to_have_text(EVIL)
     for place in ("#task-title", "#task-id", "#rows .name"):

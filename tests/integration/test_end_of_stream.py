@@ -10,6 +10,7 @@ import threading
 import time
 
 import pytest
+from repeated import repeated
 from rfb_client import Closed, Ended, Lost, Refused, Viewer
 from viewers import (
     SMALL_BUFFER_BYTES,
@@ -23,7 +24,6 @@ from viewers import (
 from worker_run import PROGRAMS
 
 TASKS = str(PROGRAMS / "tasks.py")
-REPEATS = range(20)
 BLUE, ORANGE = (20, 120, 220), (240, 140, 20)
 LATE_S = 0.4
 ENDS = {
@@ -84,11 +84,10 @@ def assert_late_comer(attempts, reason):
             pytest.fail(f"the last attempt: {other}")
 
 
-@pytest.mark.parametrize("repeat", REPEATS)
+@repeated(20)
 @pytest.mark.parametrize("how", ENDS)
-def test_every_viewer_gets_the_outcome(run, tmp_path, how, repeat):
+def test_every_viewer_gets_the_outcome(run, tmp_path, how):
     """Idle and busy viewers, and one that is just connecting."""
-    del repeat
     reason, code = ENDS[how]
     file = tmp_path / "end"
     arguments = ["--timeout-s", "5"] if how == "timeout" else []

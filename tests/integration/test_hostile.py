@@ -18,12 +18,12 @@ from worker_run import PROGRAMS, eventually
 from x_client import Canvas
 
 TASKS = str(PROGRAMS / "tasks.py")
-GONE_S = 15
+GONE_S = 60  # bounds a wait that normally takes 10 s
 GROWTH_MAX_BYTES = 64 * 2**20
 RATIO_MAX = 1.5
 HALF_OPEN = 200
 LINGERERS = 140  # more than the server has threads for requests
-ROUNDS, ROUNDS_MAX = 2, 5
+ROUNDS = 5
 SAMPLES = 300  # about half of the time that the bad ones last
 PLACE, SIZE = 100, 64
 
@@ -124,7 +124,7 @@ class Bad:
     def wait_gone(self):
         """Wait for the end of each."""
         for thread in self.threads:
-            thread.join(GONE_S * 2)
+            thread.join(GONE_S)
             assert not thread.is_alive()
 
 
@@ -138,33 +138,49 @@ def rss_bytes(pid):
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
 
 
-@pytest.mark.timeout(300)
-def test_good_viewer_does_not_notice(run):
-    """Its p95 latency beside the bad ones is at most 1.5 times what it is alone, in turns."""
+def assert_dropped(worker, count):
+    """The first `count` viewers that were closed were dropped as too slow."""
+    for number in range(1, count + 1):
+        closed = worker.event("viewer.closed", count=number)
+        assert (closed["code"], closed["reason"]) == (1008, "viewer too slow")
+
+
+def test_hostile_viewers_are_dropped(run):
+    """A good viewer gets every change while hostile ones are connected, until all are dropped."""
     worker = run("--", "sleep", "600")
     good = Good(worker)
     server = worker.pid("worker.stream")
     with good.canvas, good.viewer:
         good.samples()
-        rss_before = rss_highest = rss_bytes(server)
-        alone, beside = [], []
-        for finished in range(1, ROUNDS_MAX + 1):
-            alone += good.samples()
+        rss_before = rss_bytes(server)
+        bad = Bad(worker)
+        good.samples()
+        growth = rss_bytes(server) - rss_before
+        bad.wait_gone()
+        assert not bad.wrong
+        assert_dropped(worker, 2)
+        good.sample()
+    assert growth <= GROWTH_MAX_BYTES
+
+
+@pytest.mark.measured
+@pytest.mark.timeout(300)
+def test_latency_beside_hostile_viewers(run):
+    """The p95 latency of a good viewer rises by at most 50 % (median of rounds, in turns)."""
+    worker = run("--", "sleep", "600")
+    good = Good(worker)
+    ratios = []
+    with good.canvas, good.viewer:
+        good.samples()
+        for finished in range(1, ROUNDS + 1):
+            alone = p95(good.samples())
             bad = Bad(worker)
-            beside += good.samples()
-            rss_highest = max(rss_highest, rss_bytes(server))
+            ratios.append(p95(good.samples()) / alone)
             bad.wait_gone()
             assert not bad.wrong
-            for number in (2 * finished - 1, 2 * finished):
-                closed = worker.event("viewer.closed", count=number)
-                assert (closed["code"], closed["reason"]) == (1008, "viewer too slow")
-                assert closed["duration_s"] < GONE_S
-            if finished >= ROUNDS and p95(beside) <= RATIO_MAX * p95(alone):
-                break
-        print(f"p95 alone {p95(alone):.4f} s, beside {p95(beside):.4f} s, {finished} rounds")
-        print(f"grew by {(rss_highest - rss_before) / 2**20:.1f} MB")
-        assert p95(beside) <= RATIO_MAX * p95(alone)
-        assert rss_highest - rss_before <= GROWTH_MAX_BYTES
+            assert_dropped(worker, 2 * finished)
+    print(f"p95 beside hostile viewers / alone: {[round(ratio, 2) for ratio in ratios]}")
+    assert statistics.median(ratios) <= RATIO_MAX
 
 
 def test_lingerers(run):
@@ -197,30 +213,3 @@ def test_lingerers(run):
         finally:
             over.set()
             sender.join()
-
-
-def test_sixteen_viewers(run):
-    """16 watch; the 17th gets 503 and is told to come again; one leaves, and it is let in."""
-    worker = run("--", "sleep", "600")
-    with contextlib.ExitStack() as stack:
-        viewers = [
-            stack.enter_context(Viewer.connect(worker.stream_url(), timeout_s=30))
-            for _ in range(16)
-        ]
-        for viewer in viewers:
-            viewer.request_update(incremental=False)
-            viewer.read_update(30)
-        url = worker.stream_url()
-        with pytest.raises(Refused) as refused:
-            Viewer.connect(url)
-        assert refused.value.status == 503
-        assert int(refused.value.headers["Retry-After"]) > 0
-        viewers.pop().close()
-
-        def let_in():
-            with contextlib.suppress(Refused):
-                return stack.enter_context(Viewer.connect(url, timeout_s=30))
-
-        late = eventually(let_in, what="the 17th is let in")
-        late.request_update(incremental=False)
-        late.read_update(30)

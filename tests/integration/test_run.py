@@ -128,7 +128,13 @@ def test_cancel(run, number, code):
     assert "cleaned up at about:blank" in worker.stderr
 
 
-@pytest.mark.parametrize("delay_ms", [0, 100, 200, 300, 400, 500, 600, 700, 800, 900, 1000])
+@pytest.mark.parametrize(
+    "delay_ms",
+    [0, 300, 600]
+    + [
+        pytest.param(ms, marks=pytest.mark.soak) for ms in (100, 200, 400, 500, 700, 800, 900, 1000)
+    ],
+)
 def test_cancel_during_start(run, delay_ms):
     """After SIGTERM in the first second the exit code is 143, and no process is left."""
     worker = run(f"{TASKS}:sleeps_with_page")
