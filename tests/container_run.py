@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from event_process import PATIENCE_S, EventProcess
+from needed import lacking
 from worker_run import PROGRAMS
 
 from worker.stream import tokens
 
 PORT = 6080
+SECCOMP = Path(__file__).parents[1] / "docker" / "seccomp.json"
+HARDENED = (
+    "--read-only",
+    "--tmpfs=/tmp",
+    "--cap-drop=ALL",
+    "--security-opt=no-new-privileges",
+    f"--security-opt=seccomp={SECCOMP}",
+    "--shm-size=1g",
+)
 END_FILE = "/artifacts/end"  # what tests/programs/tasks.py:until_with_page waits for
 
 
@@ -25,6 +37,20 @@ def docker(*arguments: str, check: bool = True, said: bool = False) -> str:
     if check and done.returncode:
         raise AssertionError(f"docker {' '.join(arguments)}: {done.stderr}")
     return (done.stdout + done.stderr * said).strip()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gateway:
+    """A running gateway."""
+
+    name: str  # of its container
+    network: str  # where it finds workers by their names
+    address: str  # 127.0.0.1:PORT
+
+    @property
+    def url(self) -> str:
+        """What a stream's URL begins with."""
+        return f"ws://{self.address}"
 
 
 class ContainerRun(EventProcess):
@@ -118,6 +144,16 @@ class ContainerRun(EventProcess):
         self.end(grace_s=PATIENCE_S)
         docker("rm", "--force", self.task_id, check=False)
         return left
+
+
+def compose_command() -> list[str]:
+    """The command of Compose: Docker's plugin or a program of its own; skips without either."""
+    plugin = ["docker", "compose"]
+    if subprocess.run([*plugin, "version"], check=False, capture_output=True).returncode == 0:
+        return plugin
+    if shutil.which("docker-compose"):
+        return ["docker-compose"]
+    return lacking("Docker Compose", "apt-get install docker-compose")
 
 
 def _environ() -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import kmock
 import yaml
-from kmock import KubernetesEmulator, KubernetesError
+from kmock import KubernetesEmulator, KubernetesError, ResourceInfo
 
 NAMESPACE = "worker"
 JOBS, PODS = kmock.resource("batch/v1/jobs"), kmock.resource("v1/pods")
@@ -47,9 +47,8 @@ class FakeCluster(KubernetesEmulator):
 
     def __init__(self) -> None:
         super().__init__()
-        self.resources[JOBS] = {}
-        self.resources[PODS] = {}
-        self.resources[SECRETS] = {}
+        for resource in (JOBS, PODS, SECRETS):
+            self.resources[resource] = ResourceInfo()
         self.seen: set[tuple[str, str, str]] = set()
         self._count = itertools.count(1)
         self._refusals: list[_Refusal] = []
@@ -57,7 +56,8 @@ class FakeCluster(KubernetesEmulator):
     async def _handle(self, request: kmock.Request) -> Any:
         if request.resource is None:
             return await super()._handle(request)
-        asked = (request.resource.group, _kind(request), _VERBS[request.action])
+        assert request.action is not None
+        asked = (request.resource.group or "", _kind(request), _VERBS[request.action])
         self.seen.add(asked)
         refusal = next((each for each in self._refusals if each.applies_to(asked)), None)
         if refusal is not None:
@@ -76,6 +76,8 @@ class FakeCluster(KubernetesEmulator):
         return answer if refusal is None else await self._render_error(refusal.error)
 
     def _is_stale(self, request: kmock.Request) -> bool:
+        assert request.resource is not None
+        assert request.name is not None
         key = (request.resource, request.namespace, request.name)
         wanted = request.data["metadata"].get("resourceVersion")
         known = self.objects[key]["metadata"]["resourceVersion"] if key in self.objects else None
@@ -83,7 +85,7 @@ class FakeCluster(KubernetesEmulator):
         return known is not None and wanted not in (None, known)
 
     async def _serve_list(self, request: kmock.Request) -> Any:
-        answer = await super()._serve_list(request)
+        answer: Any = await super()._serve_list(request)
         selector = request.params.get("labelSelector", "")
         answer["items"] = [item for item in answer["items"] if selects(selector, item)]
         return answer
@@ -145,6 +147,7 @@ class FakeCluster(KubernetesEmulator):
 
 def _kind(request: kmock.Request) -> str:
     """As a Role has it: `pods/log`."""
+    assert request.resource is not None
     return "/".join(part for part in (request.resource.plural, request.subresource) if part)
 
 

@@ -6,6 +6,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from worker.api.accounts import Account
 from worker.api.runners.protocol import (
@@ -45,7 +46,7 @@ class FakeRunner:
 
     # -- for the test
 
-    def set(self, task_id: str, status: TaskStatus, **fields: object) -> TaskRecord:
+    def set(self, task_id: str, status: TaskStatus, **fields: Any) -> TaskRecord:
         """Change a task's status; viewers can connect to a running one."""
         record = dataclasses.replace(self.records[task_id], status=status, **fields)
         if status is TaskStatus.RUNNING:

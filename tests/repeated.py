@@ -17,7 +17,8 @@ def repeated(count: int) -> Callable[[_Test], _Test]:
     ]
 
     def mark(test: _Test) -> _Test:
-        parametrized = pytest.mark.parametrize("repetition", numbers, indirect=True)(test)
-        return pytest.mark.usefixtures("repetition")(parametrized)
+        pytest.mark.parametrize("repetition", numbers, indirect=True)(test)
+        pytest.mark.usefixtures("repetition")(test)
+        return test
 
     return mark

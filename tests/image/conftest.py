@@ -6,23 +6,13 @@ import os
 import socket
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
-from container_run import ContainerRun, docker
+from container_run import HARDENED, ContainerRun, Gateway, docker
 from needed import lacking, need
 from worker_run import eventually
-
-SECCOMP = Path(__file__).parents[2] / "docker" / "seccomp.json"
-HARDENED = (
-    "--read-only",
-    "--tmpfs=/tmp",
-    "--cap-drop=ALL",
-    "--security-opt=no-new-privileges",
-    f"--security-opt=seccomp={SECCOMP}",
-    "--shm-size=1g",
-)
 
 
 @pytest.fixture(scope="session")
@@ -58,20 +48,6 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gateway:
-    """A running gateway."""
-
-    name: str  # of its container
-    network: str  # where it finds workers by their names
-    address: str  # 127.0.0.1:PORT
-
-    @property
-    def url(self) -> str:
-        """What a stream's URL begins with."""
-        return f"ws://{self.address}"
-
-
 @pytest.fixture(scope="session")
 def gateway(gateway_image: str) -> Iterator[Gateway]:
     """A gateway in a network of its own; a container there is found by its name."""
@@ -104,7 +80,7 @@ def container(image: str, tmp_path: Path) -> Iterator[Callable[..., ContainerRun
     """Run tasks in containers; what has ended by itself may have left no process."""
     runs: list[ContainerRun] = []
 
-    def start(*arguments: str, **options: object) -> ContainerRun:
+    def start(*arguments: str, **options: Any) -> ContainerRun:
         started = ContainerRun(image, tmp_path / str(len(runs)), *arguments, **options)
         runs.append(started)
         return started

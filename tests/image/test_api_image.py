@@ -9,8 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import HARDENED, Gateway
-from container_run import docker
+from container_run import HARDENED, Gateway, docker
 from needed import lacking
 from worker_run import eventually
 

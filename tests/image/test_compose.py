@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -12,10 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SECCOMP
-from container_run import END_FILE, docker
+from container_run import END_FILE, SECCOMP, compose_command, docker
 from event_process import EventProcess
-from needed import lacking
 from rfb_client import Closed, Viewer
 from viewers import Behaviour, mouse_mover
 from whole_story import TARGET, watched_to_its_end
@@ -28,16 +25,6 @@ FOLDER = SECCOMP.parent  # where Compose runs: version 1 looks for the profile t
 SEES = ("--input", f"file={END_FILE}")
 
 
-def program() -> list[str]:
-    """Compose, as a plugin of Docker's or a program of its own."""
-    plugin = ["docker", "compose"]
-    if subprocess.run([*plugin, "version"], check=False, capture_output=True).returncode == 0:
-        return plugin
-    if shutil.which("docker-compose"):
-        return ["docker-compose"]
-    return lacking("Docker Compose", "apt-get install docker-compose")
-
-
 class ComposeRun(EventProcess):
     """`docker compose run` of one task, in a project of its own."""
 
@@ -48,7 +35,7 @@ class ComposeRun(EventProcess):
         self.artifacts.chmod(0o777)
         self._port = port
         project = f"worker-test-{uuid.uuid4().hex[:8]}"
-        self._compose = [*program(), "--project-name", project]
+        self._compose = [*compose_command(), "--project-name", project]
         self._env = os.environ | {
             "WORKER_STREAM_SECRET": SECRET,
             "IMAGE": image,

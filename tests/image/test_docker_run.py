@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import HARDENED
-from container_run import END_FILE, docker
+from container_run import END_FILE, HARDENED, docker
 from whole_story import TARGET, watched_to_its_end
 
 WAYS = {

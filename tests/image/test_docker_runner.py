@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Gateway
-from container_run import END_FILE, docker
+from container_run import END_FILE, Gateway, docker
 from event_process import EventProcess
 from rfb_client import Closed, Viewer
 from viewers import Behaviour, mouse_mover

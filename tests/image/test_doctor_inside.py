@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from conftest import HARDENED
-from container_run import docker
+from container_run import HARDENED, docker
 
 
 def test_hardened(image):

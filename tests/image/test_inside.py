@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-
 import pytest
-from conftest import HARDENED
-from container_run import END_FILE, docker
+from container_run import END_FILE, HARDENED, docker
 from repeated import repeated
 from rfb_client import Closed, Viewer
 from viewers import Behaviour, mouse_mover
@@ -75,7 +73,7 @@ def test_exit_code(container, script, code):
 
 @repeated(20)
 def test_docker_stop(container, gateway):
-    """`docker stop` while a viewer moves its mouse at the gateway: 1000 and 143, without KILL (137)."""
+    """`docker stop` while a viewer at the gateway moves its mouse: 1000 and 143, not KILL's 137."""
     options = (*HARDENED, USER, "--network", gateway.network)
     run = container(TARGET, "--input", f"file={END_FILE}", options=options, gateway_url=gateway.url)
     run.event("task.started")

@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import SECCOMP
-from container_run import END_FILE
+from container_run import END_FILE, SECCOMP
 from event_process import EventProcess
 from needed import need
 from podman import Podman

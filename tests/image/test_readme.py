@@ -7,10 +7,9 @@ import re
 import subprocess
 
 import pytest
-from container_run import docker
+from container_run import compose_command, docker
 from needed import need
 from readmes import ROOT, block
-from test_compose import program
 
 
 def run(script, image):
@@ -58,7 +57,7 @@ def test_container(image):
 def test_compose(image, gateway_image):
     """The task runs behind the gateway and its stream has a URL."""
     need("openssl", mend="apt-get install openssl")
-    script = block("compose").replace("docker compose", " ".join(program()))
+    script = block("compose").replace("docker compose", " ".join(compose_command()))
     try:
         said = run(script, image)
     finally:

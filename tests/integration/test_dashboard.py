@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from typing import Any
 
 import pytest
 from browser import BLUE, ORANGE, PATIENCE_MS, Sockets, chromium, wait_for_pixel
@@ -415,7 +416,7 @@ def test_text_stays_text(idle, page):
 
 def drop(page, pattern, *, times):
     """Let the next requests fail on their way; those that did."""
-    dropped = []
+    dropped: list[str] = []
 
     def answer(route):
         if len(dropped) < times:
@@ -473,7 +474,12 @@ def test_novnc_loads_again(serve, page, tmp_path):
 def test_output_left_out(idle, page):
     """An output that was too large to be kept is told from none."""
     sign_in(page, idle)
-    ended = {"status": "success", "error": None, "input_parameters": {}, "output": None}
+    ended: dict[str, Any] = {
+        "status": "success",
+        "error": None,
+        "input_parameters": {},
+        "output": None,
+    }
     task = _task("large", **ended, output_omitted=True)
     page.route("**/api/v1/tasks/*", lambda route: route.fulfill(json=task))
     page.evaluate("location.hash = '#/tasks/large'")

@@ -14,6 +14,7 @@ from repeated import repeated
 from rfb_client import Closed, Ended, Lost, Refused, Viewer
 from viewers import (
     SMALL_BUFFER_BYTES,
+    Act,
     Behaviour,
     LateComer,
     busy_updater,
@@ -54,7 +55,7 @@ def watch(worker):
         Behaviour(
             functools.partial(busy_updater, outstanding=4), Viewer.connect(worker.stream_url())
         ),
-        Behaviour(large_update, Viewer.connect(worker.stream_url(), **small)),
+        Behaviour(large_update, slow),
     ]
     for watcher in watchers:
         watcher.wait_ready(20)
@@ -121,7 +122,12 @@ def test_twenty_viewers_all_get_the_outcome(run, tmp_path):
     file = tmp_path / "end"
     many = {"WORKER_MAX_VIEWERS": "20"}
     worker = run(f"{TASKS}:until", "--input", f"file={file}", env=many)
-    acts = [idle, functools.partial(mouse_mover, interval_s=0.02), busy_updater, idle] * 5
+    acts: list[Act] = [
+        idle,
+        functools.partial(mouse_mover, interval_s=0.02),
+        busy_updater,
+        idle,
+    ] * 5
     watchers = [Behaviour(act, Viewer.connect(worker.stream_url())) for act in acts]
     for watcher in watchers:
         watcher.wait_ready(30)

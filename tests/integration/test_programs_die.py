@@ -63,10 +63,10 @@ def test_websockify_killed(task):
 def test_websockify_stopped(task):
     """Websockify asked to stop by supervisorctl's TERM tells its viewers to come back, at once."""
     url = task.stream_url()
-    viewer = Behaviour(idle, Viewer.connect(task.stream_url()))
-    viewer.wait_ready(10)
+    watcher = Behaviour(idle, Viewer.connect(task.stream_url()))
+    watcher.wait_ready(10)
     os.kill(task.pid("worker.stream"), signal.SIGTERM)
-    assert viewer.result(10) == Closed(1012, "display server restarting")
+    assert watcher.result(10) == Closed(1012, "display server restarting")
     with Viewer.connect(url) as viewer:
         task.event("websockify.restarted", timeout_s=10)
         task.finish()

@@ -641,7 +641,7 @@ def test_a_half_open_request_never_ends() -> None:
 
 
 @contextlib.contextmanager
-def left(server: FakeServer):  # type: ignore[no-untyped-def]
+def left(server: FakeServer):
     """A viewer that leaves without waiting for an answer."""
     viewer = Viewer.connect(server.url)
     try:
@@ -653,14 +653,14 @@ def left(server: FakeServer):  # type: ignore[no-untyped-def]
 
 
 @contextlib.contextmanager
-def viewing(data: bytes):  # type: ignore[no-untyped-def]
+def viewing(data: bytes):
     """A viewer of a server that sends just this."""
     with FakeServer(after_handshake(frame(data))) as server, left(server) as viewer:
         yield viewer
 
 
 @contextlib.contextmanager
-def pong_counter():  # type: ignore[no-untyped-def]
+def pong_counter():
     """A server that pings twice and collects the answers."""
     pongs: list[bytes] = []
 

@@ -41,7 +41,13 @@ DECODER: Decoder[Drawn | Erased] = Decoder(Drawn | Erased)
 
 
 def drawn(**changes: Any) -> bytes:
-    document = {"type": "Drawn", "points": [], "scales": {}, "colour": "red", "extra": None}
+    document: dict[str, Any] = {
+        "type": "Drawn",
+        "points": [],
+        "scales": {},
+        "colour": "red",
+        "extra": None,
+    }
     return json.dumps(document | changes).encode()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 import zlib
 from datetime import UTC, datetime
+from typing import cast
 
 import schemathesis
 from fakes import FakeAccounts, FakeRunner
@@ -13,7 +14,7 @@ from schemathesis.specs.openapi.checks import negative_data_rejection, positive_
 from worker_serve import ENDPOINTS
 
 from worker.api import app as api_app
-from worker.api.accounts import Account
+from worker.api.accounts import Account, Accounts
 from worker.api.dependencies import Services
 from worker.api.endpoints import Endpoints
 from worker.api.runners.protocol import TaskRecord, TaskStatus
@@ -45,7 +46,7 @@ def _known():
 APP = api_app.make(
     Services(
         runner=_known(),
-        accounts=FakeAccounts({KEY: Account(name="alice", control=False)}),
+        accounts=cast("Accounts", FakeAccounts({KEY: Account(name="alice", control=False)})),
         endpoints=Endpoints(ENDPOINTS),
         stream_key=lambda _: b"k" * 32,
     )
