@@ -48,7 +48,7 @@ def drawn(**changes: Any) -> bytes:
         "colour": "red",
         "extra": None,
     }
-    return json.dumps(document | changes).encode()
+    return json.dumps({**document, **changes}).encode()
 
 
 @given(
