@@ -19,8 +19,7 @@ test-unit: setup-dev ## Run the unit tests
 test: setup-dev ## Run what every change needs: unit tests and the real programs
 	$(PYTEST) $(PARALLEL)
 
-test-all: setup-dev ## Run what CI runs: `test`, the measuring tests, the images' where an engine is
-	$(PYTEST) $(PARALLEL)
+test-all: test ## Run what CI runs: `test`, the measuring tests, and the images' where an engine is
 	$(PYTEST) -m measured
 	@if $(ENGINE); then $(MAKE) image test-image; else $(NO_ENGINE); fi
 

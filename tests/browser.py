@@ -1,4 +1,4 @@
-"""A real browser for the tests of pages, and what it shows."""
+"""A real browser for the tests of pages, and checks of what it shows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PIXEL = """([selector, x, y]) => {
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """Headless Chromium of the system."""
+    """Start the system's Chromium, headless."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path="/usr/bin/chromium",
@@ -38,7 +38,7 @@ def wait_for_pixel(
     colour: tuple[int, int, int],
     canvas: str = '#stage [data-layer="live"] canvas',
 ) -> None:
-    """Wait until a canvas has this colour there, but for what JPEG changes."""
+    """Wait until a pixel of a canvas has this colour, within the tolerance of JPEG."""
     found: Any = None
     for _ in range(_POLLS):
         found = page.evaluate(_PIXEL, [canvas, *place])
@@ -49,7 +49,7 @@ def wait_for_pixel(
 
 
 class Sockets:
-    """The WebSockets that a page opens from now on."""
+    """The WebSockets that a page opens after this object is made."""
 
     def __init__(self, page: Page) -> None:
         self._page = page
@@ -60,7 +60,7 @@ class Sockets:
         self._sockets.append(socket)
 
     def closed(self) -> list[bool]:
-        """Whether each is closed, once all are or patience ends."""
+        """Wait until all are closed, or 10 s; whether each is."""
         for _ in range(_POLLS):
             if all(socket.is_closed() for socket in self._sockets):
                 break

@@ -1,4 +1,4 @@
-"""Fixtures: a worker's run, and that nothing is left of it."""
+"""Fixtures that start workers and APIs, and check that nothing of them is left."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from needed import need
 from worker_run import WorkerRun
 from worker_serve import WorkerServe
 
-import worker.stream.websocket  # noqa: F401 - so that it is done before what follows
+import worker.stream.websocket  # noqa: F401 - imported before the next line
 
-sys.modules.pop("numpy", None)  # it keeps numpy out of its process, over which hypothesis stumbles
+sys.modules.pop(
+    "numpy", None
+)  # worker.stream blocks numpy by an entry here, on which hypothesis fails
 
 NEEDED = ("Xvfb", "x11vnc", "matchbox-window-manager", "chromium")
 
@@ -35,7 +37,7 @@ def repetition(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture
 def run(display_programs: None) -> Iterator[Callable[..., WorkerRun]]:
-    """Start `worker run`s; after the test nothing may be left of them."""
+    """Start workers; after the test no process, file or socket of them may be left."""
     folder = Path(tempfile.mkdtemp(prefix="t-", dir="/tmp"))  # short: sockets live below it
     runs: list[WorkerRun] = []
 
@@ -56,7 +58,7 @@ def run(display_programs: None) -> Iterator[Callable[..., WorkerRun]]:
 
 @pytest.fixture
 def serve(display_programs: None) -> Iterator[Callable[..., WorkerServe]]:
-    """Start `worker serve`s; after the test nothing may be left of them or their workers."""
+    """Start APIs; after the test no process or file of them or their workers may be left."""
     folder = Path(tempfile.mkdtemp(prefix="t-", dir="/tmp"))  # short: sockets live below it
     apis: list[WorkerServe] = []
 

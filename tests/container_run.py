@@ -32,7 +32,7 @@ END_FILE = "/artifacts/end"  # what tests/programs/tasks.py:until_with_page wait
 
 
 def docker(*arguments: str, check: bool = True, said: bool = False) -> str:
-    """Run a docker command; what it printed, with `said` on stderr too."""
+    """Run a docker command; return its stdout, with `said` its stderr too."""
     done = subprocess.run(["docker", *arguments], check=False, capture_output=True, text=True)
     if check and done.returncode:
         raise AssertionError(f"docker {' '.join(arguments)}: {done.stderr}")
@@ -69,11 +69,11 @@ class ContainerRun(EventProcess):
         options: Sequence[str] = (),
         gateway_url: str | None = None,
     ) -> None:
-        """Start it.
+        """Start the container.
 
         Args:
             image: the image.
-            folder: where its artifacts and what it says on stderr go.
+            folder: for its artifacts and its stderr.
             arguments: of `worker run`.
             options: of `docker run`.
             gateway_url: where viewers connect; default: the container's own port, published.
@@ -114,15 +114,15 @@ class ContainerRun(EventProcess):
         return [event for event in self.events if event["event"] == name]
 
     def execute(self, *argv: str) -> str:
-        """Run a program inside; what it printed."""
+        """Run a program in the container; return its stdout."""
         return docker("exec", self.task_id, *argv)
 
     def docker_wait(self) -> int:
-        """What `docker wait` says."""
+        """The exit code from `docker wait`."""
         return int(docker("wait", self.task_id))
 
     def processes(self) -> list[int]:
-        """The container's processes, by the host's ids, whatever became of its PID 1."""
+        """The container's processes, as ids of the host, also after its PID 1 has ended."""
         container_id = docker("inspect", "--format", "{{.Id}}", self.task_id)
         found = []
         for entry in Path("/proc").iterdir():
@@ -135,7 +135,7 @@ class ContainerRun(EventProcess):
         return found
 
     def remove(self) -> list[str]:
-        """End and remove it; the processes that it had left when it ended by itself."""
+        """Stop and remove it; return the processes left of a container that ended by itself."""
         left = []
         if self.process.poll() is None:
             docker("stop", self.task_id, check=False)

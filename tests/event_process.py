@@ -14,7 +14,7 @@ PATIENCE_S = 30.0
 
 
 class EventProcess:
-    """Its events, its exit code, and its stderr (in a file, so that nothing ever blocks)."""
+    """Its events, its exit code, and its stderr (in a file, because a full pipe would block)."""
 
     def __init__(
         self,
@@ -63,14 +63,14 @@ class EventProcess:
                 self._changed.wait(min(left, 1))
 
     def wait(self, *, timeout_s: float = PATIENCE_S) -> int:
-        """Wait for its end; its exit code."""
+        """Wait until it ends; return its exit code."""
         code = self.process.wait(timeout_s)
         self._reader.join(5)
         return code
 
     @property
     def stderr(self) -> str:
-        """What it has said on stderr."""
+        """Its stderr so far."""
         return self._stderr.read_text(errors="replace")
 
     def signal(self, number: int) -> None:
@@ -78,7 +78,7 @@ class EventProcess:
         self.process.send_signal(number)
 
     def end(self, *, grace_s: float = 15) -> None:
-        """End it, however the test went."""
+        """Stop it: TERM, a wait of at most `grace_s`, KILL."""
         if self.process.poll() is None:
             self.process.terminate()
             try:

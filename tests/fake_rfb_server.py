@@ -103,7 +103,7 @@ class Peer:
         return payload
 
     def read_until_close(self) -> bytes:
-        """The payload of the viewer's Close, whatever comes before."""
+        """Read until the viewer's Close; return its payload."""
         while True:
             opcode, payload = self.read_frame()
             if opcode == CLOSE:

@@ -1,4 +1,4 @@
-"""What a VNC server reads from a client, as libvncserver would: the tests' second opinion on RFB.
+"""Parses what a VNC client sends, as libvncserver does: a second implementation for the tests.
 
 Written apart from `worker.stream.rfb` on purpose, and in another way: a reader of one finished
 stream that pulls fields off it in the order in which RFC 6143 §7.1 to §7.5 prints them. It knows

@@ -1,4 +1,4 @@
-"""The kinds of viewers that an end of the stream must reach, each behaving in a thread of its own.
+"""Kinds of viewers, each running in a thread until the stream ends.
 
 watcher = Behaviour(mouse_mover, Viewer.connect(url))
 watcher.wait_ready(5)
@@ -21,16 +21,18 @@ from rfb_client import Closed, Ended, Lost, Refused, Viewer
 SMALL_BUFFER_BYTES = 64 * 1024  # Viewer.connect's recv_buffer_bytes for `large_update`
 _PATIENCE_S = 300  # a viewer waits as long as a test may take
 
-Act = Callable[[Viewer, Callable[[], object]], None]  # does its thing until Ended; calls when ready
+Act = Callable[
+    [Viewer, Callable[[], object]], None
+]  # acts until Ended; calls the callback when ready
 
 
 class Behaviour(threading.Thread):
-    """A viewer that acts in a thread until the stream ends, and leaves as a browser would.
+    """A viewer that acts in a thread until the stream ends, and closes as a browser does.
 
     Attributes:
-        viewer: only for looking at while the thread runs.
+        viewer: not to be used by other threads while this one runs.
         closed: how its stream ended; None until then.
-        error: what went wrong instead; None if nothing did.
+        error: what failed; None if nothing did.
         closed_s: when it ended, by time.monotonic().
     """
 
@@ -45,7 +47,7 @@ class Behaviour(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        """Act; for the thread."""
+        """Run in the thread."""
         try:
             with self.viewer:
                 with contextlib.suppress(Ended):
@@ -69,7 +71,7 @@ class Behaviour(threading.Thread):
             raise self.error
 
     def result(self, timeout_s: float) -> Closed:
-        """Wait for the end, and return it or raise what went wrong.
+        """Wait until the stream has ended; return how, or raise what failed.
 
         Raises:
             TimeoutError: the stream did not end in time.
@@ -83,7 +85,7 @@ class Behaviour(threading.Thread):
 
 
 def idle(viewer: Viewer, ready: Callable[[], object]) -> None:
-    """Get one frame, then only wait. Ready: the frame is here."""
+    """Get one frame, then only wait. Ready: the frame has arrived."""
     viewer.request_update(incremental=False)
     viewer.read_update(_PATIENCE_S)
     ready()
@@ -91,7 +93,7 @@ def idle(viewer: Viewer, ready: Callable[[], object]) -> None:
 
 
 def mouse_mover(viewer: Viewer, ready: Callable[[], object], *, interval_s: float = 0.001) -> None:
-    """Watch as noVNC does and move the mouse all the time. Ready: the first frame is here."""
+    """Watch as noVNC does, moving the mouse. Ready: the first frame has arrived."""
     viewer.request_update(incremental=False)
     due_s = time.monotonic()
     for step in itertools.count():
@@ -105,7 +107,7 @@ def mouse_mover(viewer: Viewer, ready: Callable[[], object], *, interval_s: floa
 
 
 def busy_updater(viewer: Viewer, ready: Callable[[], object], *, outstanding: int = 1) -> None:
-    """Ask for whole frames without pause, so many requests ahead. Ready: the first one is here."""
+    """Request whole frames without pause, `outstanding` at a time. Ready: one has arrived."""
     for _ in range(outstanding):
         viewer.request_update(incremental=False)
     while True:
@@ -115,7 +117,7 @@ def busy_updater(viewer: Viewer, ready: Callable[[], object], *, outstanding: in
 
 
 def large_update(viewer: Viewer, ready: Callable[[], object], *, rate_bytes_s: float = 4e6) -> None:
-    """Be always in the middle of a whole frame, reading it slowly. Ready: some of it is here.
+    """Read whole frames slowly, one after the other. Ready: a frame has begun to arrive.
 
     The viewer should be connected with `SMALL_BUFFER_BYTES`. At 4 MB/s 1920x1080 takes 2 s.
     """
@@ -131,7 +133,7 @@ def large_update(viewer: Viewer, ready: Callable[[], object], *, rate_bytes_s: f
 
 
 def stalled(viewer: Viewer, ready: Callable[[], object], *, for_s: float) -> None:
-    """Ask for frames and read nothing for so long, then all. Ready: it has begun not to read."""
+    """Request frames, read nothing for `for_s`, then everything. Ready: the pause has begun."""
     for _ in range(8):
         viewer.request_update(incremental=False)
     viewer.websocket.flush(for_s)
@@ -163,7 +165,7 @@ def trickler(
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try to connect, and what became of it.
+    """One attempt to connect, and its result.
 
     Attributes:
         outcome: how it ended; Lost also stands for a refused TCP connection.
@@ -178,11 +180,11 @@ class Attempt:
 
 
 class LateComer(threading.Thread):
-    """Connects, stays a moment, leaves, and comes back, until it is refused (or lost).
+    """Connects, stays for a moment, leaves, and repeats, until it is refused (or lost).
 
     Attributes:
         attempts: in order; only the last one can be Refused or Lost.
-        error: what went wrong instead; None if nothing did.
+        error: what failed; None if nothing did.
     """
 
     def __init__(self, new_url: Callable[[], str], *, stay_s: float = 0.02) -> None:
@@ -196,7 +198,7 @@ class LateComer(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        """Try again and again; for the thread."""
+        """Run in the thread."""
         try:
             while not self._given_up.is_set():
                 started_s = time.monotonic()
@@ -210,7 +212,7 @@ class LateComer(threading.Thread):
             self._admitted.set()
 
     def wait_ready(self, timeout_s: float) -> None:
-        """Wait until it was admitted once.
+        """Wait until it has been admitted once.
 
         Raises:
             TimeoutError: it was not in time.
@@ -221,10 +223,10 @@ class LateComer(threading.Thread):
             raise self.error
 
     def result(self, timeout_s: float) -> list[Attempt]:
-        """Wait until it is refused, and return all attempts or raise what went wrong.
+        """Wait until it is refused; return all attempts, or raise what failed.
 
         Raises:
-            TimeoutError: it was not refused in time; it does not try again.
+            TimeoutError: it was not refused in time; it stops connecting.
         """
         self.join(timeout_s)
         if self.error:

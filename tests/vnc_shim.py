@@ -1,4 +1,4 @@
-"""A TCP port for VNC clients that know no WebSocket; each connection gets its own stream URL."""
+"""A TCP port for VNC clients without WebSocket support; each connection uses a new stream URL."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CONNECT_S = 10
 
 
 class Shim:
-    """Listens on loopback while it is entered."""
+    """Listens on loopback until the context ends."""
 
     def __init__(self, new_url: Callable[[], str]) -> None:
         self._new_url = new_url
@@ -55,7 +55,7 @@ class Shim:
 
 
 def _pump(client: socket.socket, websocket: WebSocket) -> None:
-    """Carry both ways until one side ends."""
+    """Copy in both directions until one side ends."""
     buffer = memoryview(bytearray(_BUFFER_BYTES))
     while True:
         if select.select([client], [], [], 0)[0]:

@@ -1,4 +1,4 @@
-"""The end-to-end test: one task, watched to its end; the same for every way to run it."""
+"""The end-to-end check: one task, watched to its end, the same for every way to run it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TARGET = "tasks.py:until_with_page"  # in tests/programs; its input `file` names
 
 
 class Run(Protocol):
-    """One run of TARGET, wherever it is."""
+    """One run of TARGET, on this machine or in a container."""
 
     events: list[dict[str, Any]]
 
@@ -23,10 +23,10 @@ class Run(Protocol):
         """A fresh URL."""
 
     def tell(self, word: str) -> None:
-        """Put the word into the task's file."""
+        """Write the word into the task's file, which ends the task."""
 
     def wait(self) -> int:
-        """Wait for the end; the exit code."""
+        """Wait until it ends; return the exit code."""
 
     @property
     def result(self) -> dict[str, Any]:
@@ -34,7 +34,7 @@ class Run(Protocol):
 
 
 def watch(run: Run) -> list[Behaviour]:
-    """A quiet viewer and one that moves its mouse; returns when both see the task's page."""
+    """Connect an idle viewer and one that moves the mouse; return when both have a frame."""
     run.event("task.started")
     watchers = [
         Behaviour(idle, Viewer.connect(run.stream_url())),
@@ -46,7 +46,7 @@ def watch(run: Run) -> list[Behaviour]:
 
 
 def see_page(run: Run) -> None:
-    """Look until the task's page is on the screen."""
+    """Wait until a viewer sees the task's page."""
     with Viewer.connect(run.stream_url()) as viewer:
         viewer.request_update(incremental=False)
         viewer.read_update(20)
@@ -56,7 +56,7 @@ def see_page(run: Run) -> None:
 
 
 def watched_to_its_end(run: Run) -> None:
-    """The page is seen, every viewer gets 1000 and the outcome, and so does who waits for it."""
+    """Check that viewers see the page, and that they and the caller get the outcome."""
     watchers = watch(run)
     see_page(run)
     run.tell("end")

@@ -1,4 +1,4 @@
-"""`worker run` as users start it: a process, its events, its exit code, and what it left behind."""
+"""`worker run` as users start it: a process, its events, its exit code, and its leftovers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _POLL_S = 0.01
 
 
 class WorkerRun(EventProcess):
-    """One run. It gets a TMPDIR and an environment mark of its own, to see what is left of it."""
+    """One run, with a TMPDIR and an environment mark of its own, by which leftovers are found."""
 
     def __init__(self, folder: Path, *arguments: str, env: dict[str, str] | None = None) -> None:
         self.folder = folder
@@ -72,7 +72,7 @@ class WorkerRun(EventProcess):
         """The display's cookie."""
         return self.session_folder / "Xauthority"
 
-    # -- what it is made of
+    # -- its processes and files
 
     def processes(self, name: str = "") -> list[int]:
         """Its processes whose command line contains `name`, by the environment's mark."""
@@ -83,7 +83,7 @@ class WorkerRun(EventProcess):
         return min(self.processes(name))
 
     def left_behind(self) -> list[str]:
-        """What is left of it: processes, files, sockets."""
+        """Descriptions of the processes, files and sockets that are left."""
         left = [f"process {pid}: {_command_line(pid)}" for pid in self.processes()]
         left += [str(path) for path in self.tmpdir.iterdir()]
         for event in self.events:
@@ -92,7 +92,9 @@ class WorkerRun(EventProcess):
                 sockets = Path("/proc/net/unix").read_text()
                 path = Path(f"/tmp/.X11-unix/X{number}")
                 if path.exists() and f"@{path}\n" not in sockets:
-                    left.append(str(path))  # a dead server's; a live one is somebody else's
+                    left.append(
+                        str(path)
+                    )  # no server listens; a live socket belongs to another test
         return left
 
 
@@ -117,7 +119,7 @@ def _command_line(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()[:120]
     except OSError:
-        return "gone"
+        return "ended"
 
 
 def is_stopped(pid: int) -> bool:
@@ -126,7 +128,7 @@ def is_stopped(pid: int) -> bool:
 
 
 def eventually(condition: Any, *, timeout_s: float = 10, what: str = "") -> Any:
-    """Poll until a condition is true; its value."""
+    """Poll until a condition is true; return its value."""
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):
         if time.monotonic() > deadline:

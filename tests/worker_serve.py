@@ -22,7 +22,7 @@ _TIMEOUT_S = 20.0
 
 
 class WorkerServe:
-    """One state folder and the API on it; `start` begins it, `kill` and `stop` end it."""
+    """One state folder and the API processes on it, one after the other."""
 
     def __init__(self, folder: Path, env: dict[str, str] | None = None) -> None:
         self.folder = folder
@@ -41,10 +41,10 @@ class WorkerServe:
         self.client = httpx.Client(timeout=_TIMEOUT_S)
         self.url = ""
 
-    # -- its life
+    # -- life cycle
 
     def start(self) -> WorkerServe:
-        """Begin, and wait until it answers."""
+        """Start it, and wait until it listens."""
         with (self.folder / "stderr").open("ab") as stderr:
             process = subprocess.Popen(
                 [sys.executable, "-m", "worker.cli", "serve"],
@@ -64,7 +64,7 @@ class WorkerServe:
         return self
 
     def start_refused(self) -> subprocess.CompletedProcess[str]:
-        """Begin another on the same state folder, and wait for its end."""
+        """Start another one on the same state folder, and wait until it ends."""
         return subprocess.run(
             [sys.executable, "-m", "worker.cli", "serve"],
             env=self.environ,
@@ -88,17 +88,17 @@ class WorkerServe:
         return self._processes[-1]
 
     def kill(self) -> None:
-        """As if by the kernel: no goodbye."""
+        """Send SIGKILL."""
         self.process.kill()
         self.process.wait()
 
     def stop(self) -> int:
-        """As an operator would; its exit code."""
+        """Send SIGTERM; return its exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(15)
 
     def end(self) -> None:
-        """End it and every worker, however the test went."""
+        """Stop it and every worker."""
         self.client.close()
         for process in self._processes:
             if process.poll() is None:
@@ -114,7 +114,7 @@ class WorkerServe:
         """Temporary files of workers that ended."""
         return [str(path) for path in self.tmpdir.iterdir()]
 
-    # -- what it says
+    # -- events
 
     def event(
         self,
@@ -137,10 +137,10 @@ class WorkerServe:
 
     @property
     def stderr(self) -> str:
-        """What it complained about."""
+        """Its stderr so far."""
         return (self.folder / "stderr").read_text(errors="replace")
 
-    # -- what it is asked
+    # -- requests
 
     def key(self, account: str = "alice", *options: str) -> str:
         """A new key."""
@@ -154,7 +154,7 @@ class WorkerServe:
         return made.stdout.strip()
 
     def sign_in(self, account: str = "alice", *options: str) -> str:
-        """Make a key, and use it from now on."""
+        """Make a key, and use it for the following requests."""
         key = self.key(account, *options)
         self.client.headers["x-api-key"] = key
         return key
@@ -168,28 +168,28 @@ class WorkerServe:
         return self.client.post(f"{self.url}/api/v1{path}", json=body, **more)
 
     def begin(self, endpoint_name: str, **more: Any) -> str:
-        """Start a task; its id."""
+        """Start a task; return its id."""
         answer = self.post("/inference", {"endpoint_name": endpoint_name, **more})
         assert answer.status_code == 202, answer.text
         task_id: str = answer.json()["task_id"]
         return task_id
 
     def task(self, task_id: str) -> dict[str, Any]:
-        """What it says of a task."""
+        """A task's representation."""
         answer = self.get(f"/tasks/{task_id}")
         assert answer.status_code == 200, answer.text
-        told: dict[str, Any] = answer.json()
-        return told
+        found: dict[str, Any] = answer.json()
+        return found
 
     def until(self, task_id: str, *statuses: str) -> dict[str, Any]:
-        """Wait for a task to be in one of these; what it says then."""
+        """Wait until a task has one of these statuses; its representation."""
 
         def there() -> dict[str, Any] | None:
-            told = self.task(task_id)
-            if told["status"] in statuses:
-                return told
-            assert told["status"] in ("queued", "running"), f"wanted {statuses}, ended as {told}"
+            found = self.task(task_id)
+            if found["status"] in statuses:
+                return found
+            assert found["status"] in ("queued", "running"), f"wanted {statuses}, ended as {found}"
             return None
 
-        told: dict[str, Any] = eventually(there, timeout_s=PATIENCE_S, what=f"{statuses}")
-        return told
+        found: dict[str, Any] = eventually(there, timeout_s=PATIENCE_S, what=f"{statuses}")
+        return found

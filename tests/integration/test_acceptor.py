@@ -1,4 +1,4 @@
-"""Strangers who never finish a request are let go, and keep nobody out."""
+"""Limits on connections that have not sent a whole request."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PATIENCE_S = 10.0
 
 
 class Served:
-    """A front that works in a thread; what it hands over is answered with `ok`."""
+    """An acceptor that runs in a thread and answers each complete request with `ok`."""
 
     def __init__(self, listener=None, **limits):
         self.refused = []
@@ -46,19 +46,19 @@ class Served:
         self.refused.append(status)
 
     def connect(self, data=b""):
-        """A connection that has sent this."""
+        """Open a connection and send `data`."""
         connection = socket.create_connection(self.address, PATIENCE_S)
         connection.sendall(data)
         return connection
 
     def end(self, *, leave=False):
-        """Serve no more; `leave`: somebody else will."""
+        """Stop; with `leave`, another acceptor continues on the same listener."""
         if self._over:
             return
         self._over = True
         self._thread.join()
         if leave:
-            self._acceptor.leave("503 Service Unavailable", "somebody else will serve")
+            self._acceptor.leave("503 Service Unavailable", "another server continues")
             self._listener.close()
         else:
             self._acceptor.close("409 Conflict", "it is over")
@@ -67,7 +67,7 @@ class Served:
 
 @pytest.fixture
 def serve():
-    """Start fronts with limits."""
+    """Start acceptors with limits."""
     with contextlib.ExitStack() as stack:
 
         def start(listener=None, **limits):
@@ -79,23 +79,23 @@ def serve():
 
 
 def answer(connection):
-    """All that the server says until it closes."""
+    """Read until the server closes."""
     said = b""
     while data := connection.recv(65536):
         said += data
     return said
 
 
-def test_a_head_in_pieces(serve):
-    """A request whose head comes byte by byte, in time, is handed over."""
+def test_head_that_arrives_byte_by_byte_is_accepted(serve):
+    """A request whose head arrives byte by byte, before the timeout, is handed over."""
     with serve().connect() as connection:
         for byte in HEAD:
             connection.sendall(bytes([byte]))
         assert answer(connection) == b"ok"
 
 
-def test_a_head_that_never_ends(serve):
-    """It gets 408 when its time is over, however often a byte of it arrives."""
+def test_incomplete_head_gets_408(serve):
+    """The timeout counts from the connection, also while bytes keep arriving."""
     served = serve(head_timeout_s=0.3)
     with served.connect(b"GET / HTTP/1.1\r\n") as silent, served.connect() as trickling:
         eventually(lambda: send_a_byte(trickling) or len(served.refused) == 2)
@@ -104,33 +104,32 @@ def test_a_head_that_never_ends(serve):
 
 
 def send_a_byte(connection):
-    """As long as there is somebody to send it to."""
+    """Send a byte, unless the connection is closed."""
     with contextlib.suppress(OSError):
         connection.sendall(b"x")
 
 
-def test_a_head_too_large(serve):
-    """More than 8 KB of head get 431."""
+def test_head_larger_than_8_kb_gets_431(serve):
     served = serve()
     with served.connect(b"GET / HTTP/1.1\r\nX: " + b"x" * HEAD_MAX_BYTES) as connection:
         assert answer(connection).startswith(b"HTTP/1.1 431 ")
     eventually(lambda: served.refused == [431])
 
 
-def test_many_half_open(serve):
-    """The oldest unfinished request makes room: a good one is served behind any number."""
+def test_oldest_incomplete_request_makes_room(serve):
+    """At the limit the oldest incomplete request gets 503, and a complete one is served."""
     served = serve(half_open_max=4)
     with contextlib.ExitStack() as stack:
-        strangers = [stack.enter_context(served.connect(b"GET /")) for _ in range(12)]
+        incomplete = [stack.enter_context(served.connect(b"GET /")) for _ in range(12)]
         good = stack.enter_context(served.connect(HEAD))
         assert answer(good) == b"ok"
-        assert answer(strangers[0]).startswith(b"HTTP/1.1 503 ")
+        assert answer(incomplete[0]).startswith(b"HTTP/1.1 503 ")
     eventually(lambda: len(served.refused) >= 8)
     assert set(served.refused) == {503}
 
 
-def test_the_end(serve):
-    """Unfinished requests are answered, and from then on nobody is there."""
+def test_close_answers_incomplete_requests(serve):
+    """Incomplete requests get the given status when the acceptor closes."""
     served = serve()
     with served.connect(b"GET /") as unfinished, served.connect(HEAD) as good:
         assert answer(good) == b"ok"
@@ -139,8 +138,8 @@ def test_the_end(serve):
     assert served.refused == [409]
 
 
-def test_the_next_one(serve):
-    """Who leaves the listener to another answers its unfinished requests, and keeps nobody out."""
+def test_leave_keeps_the_listener_for_the_next_server(serve):
+    """Incomplete requests get 503; new connections stay in the backlog for the next server."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         first = serve(listener.dup())
         with first.connect(b"GET /") as unfinished, first.connect(HEAD) as good:

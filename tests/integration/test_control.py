@@ -1,4 +1,4 @@
-"""Who may touch the display: viewers never, one controller at a time."""
+"""Input: a `view` viewer changes nothing, and one `control` viewer at a time is admitted."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def chord(viewer, modifier, character):
 
 
 def round_trip(viewer):
-    """Return when the server has dealt with all that the viewer sent before."""
+    """Return when the server has processed everything that the viewer sent before."""
     viewer.request_update(incremental=False, w=1, h=1)
     viewer.read_update(10)
 
 
-def looks(worker):
-    """All of the display that input could change."""
+def input_state(worker):
+    """Everything on the display that input could change."""
     with Observer(worker.display, worker.xauthority) as observer:
         return (
             observer.pointer_position(),
@@ -66,10 +66,10 @@ def looks(worker):
         )
 
 
-def test_view_changes_nothing(field):
+def test_view_viewer_changes_nothing(field):
     """A viewer that types, clicks, pastes and resizes changes nothing on the display."""
     worker, text = field
-    before = looks(worker)
+    before = input_state(worker)
     with connect(worker, "view") as viewer:
         viewer.key(SHIFT, True)
         type_keys(viewer, "abc")
@@ -79,13 +79,13 @@ def test_view_changes_nothing(field):
         viewer.set_desktop_size(800, 600)
         round_trip(viewer)
         assert (viewer.width, viewer.height) == (1920, 1080)
-        assert looks(worker) == before
+        assert input_state(worker) == before
     assert text() == ""
     assert not worker.processes("x11vnc_control")
 
 
-def test_control_types(field):
-    """What a controller types arrives in the page's text field; viewers see the pixels change."""
+def test_keys_of_the_control_viewer_reach_the_page(field):
+    """Typed text appears in the page's text field, and the pixels of other viewers change."""
     worker, text = field
     with connect(worker, "view") as watching, connect(worker, "control") as controller:
         before = bytes(watching.framebuffer)
@@ -99,8 +99,8 @@ def test_control_types(field):
         assert bytes(watching.framebuffer) != before
 
 
-def test_one_at_a_time(field):
-    """A second controller gets 409 and keeps its token; it gets in when the first has left."""
+def test_second_control_viewer_gets_409(field):
+    """It keeps its token, and is admitted after the first one has left."""
     worker, _ = field
     second = worker.stream_url("control")
     with connect(worker, "control"):
@@ -116,8 +116,8 @@ def test_one_at_a_time(field):
 
 
 @pytest.mark.parametrize("how", ["abort", "close"])
-def test_held_keys_are_let_go(field, how):
-    """A controller that leaves, or vanishes, lets go of its keys and buttons; control is free."""
+def test_held_keys_are_released(field, how):
+    """When a control viewer disconnects, its keys and buttons are released and control is free."""
     worker, _ = field
     controller = connect(worker, "control")
     with Observer(worker.display, worker.xauthority) as observer:
@@ -127,11 +127,11 @@ def test_held_keys_are_let_go(field, how):
         eventually(lambda: len(observer.keys_down()) == 2 and observer.buttons_down() == {1})
         controller.close() if how == "close" else controller.websocket.abort()
         eventually(lambda: not observer.keys_down() and not observer.buttons_down())
-    eventually(lambda: free(worker), timeout_s=5, what="control is free")
+    eventually(lambda: control_is_free(worker), timeout_s=5, what="control is free")
 
 
-def free(worker):
-    """Whether control can be had."""
+def control_is_free(worker):
+    """Whether a control viewer is admitted."""
     try:
         Viewer.connect(worker.stream_url("control")).close()
     except Refused as refused:
@@ -141,23 +141,23 @@ def free(worker):
 
 
 def test_paste(field):
-    """Text that the controller offers is pasted into the page by Ctrl+V."""
+    """Clipboard text of the control viewer is pasted into the page with Ctrl+V."""
     worker, text = field
     with connect(worker, "control") as controller:
         controller.cut_text("gr\u00fc\u00dfe")
-        pasted(worker, controller)
+        press_paste(worker, controller)
         eventually(lambda: text() == "gr\u00fc\u00dfe", what="the text was pasted")
 
 
-def pasted(worker, controller):
+def press_paste(worker, controller):
     """Press Ctrl+V once x11vnc owns the clipboard."""
     with Observer(worker.display, worker.xauthority) as observer:
         eventually(lambda: observer.selection_owner("CLIPBOARD") is not None)
     chord(controller, CONTROL, "v")
 
 
-def heard(viewer, text):
-    """Whether this text was copied; reads on meanwhile."""
+def received(viewer, text):
+    """Whether the viewer has received this clipboard text; reads more from the stream."""
     viewer.request_update(incremental=True, w=1, h=1)
     with contextlib.suppress(TimeoutError):
         viewer.read_update(0.05)
@@ -165,20 +165,20 @@ def heard(viewer, text):
 
 
 def test_copy(field):
-    """What is copied in the page reaches the controller at once, and no viewer ever."""
+    """Text copied in the page is sent to the control viewer and to no other viewer."""
     worker, text = field
     with connect(worker, "view") as watching, connect(worker, "control") as controller:
         type_keys(controller, "secret")
         eventually(lambda: text() == "secret")
         chord(controller, CONTROL, "a")
         chord(controller, CONTROL, "c")
-        eventually(lambda: heard(controller, "secret"), what="the controller hears it")
+        eventually(lambda: received(controller, "secret"), what="the control viewer receives it")
         round_trip(watching)
         assert not watching.cut_texts
 
 
-def test_control_x11vnc_dies(field):
-    """Its x11vnc killed: the controller gets 1012 and can come back; the viewers go on."""
+def test_x11vnc_of_control_killed(field):
+    """The control viewer gets 1012 and can reconnect; other viewers stay connected."""
     worker, text = field
     with connect(worker, "view") as watching:
         with connect(worker, "control") as controller:
@@ -190,8 +190,8 @@ def test_control_x11vnc_dies(field):
         round_trip(watching)
 
 
-def test_costs_nothing(field):
-    """There is no second x11vnc before somebody takes control, nor when nobody has had it."""
+def test_x11vnc_of_control_runs_only_while_needed(field):
+    """There is no second x11vnc before the first control viewer, nor some time after the last."""
     worker, _ = field
     connect(worker, "view").close()
     assert not worker.processes("x11vnc_control.sock")
@@ -200,8 +200,8 @@ def test_costs_nothing(field):
     eventually(lambda: not worker.processes("x11vnc_control.sock"), timeout_s=20)
 
 
-def test_end_while_in_control(field, tmp_path):
-    """The task's end reaches the controller too."""
+def test_end_of_task_closes_the_control_viewer(field, tmp_path):
+    """The control viewer gets close code 1000 and the outcome."""
     worker, _ = field
     controller = connect(worker, "control")
     (tmp_path / "end").write_text("end")

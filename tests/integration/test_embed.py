@@ -15,7 +15,7 @@ README = ROOT / "worker/api/README.md"
 
 
 class Pages(http.server.BaseHTTPRequestHandler):
-    """One page, whatever is asked for."""
+    """Answers every request with one page."""
 
     def __init__(self, pages, *arguments):
         self.pages = pages
@@ -43,8 +43,8 @@ def site():
         server.shutdown()
 
 
-def test_pasted(serve, site, tmp_path):
-    """The snippet shows the task's pixels, tells its outcome, and disconnects when removed."""
+def test_snippet_in_a_page_of_another_origin(serve, site, tmp_path):
+    """It shows the task's pixels, reports the outcome, and disconnects when it is removed."""
     address, pages = site
     served = serve({"WORKER_ALLOWED_ORIGINS": address})
     key, file = served.sign_in(), tmp_path / "end"

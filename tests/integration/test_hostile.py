@@ -1,4 +1,4 @@
-"""Hostile viewers: a good one does not notice them, and they are soon gone."""
+"""Hostile viewers are dropped, and a well-behaved viewer is not affected."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ RATIO_MAX = 1.5
 HALF_OPEN = 200
 LINGERERS = 140  # more than the server has threads for requests
 ROUNDS = 5
-SAMPLES = 300  # about half of the time that the bad ones last
+SAMPLES = 300  # take about half of the time until the hostile clients are dropped
 PLACE, SIZE = 100, 64
 
 
 class Good:
-    """A viewer that measures: from a change of the display to the pixel in its framebuffer."""
+    """A viewer that measures the time from a change of the display to its own pixel."""
 
     def __init__(self, worker):
         self.canvas = Canvas(
@@ -42,7 +42,7 @@ class Good:
         self.changes = 0
 
     def sample(self):
-        """Seconds for one change."""
+        """Change the display once; seconds until the viewer has the pixel."""
         self.changes += 1
         colour = (self.changes % 256, self.changes // 256 % 256, 128)
         began = time.monotonic()
@@ -53,12 +53,12 @@ class Good:
         return time.monotonic() - began
 
     def samples(self):
-        """A round's."""
+        """The samples of one round."""
         return [self.sample() for _ in range(SAMPLES)]
 
 
 class Bad:
-    """All the bad ones at once, each in a thread; they end when the server has ended them."""
+    """All kinds of hostile clients at once, one thread each, until the server drops them."""
 
     def __init__(self, worker):
         self.wrong = []
@@ -183,8 +183,8 @@ def test_latency_beside_hostile_viewers(run):
     assert statistics.median(ratios) <= RATIO_MAX
 
 
-def test_lingerers(run):
-    """Peers that were answered and go on to send, a byte now and then, keep nobody out."""
+def test_lingering_peers_do_not_block_viewers(run):
+    """A viewer is admitted while 140 answered peers keep sending a byte now and then."""
     worker = run("--", "sleep", "600")
     url = worker.stream_url()
     with contextlib.ExitStack() as stack:
@@ -195,13 +195,13 @@ def test_lingerers(run):
             socks.append(sock)
         over = threading.Event()
 
-        def go_on():
+        def keep_sending():
             while not over.wait(0.1):
                 for sock in socks:
                     with contextlib.suppress(OSError):
                         sock.sendall(b"x")
 
-        sender = threading.Thread(target=go_on)
+        sender = threading.Thread(target=keep_sending)
         sender.start()
         try:
 
@@ -209,7 +209,7 @@ def test_lingerers(run):
                 with contextlib.suppress(Refused):
                     return stack.enter_context(Viewer.connect(url, timeout_s=10))
 
-            eventually(answered, what="a good viewer is let in")
+            eventually(answered, what="a viewer is admitted")
         finally:
             over.set()
             sender.join()

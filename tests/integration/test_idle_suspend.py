@@ -1,4 +1,4 @@
-"""x11vnc costs nothing while nobody watches, and viewers never notice."""
+"""x11vnc is suspended while no viewer is connected."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from worker_run import PROGRAMS, eventually, is_stopped
 TASKS = str(PROGRAMS / "tasks.py")
 
 
-def test_x11vnc_sleeps_until_somebody_watches(run, tmp_path):
-    """It is stopped, woken by a viewer, stopped again, and still ends with the session."""
+def test_x11vnc_is_suspended_while_no_viewer_is_connected(run, tmp_path):
+    """It is suspended, resumed for a viewer, suspended again, and ends with the session."""
     file = tmp_path / "end"
     worker = run(f"{TASKS}:until_with_page", "--input", f"file={file}")
     worker.event("task.started")
@@ -22,22 +22,22 @@ def test_x11vnc_sleeps_until_somebody_watches(run, tmp_path):
         with Viewer.connect(worker.stream_url()) as viewer:
             viewer.request_update(incremental=False)
             viewer.read_update(10)
-            eventually(lambda: viewer.pixel(960, 700) == (20, 120, 220) or again(viewer))
+            eventually(lambda: viewer.pixel(960, 700) == (20, 120, 220) or request_again(viewer))
             assert not is_stopped(pid)
     eventually(lambda: is_stopped(pid), what="x11vnc is stopped again")
     file.write_text("end")
     assert worker.wait() == 0
 
 
-def test_a_new_stream_server_wakes_it(run, tmp_path):
-    """The stream server is killed while x11vnc sleeps: the next viewer gets its picture."""
+def test_a_new_stream_server_resumes_x11vnc(run, tmp_path):
+    """After the stream server is killed while x11vnc is suspended, a viewer gets its frame."""
     file = tmp_path / "end"
     worker = run(f"{TASKS}:until", "--input", f"file={file}")
     worker.event("task.started")
     pid, server = worker.pid("x11vnc -display"), worker.pid("worker.stream")
 
-    def asleep():
-        """Stop the server in a moment in which x11vnc is stopped, too."""
+    def both_stopped():
+        """Stop the server while x11vnc is stopped."""
         os.kill(server, signal.SIGSTOP)
         eventually(lambda: is_stopped(server))
         if is_stopped(pid):
@@ -45,7 +45,7 @@ def test_a_new_stream_server_wakes_it(run, tmp_path):
         os.kill(server, signal.SIGCONT)
         return False
 
-    eventually(asleep, what="x11vnc is stopped")
+    eventually(both_stopped, what="x11vnc is stopped")
     os.kill(server, signal.SIGKILL)
     worker.event("websockify.restarted")
     with Viewer.connect(worker.stream_url()) as viewer:
@@ -55,7 +55,7 @@ def test_a_new_stream_server_wakes_it(run, tmp_path):
     assert worker.wait() == 0
 
 
-def again(viewer):
-    """Ask for the rest of the picture."""
+def request_again(viewer):
+    """Request the whole frame again."""
     viewer.request_update(incremental=False)
     viewer.read_update(10)

@@ -1,4 +1,4 @@
-"""What one task's stream serves at most, and whom it drops."""
+"""Limits of one task's stream: viewer slots, tokens, slow viewers, addresses in events."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ def worker(run, tmp_path):
     return started
 
 
-def watches(viewer):
-    """Ask for a pixel, and get it."""
+def read_pixel(viewer):
+    """Request one pixel and wait for it."""
     viewer.request_update(incremental=False, w=1, h=1)
     return viewer.read_update(20)
 
 
-def test_sixteen_viewers(worker):
-    """16 watch, the 17th gets 503 with Retry-After, and is let in when one has left."""
+def test_seventeenth_viewer_gets_503(worker):
+    """It gets Retry-After, and is admitted with the same token after another viewer has left."""
     with contextlib.ExitStack() as stack:
         viewers = [
             stack.enter_context(Viewer.connect(worker.stream_url())) for _ in range(MAX_VIEWERS)
         ]
         for viewer in viewers:
-            watches(viewer)
+            read_pixel(viewer)
         url = worker.stream_url()
         with pytest.raises(Refused) as refused:
             Viewer.connect(url)
         assert (refused.value.status, refused.value.detail) == (503, "Too many viewers")
         assert int(refused.value.headers["Retry-After"]) > 0
         viewers[0].close()
-        late = eventually(lambda: admitted(url), what="the next is let in")
+        late = eventually(lambda: admitted(url), what="the next viewer is admitted")
         stack.enter_context(late)
         for viewer in (*viewers[1:], late):
-            watches(viewer)
+            read_pixel(viewer)
 
 
 def admitted(url):
-    """A viewer, unless it is refused; a refusal does not use its token up."""
+    """Connect a viewer; None while it is refused."""
     try:
         return Viewer.connect(url)
     except Refused as refused:
@@ -58,8 +58,8 @@ def admitted(url):
         return None
 
 
-def test_seats_are_given_one_by_one(run, tmp_path):
-    """Of many that come at once, exactly as many as there are seats get in."""
+def test_simultaneous_viewers_get_exactly_the_free_slots(run, tmp_path):
+    """Of 12 viewers that connect at once, 3 are admitted to 3 slots; the others get 503."""
     worker = run(
         f"{TASKS}:until",
         *("--input", f"file={tmp_path / 'end'}"),
@@ -69,14 +69,14 @@ def test_seats_are_given_one_by_one(run, tmp_path):
     results: list[Viewer | Refused] = []
     start = threading.Barrier(len(urls))
 
-    def come(url):
+    def connect(url):
         start.wait()
         try:
             results.append(Viewer.connect(url))
         except Refused as refused:
             results.append(refused)
 
-    threads = [threading.Thread(target=come, args=(url,)) for url in urls]
+    threads = [threading.Thread(target=connect, args=(url,)) for url in urls]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -88,13 +88,13 @@ def test_seats_are_given_one_by_one(run, tmp_path):
         viewer.close()
 
 
-def test_a_token_in_two_hands(worker):
-    """Of many that come with the same token at once, one gets in; the others get 401."""
+def test_token_is_valid_once(worker):
+    """Of 8 viewers that connect at once with one token, 1 is admitted; the others get 401."""
     url = worker.stream_url()
     results: list[int] = []
     start = threading.Barrier(8)
 
-    def come():
+    def connect():
         start.wait()
         try:
             Viewer.connect(url).close()
@@ -102,7 +102,7 @@ def test_a_token_in_two_hands(worker):
         except Refused as refused:
             results.append(refused.status)
 
-    threads = [threading.Thread(target=come) for _ in range(8)]
+    threads = [threading.Thread(target=connect) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -110,17 +110,17 @@ def test_a_token_in_two_hands(worker):
     assert sorted(results) == [101] + [401] * 7
 
 
-def test_a_trickle_is_too_slow(worker):
-    """A viewer that requests frames and reads 1 kB/s is dropped; another viewer is not affected."""
+def test_viewer_that_reads_1_kb_per_second_is_dropped(worker):
+    """It gets 1008 "viewer too slow"; another viewer is not affected."""
     slow = Viewer.connect(worker.stream_url(), recv_buffer_bytes=SMALL_BUFFER_BYTES)
     for _ in range(8):
         slow.request_update(incremental=False)
     slow.websocket.flush(5)
     with Viewer.connect(worker.stream_url()) as good, trickle(slow):
-        watches(good)
+        read_pixel(good)
         closed = worker.event("viewer.closed")
         assert (closed["code"], closed["reason"]) == (1008, "viewer too slow")
-        watches(good)
+        read_pixel(good)
 
 
 @contextlib.contextmanager
@@ -145,8 +145,8 @@ def trickle(viewer):
         reader.join()
 
 
-def test_whose_address_is_told(run, tmp_path):
-    """Events tell the viewer's address and role as a trusted proxy tells it, and no token."""
+def test_address_in_events_comes_from_a_trusted_proxy(run, tmp_path):
+    """Events hold the address that a trusted proxy forwards, the role, and no token."""
     worker = run(
         f"{TASKS}:until",
         *("--input", f"file={tmp_path / 'end'}"),
@@ -169,7 +169,7 @@ def test_whose_address_is_told(run, tmp_path):
     assert url.partition("token=")[2] not in str(worker.events)
 
 
-def test_nobody_is_trusted_by_default(worker):
-    """Without trusted proxies the events tell the peer's address, whatever the header says."""
+def test_forwarded_address_is_ignored_by_default(worker):
+    """Without trusted proxies events hold the peer's address."""
     Viewer.connect(worker.stream_url(), headers={"X-Forwarded-For": "203.0.113.9"}).close()
     assert worker.event("viewer.connected")["address"] == "127.0.0.1"

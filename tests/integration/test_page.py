@@ -32,7 +32,7 @@ def state(page, name, **attributes):
     ("said", "outcome", "code"), [("end", "success", 0), ("fail", "failed", 1)]
 )
 def test_watch_to_the_end(run, tmp_path, browser_page, said, outcome, code):
-    """The page shows the task's pixels, then that the stream ended, and how."""
+    """The page shows the task's pixels, then "Stream ended" with the outcome."""
     file = tmp_path / "end"
     worker = run(f"{TASKS}:until_with_page", "--input", f"file={file}")
     browser_page.goto(worker.page)
@@ -46,7 +46,7 @@ def test_watch_to_the_end(run, tmp_path, browser_page, said, outcome, code):
 
 
 def test_reconnect(run, tmp_path, browser_page):
-    """x11vnc killed: the page says so, reconnects by itself, and shows the task again."""
+    """After x11vnc is killed the page shows that it reconnects, and then the task again."""
     file = tmp_path / "end"
     worker = run(f"{TASKS}:until_with_page", "--input", f"file={file}")
     browser_page.goto(worker.page)
@@ -68,7 +68,7 @@ def test_reconnect(run, tmp_path, browser_page):
 
 
 def test_next_task(run, tmp_path, browser_page):
-    """A page that is left open shows the next task on the same port by itself."""
+    """A page that stays open connects to the next task on the same port."""
     first = run(f"{TASKS}:until", "--input", f"file={tmp_path / 'a'}")
     browser_page.goto(first.page)
     state(browser_page, "connected")
@@ -98,8 +98,8 @@ def get(url, **headers):
             return error.code, error.read()
 
 
-def test_who_may_ask(run):
-    """Only loopback names, and never a foreign page, get the debug page or a stream URL."""
+def test_debug_page_is_for_loopback_names_and_its_own_origin(run):
+    """Other host names and other origins get no debug page and no stream URL."""
     worker = run("--", "sleep", "600")
     page, port = worker.page, worker.port
     assert get(page)[0] == 200

@@ -1,4 +1,4 @@
-"""The debug page's switch takes control and gives it back, with the clipboard, in real browsers."""
+"""Control and clipboard on the debug page, in real browsers."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def role(page, name):
 
 
 def holder(page, words):
-    """Wait until the page says who has control."""
+    """Wait until the page shows who has control."""
     page.locator("#control-holder", has_text=words).wait_for(timeout=PATIENCE_MS)
 
 
 def test_switch(run, tmp_path, pages):
-    """One takes control and types; the other is refused, sees who has it, and gets it later."""
+    """One page takes control and types; the other is refused, and gets control after a release."""
     worker = run(f"{TASKS}:field", "--input", f"file={tmp_path / 'end'}")
     eventually((tmp_path / "seen").exists, timeout_s=30, what="the page is there")
     for page in pages:
@@ -60,7 +60,7 @@ def test_switch(run, tmp_path, pages):
 
 
 def test_clipboard(run, tmp_path, pages):
-    """Text pasted in the panel arrives in the task's page, and what is copied there comes back."""
+    """Text pasted in the panel reaches the task's page; text copied there reaches the panel."""
     worker = run(f"{TASKS}:field", "--input", f"file={tmp_path / 'end'}")
     eventually((tmp_path / "seen").exists, timeout_s=30, what="the page is there")
     controlling, watching = pages
@@ -89,5 +89,5 @@ def test_clipboard(run, tmp_path, pages):
 
 
 def seen(folder):
-    """What is in the field."""
+    """The text in the field."""
     return (folder / "seen").read_text()

@@ -1,4 +1,4 @@
-"""A program that dies: restarted where it can be, an honest end where it cannot."""
+"""A program of the session dies: it is restarted, or the session ends with 70."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def task(run, tmp_path):
 
 
 def test_x11vnc_killed(task):
-    """x11vnc killed: 1012, and the viewer is back with a fresh URL while the task goes on."""
+    """Viewers get 1012 and reconnect with a fresh URL; the task continues."""
     watchers = [Behaviour(act, Viewer.connect(task.stream_url())) for act in (idle, mouse_mover)]
     for watcher in watchers:
         watcher.wait_ready(10)
@@ -45,7 +45,7 @@ def test_x11vnc_killed(task):
 
 
 def test_websockify_killed(task):
-    """Websockify killed: it is back on the same port, and knows the tokens that were used."""
+    """It is restarted on the same port and still refuses used tokens."""
     port = task.port
     url = task.stream_url()
     Viewer.connect(url).close()
@@ -61,7 +61,7 @@ def test_websockify_killed(task):
 
 
 def test_websockify_stopped(task):
-    """Websockify asked to stop by supervisorctl's TERM tells its viewers to come back, at once."""
+    """On TERM, as from supervisorctl, it closes its viewers with 1012 and is restarted."""
     url = task.stream_url()
     watcher = Behaviour(idle, Viewer.connect(task.stream_url()))
     watcher.wait_ready(10)
@@ -75,7 +75,7 @@ def test_websockify_stopped(task):
 
 
 def test_window_manager_killed(task):
-    """The window manager killed: it is back."""
+    """It is restarted."""
     os.kill(task.pid("matchbox-window-manager"), signal.SIGKILL)
     task.event("window_manager.restarted", timeout_s=10)
     task.finish()
@@ -84,7 +84,7 @@ def test_window_manager_killed(task):
 
 @pytest.mark.parametrize("name", ["Xvfb -displayfd", "supervisor.supervisord"])
 def test_display_lost(task, name):
-    """Xvfb or supervisord killed: the session ends with 70, and viewers get 1011."""
+    """Without Xvfb or supervisord the session ends with 70, and viewers get 1011."""
     watcher = Behaviour(idle, Viewer.connect(task.stream_url()))
     watcher.wait_ready(10)
     os.kill(task.pid(name), signal.SIGKILL)
@@ -94,7 +94,7 @@ def test_display_lost(task, name):
 
 
 def test_task_process_killed(run):
-    """The task's own process killed: failed with 128+9, and nothing of its browser stays."""
+    """The task has failed with 128 + 9, and no process of its browser is left."""
     worker = run(f"{TASKS}:sleeps_with_page")
     worker.event("task.started")
     os.kill(worker.pid("worker.task.child"), signal.SIGKILL)
@@ -104,7 +104,7 @@ def test_task_process_killed(run):
 
 @pytest.mark.parametrize("name", ["/chromium ", "playwright/driver/node"])
 def test_browser_killed(run, tmp_path, name):
-    """Chromium or Playwright's driver killed: the task's next call fails, and nothing is left."""
+    """Without Chromium or Playwright's driver the task's next call fails; no process is left."""
     worker = run(f"{TASKS}:until_with_page", "--input", f"file={tmp_path / 'never'}")
     worker.event("task.started")
     os.kill(worker.pid(name), signal.SIGKILL)
@@ -112,7 +112,7 @@ def test_browser_killed(run, tmp_path, name):
 
 
 def test_worker_killed(run):
-    """The worker itself killed: the kernel tells its children, and no process stays."""
+    """The kernel signals the children of a killed worker (PR_SET_PDEATHSIG); none is left."""
     worker = run(f"{TASKS}:sleeps_with_page")
     worker.event("task.started")
     folder = worker.session_folder
@@ -124,8 +124,8 @@ def test_worker_killed(run):
     Path(f"/tmp/.X11-unix/X{display}").unlink(missing_ok=True)
 
 
-def test_program_that_cannot_stay(run, tmp_path):
-    """A program that dies at every start ends the session with 70 and its last words."""
+def test_program_that_never_starts(run, tmp_path):
+    """A program that ends at every start ends the session with 70 and its last output."""
     fake = tmp_path / "bin"
     fake.mkdir()
     (fake / "x11vnc").write_text("#!/bin/sh\necho cannot read the display >&2\nexit 1\n")
@@ -136,7 +136,7 @@ def test_program_that_cannot_stay(run, tmp_path):
 
 
 def test_xvfb_that_does_not_start(run, tmp_path):
-    """An Xvfb that ends at once is 70, at once, with its last words."""
+    """An Xvfb that ends at once ends the session with 70 and its last output."""
     fake = tmp_path / "bin"
     fake.mkdir()
     (fake / "Xvfb").write_text("#!/bin/sh\necho no fonts at all >&2\nexit 1\n")
@@ -147,7 +147,7 @@ def test_xvfb_that_does_not_start(run, tmp_path):
 
 
 def test_supervisorctl(task):
-    """`supervisorctl -c <the session's config> status` works for whoever debugs."""
+    """`supervisorctl -c <the session's config> status` lists the running programs."""
     config = task.session_folder / "supervisord.conf"
     command = [sys.executable, "-m", "supervisor.supervisorctl", "-c", str(config), "status"]
     status = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -158,7 +158,7 @@ def test_supervisorctl(task):
 
 
 def stale_lock():
-    """A lock file of a display that no process has, made where there was none."""
+    """Make the lock file of a display that does not exist."""
     for number in range(900, 1000):
         path = Path(f"/tmp/.X{number}-lock")
         with contextlib.suppress(FileExistsError), path.open("x") as file:
@@ -168,7 +168,7 @@ def stale_lock():
 
 
 def test_stale_lock(run):
-    """A dead server's lock and socket do not stop a start; a live server's are not touched."""
+    """A stale X lock does not prevent a start; a live server's files are not changed."""
     read, write = os.pipe()
     other = subprocess.Popen(["Xvfb", "-displayfd", str(write)], pass_fds=[write], stderr=-3)
     os.close(write)
@@ -181,15 +181,15 @@ def test_stale_lock(run):
         assert worker.wait() == 0
         assert live.exists()
         assert other.poll() is None
-        assert lock.exists()  # not ours to remove
+        assert lock.exists()
     finally:
         lock.unlink()
         other.terminate()
         other.wait()
 
 
-def test_x_socket_of_a_killed_server(run, tmp_path):
-    """A killed Xvfb's socket is removed, and the next worker can have its number."""
+def test_x_socket_of_a_killed_xvfb_is_removed(run, tmp_path):
+    """The next worker can use the same display number."""
     for _ in range(2):
         worker = run(f"{TASKS}:until", "--input", f"file={tmp_path / 'never'}")
         worker.event("task.started")

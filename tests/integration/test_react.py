@@ -24,7 +24,7 @@ new MutationObserver(() => {
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
-    """Files, without a line for each."""
+    """Serves files without logging."""
 
     def log_message(self, *args):
         """Nothing."""
@@ -32,7 +32,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The bundled page's address; it is another origin than the API's."""
+    """Address of the bundled page, on an origin other than the API's."""
     modules = npm.installed(*PACKAGES)
     folder = tmp_path_factory.mktemp("react")
     shutil.copy(PROGRAMS / "react" / "page.jsx", folder)
@@ -53,7 +53,7 @@ def site(tmp_path_factory):
 
 @pytest.fixture
 def page():
-    """A tab that writes down each state that it shows."""
+    """A tab that records each state that it shows."""
     with chromium() as browser:
         page = browser.new_page()
         page.set_default_timeout(PATIENCE_MS)
@@ -74,13 +74,13 @@ def show(page, site, task, key):
 
 
 def reached(page, state):
-    """Wait for a state; all that were shown until then, and what the page says."""
+    """Wait for a state; return all states so far and the page's text."""
     page.wait_for_selector(f'[data-state="{state}"]', state="attached")
     return page.evaluate("states"), page.inner_text("section p")
 
 
-def spoil(route):
-    """Break the token of a stream URL."""
+def corrupt_token(route):
+    """Make the token of a stream URL invalid."""
     answer = route.fetch()
     body = answer.json()
     if "stream_url" in body:
@@ -116,26 +116,26 @@ def test_queued(serve, site, page, tmp_path):
 
 
 def test_errors(serve, site, page, tmp_path):
-    """Each refusal is an error with the reference's own words; a bad token is one as well."""
+    """Each refusal is shown with the API's `detail`; an invalid token is a failed connection."""
     served = serve({"WORKER_ALLOWED_ORIGINS": site})
     task, key = start(served, file=str(tmp_path / "never"))
-    nobody = "00000000-0000-4000-8000-000000000000"
+    unknown = "00000000-0000-4000-8000-000000000000"
     for address, given, reason in (
         (task, "wrong", "Invalid or missing API key"),
-        (task.rpartition("/")[0] + f"/{nobody}", key, f"Task {nobody} not found"),
+        (task.rpartition("/")[0] + f"/{unknown}", key, f"Task {unknown} not found"),
     ):
         page.goto("about:blank")
         show(page, site, address, given)
         assert reached(page, "error") == (["loading", "error"], reason)
 
     page.goto("about:blank")
-    page.route("**/stream", spoil)
+    page.route("**/stream", corrupt_token)
     show(page, site, task, key)
     assert reached(page, "error") == (["loading", "connecting", "error"], "The connection failed")
 
 
 def test_ended_task(serve, site, page, tmp_path):
-    """A task that has ended has no stream any more, which is said in the reference's words."""
+    """For a task that has ended the page shows the API's 409."""
     served = serve({"WORKER_ALLOWED_ORIGINS": site})
     file = tmp_path / "end"
     file.write_text("end")

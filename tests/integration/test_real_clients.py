@@ -1,4 +1,4 @@
-"""Clients that we did not write: asyncvnc, and npm's noVNC of today in a real browser."""
+"""Third-party clients: asyncvnc, and noVNC from npm in a real browser."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from x_client import Observer
 TASKS = str(PROGRAMS / "tasks.py")
 NOVNC = "@novnc/novnc@1.7.0"
 CANVAS = "#screen canvas"
-# Exactly the reference's options; `viewOnly` is the test's to choose.
+# The options of the reference page, except `viewOnly`, which the test sets.
 PAGE = """<!doctype html><title>noVNC</title>
 <div id="screen" style="width: 960px; height: 540px"></div>
 <script type="module">
@@ -39,7 +39,7 @@ window.loaded = true;
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
-    """Files, without a line for each."""
+    """Serves files without logging."""
 
     def log_message(self, *args):
         """Nothing."""
@@ -71,8 +71,8 @@ def field(run, tmp_path):
     return worker, seen.read_text
 
 
-def looks(worker):
-    """All of the display that a viewer could change."""
+def input_state(worker):
+    """Everything on the display that input could change."""
     with Observer(worker.display, worker.xauthority) as observer:
         return {
             "pointer": observer.pointer_position(),
@@ -86,7 +86,7 @@ def looks(worker):
 
 
 def test_novnc_watches_to_the_end(field, page, tmp_path):
-    """With the reference's options noVNC connects, shows the task, and ends cleanly with it."""
+    """The client connects, shows the task, and disconnects cleanly when the task ends."""
     worker, _ = field
     page.evaluate("url => watch(url, true)", worker.stream_url())
     page.wait_for_function("events.some(([name]) => name === 'connect')")
@@ -98,12 +98,12 @@ def test_novnc_watches_to_the_end(field, page, tmp_path):
 
 
 def test_novnc_that_is_not_view_only(field, page):
-    """With a view token nothing that it sends changes the display, though it sends all it can."""
+    """With a view token no input of noVNC changes the display."""
     worker, text = field
     page.evaluate("url => watch(url, false)", worker.stream_url())
     page.wait_for_function("events.some(([name]) => name === 'connect')")
     wait_for_pixel(page, (960, 900), BLUE, CANVAS)
-    before = looks(worker)
+    before = input_state(worker)
     page.click(CANVAS, position={"x": 200, "y": 100})
     page.keyboard.type("typed by a viewer")
     page.keyboard.down("Shift")
@@ -114,17 +114,17 @@ def test_novnc_that_is_not_view_only(field, page):
     page.evaluate("rfb.sendCtrlAltDel()")
     page.evaluate("rfb.resizeSession = true")
     page.set_viewport_size({"width": 700, "height": 500})
-    assert looks(worker) == before
+    assert input_state(worker) == before
     page.mouse.up()
     page.keyboard.up("Shift")
     page.evaluate("rfb.disconnect()")
     worker.event("viewer.closed")  # all that it sent has been read
-    assert looks(worker) == before
+    assert input_state(worker) == before
     assert text() == ""
 
 
 def test_asyncvnc_watches(field):
-    """A screenshot of asyncvnc's has the task's pixels."""
+    """A screenshot by asyncvnc has the task's pixels."""
     worker, _ = field
 
     async def screenshot(port):
@@ -138,7 +138,7 @@ def test_asyncvnc_watches(field):
 
 
 def test_asyncvnc_types(field):
-    """With a control token what asyncvnc types is in the page's field."""
+    """With a control token, text typed by asyncvnc appears in the page's field."""
     worker, text = field
 
     async def write(port):

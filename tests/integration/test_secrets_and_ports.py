@@ -1,4 +1,4 @@
-"""What a stranger on the same machine can find: no secret, and one port."""
+"""What other processes on the machine can see: no secret, and one port."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SECRET = "a master secret of the fleet that is long enough"
 
 
 def content(path):
-    """All of it; nothing of a process or a file of the browser's that has just gone."""
+    """A file's bytes; empty if the file or its process no longer exists."""
     try:
         return path.read_bytes()
     except (FileNotFoundError, ProcessLookupError):
@@ -44,8 +44,8 @@ def test_one_port(run):
     assert listening == {("127.0.0.1", worker.port)}
 
 
-def test_no_secret_anywhere(run):
-    """Neither command lines, environments, logs, files nor stdout hold secret, key or token."""
+def test_no_secret_is_visible(run):
+    """Command lines, environments, logs, files and stdout hold no secret, key or token."""
     task_id = str(uuid.uuid4())
     worker = run(
         f"{TASKS}:sleeps_with_page", "--task-id", task_id, env={"WORKER_STREAM_SECRET": SECRET}
@@ -89,7 +89,7 @@ def test_stream_url_command(run):
     worker = run(f"{TASKS}:sleeps", "--task-id", task_id, env=env)
     command = [sys.executable, "-m", "worker.cli", "stream-url"]
     given = ["--task-id", task_id, "--port", str(worker.port)]
-    for environ in (env, {}):  # signed here; asked from the local worker
+    for environ in (env, {}):  # signed by the command; requested from the local worker
         url = subprocess.run(
             [*command, *given], env=environ, capture_output=True, text=True, check=True
         ).stdout.strip()

@@ -19,20 +19,20 @@ SHM_DEST = 0o1000  # shmctl(2)
 
 
 def segments(creator_pid):
-    """The modes of the segments that a process has made (sysvipc(7): 3rd and 5th column)."""
+    """Modes of the segments that a process created (/proc/sysvipc/shm, columns 3 and 5)."""
     lines = [line.split() for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]]
     return [int(line[2], 8) for line in lines if line[4] == str(creator_pid)]
 
 
-def goes_with_its_users(creator_pid):
-    """Whether each segment of this process, which has some, will be gone with those who use it."""
+def marked_for_removal(creator_pid):
+    """Whether the process has segments, and all are removed when the last user detaches."""
     modes = segments(creator_pid)
     return modes and all(mode & SHM_DEST for mode in modes)
 
 
 @pytest.mark.parametrize("killed", [False, True])
-def test_nothing_is_left(run, tmp_path, killed):
-    """Neither of an x11vnc that was stopped, nor of one that was killed, nor of a controller's."""
+def test_no_segment_is_left(run, tmp_path, killed):
+    """Not of a stopped x11vnc, nor of a killed one, nor of the one for control."""
     file = tmp_path / "end"
     worker = run(f"{TASKS}:until", "--input", f"file={file}")
     worker.event("stream.ready")
@@ -52,14 +52,14 @@ def test_nothing_is_left(run, tmp_path, killed):
     assert [segments(pid) for pid in pids] == [[]] * len(pids)
 
 
-def test_nothing_is_left_of_a_worker_that_was_killed(run):
-    """The worker and all that it started end at once, with nobody left to clean up."""
+def test_no_segment_is_left_of_a_killed_worker(run):
+    """The worker and all its processes are killed, so that none can clean up."""
     worker = run("--", "sleep", "600")
     worker.event("stream.ready")
     pid = worker.pid("x11vnc -display")
-    eventually(lambda: goes_with_its_users(pid), what="its segments are marked")
+    eventually(lambda: marked_for_removal(pid), what="its segments are marked")
     for each in worker.processes():
-        with contextlib.suppress(ProcessLookupError):  # it went with the one before
+        with contextlib.suppress(ProcessLookupError):  # ended with the previous one
             os.kill(each, signal.SIGKILL)
     eventually(lambda: not segments(pid), what="its segments are gone")
     shutil.rmtree(worker.session_folder)

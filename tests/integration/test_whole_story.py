@@ -1,4 +1,4 @@
-"""One task, watched to its end, by `worker run` on this machine; tests/image has the other ways."""
+"""One task, watched to its end, by `worker run` on this machine; tests/image runs it elsewhere."""
 
 from __future__ import annotations
 
