@@ -1,4 +1,4 @@
-"""The dashboard in a real browser, before the real API and its local runner."""
+"""The dashboard in a real browser, with the real API and its local runner."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def idle(display_programs, tmp_path_factory):
-    """An API that starts no task, for what needs none."""
+    """An API shared by the tests that start no task."""
     served = WorkerServe(tmp_path_factory.mktemp("idle"))
     yield served.start()
     served.end()
@@ -37,23 +37,26 @@ def idle(display_programs, tmp_path_factory):
 
 @pytest.fixture
 def page(browser):
-    """A tab, which must not have met an error of its own."""
+    """A tab; after the test its console must hold no error of the page."""
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     page = context.new_page()
     page.set_default_timeout(PATIENCE_MS)
     said = []
     page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("console", lambda message: said.append(message.text) if _is_ours(message) else None)
+    page.on(
+        "console",
+        lambda message: said.append(message.text) if _is_error_of_the_page(message) else None,
+    )
     yield page
     context.close()
     assert said == []
 
 
-def _is_ours(message):
-    """An error of the page's code or policy; the browser itself reports each 4xx.
+def _is_error_of_the_page(message):
+    """Whether a console message is an error of the page's code or policy.
 
-    And it drops what it is loading when the machine's network changes, which the page must mend.
-    noVNC tells of what was still on its way when the view let go of it.
+    The browser itself logs each 4xx, and each request that it aborts because the machine's network
+    changes, which the page repeats. noVNC logs data that arrives after the view has disconnected.
     """
     others = ("Failed to load resource", "net::ERR_NETWORK_CHANGED", "Got data while disconnected")
     return message.type == "error" and not any(each in message.text for each in others)
@@ -68,7 +71,7 @@ def sign_in(page, served, *, control=False):
 
 
 def start(page, endpoint, **inputs):
-    """Start a task by the form; its id."""
+    """Start a task with the form; return its id."""
     page.click("#to-start")
     page.fill("#endpoint", endpoint)
     for place, (name, value) in enumerate(inputs.items()):
@@ -91,7 +94,7 @@ def watching(page, state, **more):
     ("told", "outcome", "code"), [("end", "success", 0), ("fail", "failed", 1)]
 )
 def test_start_watch_end(serve, page, tmp_path, told, outcome, code):
-    """Started from the dashboard, a task is watched to "Stream ended", its outcome and result."""
+    """A task started from the dashboard is watched to "Stream ended", outcome and result."""
     sign_in(page, serve())
     file = tmp_path / "end"
     task_id = start(page, "paint", file=file)
@@ -111,7 +114,7 @@ def test_start_watch_end(serve, page, tmp_path, told, outcome, code):
 
 
 def test_reconnect(serve, page, tmp_path):
-    """The stream server killed: the page says so, comes back by itself, and shows the task."""
+    """After the stream server is killed the page shows that it reconnects, and then the task."""
     served = serve()
     sign_in(page, served)
     file = tmp_path / "end"
@@ -132,7 +135,7 @@ def test_reconnect(serve, page, tmp_path):
 
 
 def test_two_viewers(serve, page, tmp_path):
-    """Two tabs watch one task, and both are told its end; the second came by a deep link."""
+    """Two tabs watch one task, the second through a deep link; both show its end."""
     sign_in(page, serve())
     file = tmp_path / "end"
     task_id = start(page, "paint", file=file)
@@ -149,7 +152,7 @@ def test_two_viewers(serve, page, tmp_path):
 
 
 def test_end_without_close(serve, page, tmp_path):
-    """A stream that breaks off after the API told the task's end has ended, and is not awaited."""
+    """If the stream breaks off after the API reported the end, the view shows "Stream ended"."""
     served = serve()
     sign_in(page, served)
     task_id = start(page, "paint", file=tmp_path / "never")
@@ -163,7 +166,7 @@ def test_end_without_close(serve, page, tmp_path):
 
 
 def test_wrong_key(idle, page):
-    """A wrong key is said to be one, and is not kept; signing out forgets the right one."""
+    """A wrong key is refused and not stored; signing out removes the stored key."""
     page.goto(idle.url)
     page.fill("#key", "wk_wrong")
     page.keyboard.press("Enter")
@@ -184,7 +187,7 @@ def test_wrong_key(idle, page):
 
 
 def test_key_revoked(idle, page):
-    """A key that is revoked while one watches leads back to signing in, with the API's words."""
+    """When the key is revoked the page returns to sign-in and shows the API's detail."""
     page.clock.install()
     sign_in(page, idle)
     refusal = {"detail": "Invalid or missing API key"}
@@ -195,7 +198,7 @@ def test_key_revoked(idle, page):
 
 
 def test_queued(serve, page, tmp_path):
-    """A queued task's 409 is waited out: its picture comes by itself once it runs."""
+    """A queued task's view waits and connects when the task runs."""
     sign_in(page, serve({"WORKER_MAX_RUNNING": "1"}))
     first, second = tmp_path / "first", tmp_path / "second"
     start(page, "paint", file=first)
@@ -212,7 +215,7 @@ def test_queued(serve, page, tmp_path):
 
 
 def test_cancel(serve, page, tmp_path):
-    """Running and queued tasks are cancelled by the button, and both say so."""
+    """The button cancels running and queued tasks, and the page shows it."""
     sign_in(page, serve({"WORKER_MAX_RUNNING": "1"}))
     running = start(page, "paint", file=tmp_path / "never")
     watching(page, "connected")
@@ -231,7 +234,7 @@ def test_cancel(serve, page, tmp_path):
 
 
 def test_artifacts(serve, page, tmp_path):
-    """A task's files are listed and downloaded, though their address wants the key in a header."""
+    """A task's files are listed and can be downloaded, with the key sent in a header."""
     sign_in(page, serve())
     file = tmp_path / "end"
     file.write_text("end")
@@ -244,7 +247,7 @@ def test_artifacts(serve, page, tmp_path):
 
 
 def test_control(serve, page, tmp_path):
-    """Control is had where the account allows it, and its refusal is told in the API's words."""
+    """Control needs a key that allows it; a refusal is shown with the API's detail."""
     served = serve()
     sign_in(page, served)
     file = tmp_path / "end"
@@ -267,7 +270,7 @@ def test_control(serve, page, tmp_path):
 
 
 def test_form(idle, page):
-    """What the API complains about stands at the fields; JSON and rows are one form."""
+    """The API's errors are shown at their fields; rows and JSON hold the same inputs."""
     sign_in(page, idle)
     page.click("#to-start")
     page.click("#submit")
@@ -300,7 +303,7 @@ def test_form(idle, page):
 
 
 def test_queue_full(idle, page):
-    """A full queue is told in words, with the time after which to try again."""
+    """A full queue is shown with the time after which to retry."""
     sign_in(page, idle)
     page.route(
         "**/api/v1/inference",
@@ -314,8 +317,8 @@ def test_queue_full(idle, page):
     expect(page.locator("#start-error")).to_have_text("The queue is full. Try again in 7 s.")
 
 
-def test_api_away(idle, page):
-    """An API that does not answer is told, and that it is back as well."""
+def test_api_unreachable(idle, page):
+    """The page shows that the API does not answer, and removes the message afterwards."""
     page.clock.install()
     sign_in(page, idle)
     page.route("**/api/v1/tasks?*", lambda route: route.abort())
@@ -333,14 +336,14 @@ def test_api_away(idle, page):
 
 
 def test_docs(idle, page):
-    """`/docs` draws itself under its policy, and can be framed nowhere."""
+    """`/docs` renders under its content security policy, which forbids frames."""
     answer = page.goto(f"{idle.url}/docs")
     expect(page.locator(".opblock-summary-path").first).to_be_visible()
     assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
 
 
 def test_pages_and_filter(idle, page):
-    """The list is shown a page at a time, of one status where that is asked for."""
+    """The list is shown page by page, filtered by status on request."""
     page.clock.install()
     sign_in(page, idle)
     asked = []
@@ -382,7 +385,7 @@ def _task(task_id, **more):
 
 
 def test_text_stays_text(idle, page):
-    """Whatever a task says, down to its id, is shown as it is and never becomes markup."""
+    """Text from a task, even its id, is shown literally and never becomes markup."""
     page.clock.install()
     sign_in(page, idle)
     evil = _task(
@@ -415,7 +418,7 @@ def test_text_stays_text(idle, page):
 
 
 def drop(page, pattern, *, times):
-    """Let the next requests fail on their way; those that did."""
+    """Abort the next requests; return the list of aborted ones."""
     dropped: list[str] = []
 
     def answer(route):
@@ -431,7 +434,7 @@ def drop(page, pattern, *, times):
 
 @pytest.mark.parametrize("file", ["live/view-panel.js", "page/dashboard.js", "page/dashboard.css"])
 def test_loads_again(idle, page, file):
-    """What was dropped on its way, twice even, is asked for again, and the page is whole."""
+    """A file whose request fails twice is requested again, and the page is complete."""
     dropped = drop(page, f"**/{file}", times=2)
     page.goto(idle.url)
     page.wait_for_function(
@@ -442,7 +445,7 @@ def test_loads_again(idle, page, file):
 
 
 def test_gives_up_loading(idle, page):
-    """What never arrives is not asked for for ever, and the page says what is the matter."""
+    """After 9 attempts the page stops reloading and shows what to do."""
     page.clock.install()
     page.route("**/page/dashboard.js", lambda route: route.abort("connectionaborted"))
     loads = []
@@ -460,7 +463,7 @@ def test_gives_up_loading(idle, page):
 
 
 def test_novnc_loads_again(serve, page, tmp_path):
-    """The same for noVNC, where it is there and was only dropped."""
+    """A file of noVNC whose request fails is requested again."""
     dropped = drop(page, "**/novnc/core/websock.js", times=1)
     sign_in(page, serve())
     file = tmp_path / "end"
@@ -472,7 +475,7 @@ def test_novnc_loads_again(serve, page, tmp_path):
 
 
 def test_output_left_out(idle, page):
-    """An output that was too large to be kept is told from none."""
+    """An output that was too large to be stored is distinguished from no output."""
     sign_in(page, idle)
     ended: dict[str, Any] = {
         "status": "success",
@@ -487,7 +490,7 @@ def test_output_left_out(idle, page):
 
 
 def test_no_such_task(idle, page):
-    """A deep link to a task that is not there, or is another account's, says so."""
+    """A deep link to an unknown task shows that it was not found."""
     sign_in(page, idle)
     page.evaluate("location.hash = '#/tasks/nothing'")
     expect(page.locator("#missing-text")).to_have_text("Task nothing not found")
@@ -496,7 +499,7 @@ def test_no_such_task(idle, page):
 
 
 def test_without_novnc(serve, page, tmp_path):
-    """Without noVNC the dashboard works, and says what to install in the picture's place."""
+    """Without noVNC the dashboard works, and the view shows what to install."""
     sign_in(page, serve({"WORKER_NOVNC_DIR": str(tmp_path)}))
     start(page, "paint", file=tmp_path / "never")
     watching(page, "error")
@@ -506,7 +509,7 @@ def test_without_novnc(serve, page, tmp_path):
 
 
 def test_removed_view_disconnects(serve, page, tmp_path):
-    """A view whose element is taken out of the page disconnects, without being told to."""
+    """A view disconnects when its element is removed from the page."""
     sign_in(page, serve())
     sockets = Sockets(page)
     start(page, "paint", file=tmp_path / "never")
@@ -517,7 +520,7 @@ def test_removed_view_disconnects(serve, page, tmp_path):
 
 @pytest.mark.parametrize("width", [320, 390, 768])
 def test_narrow(idle, page, width):
-    """On a phone nothing is wider than the screen, and the list is a page of its own."""
+    """On a narrow screen nothing is wider than it, and the list is a separate page."""
     page.set_viewport_size({"width": width, "height": 700})
     sign_in(page, idle)
     for address in ("#/", "#/start"):
@@ -530,7 +533,7 @@ def test_narrow(idle, page, width):
 
 
 def test_keyboard(idle, page):
-    """All can be done by keyboard: the focus goes through sign-in, list and form in their order."""
+    """The focus moves through list and form in their order, so a keyboard is sufficient."""
     sign_in(page, idle)
     page.locator("#filter").focus()
     page.keyboard.press("Shift+Tab")
@@ -544,7 +547,7 @@ def test_keyboard(idle, page):
 
 
 def test_hidden(idle, page):
-    """A hidden page asks the API nothing; once seen again it asks at once."""
+    """A hidden page sends no request; when it is visible again it sends one at once."""
     page.clock.install()
     sign_in(page, idle)
     page.evaluate(

@@ -14,6 +14,7 @@ ALLOWED = {
     "worker.errors",
     "worker.outcome",
     "worker.process",
+    "worker.process.program",
     "worker.process.spawn",
     "worker.process.supervisord_config",
     "worker.session",
