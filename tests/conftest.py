@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from needed import need
+from required import require
 from worker_run import WorkerRun
 from worker_serve import WorkerServe
 
@@ -25,7 +25,7 @@ NEEDED = ("Xvfb", "x11vnc", "matchbox-window-manager", "chromium")
 @pytest.fixture(scope="session")
 def display_programs() -> None:
     """Skip, or in CI fail, where a program of the display stack is missing."""
-    need(*NEEDED, mend="run `make setup`")
+    require(*NEEDED, install="run `make setup`")
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def run(display_programs: None) -> Iterator[Callable[..., WorkerRun]]:
     finally:
         for each in runs:
             each.end()
-    left = [line for each in runs for line in each.left_behind()]
+    left = [line for each in runs for line in each.leftovers()]
     shutil.rmtree(folder)
     assert not left
 
@@ -72,6 +72,6 @@ def serve(display_programs: None) -> Iterator[Callable[..., WorkerServe]]:
     finally:
         for each in apis:
             each.end()
-    left = [line for each in apis for line in each.left_behind()]
+    left = [line for each in apis for line in each.leftovers()]
     shutil.rmtree(folder)
     assert not left

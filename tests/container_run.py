@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from event_process import PATIENCE_S, EventProcess
-from needed import lacking
+from required import skip_or_fail
 from worker_run import PROGRAMS
 
 from worker.stream import tokens
@@ -31,12 +31,12 @@ HARDENED = (
 END_FILE = "/artifacts/end"  # what tests/programs/tasks.py:until_with_page waits for
 
 
-def docker(*arguments: str, check: bool = True, said: bool = False) -> str:
-    """Run a docker command; return its stdout, with `said` its stderr too."""
+def docker(*arguments: str, check: bool = True, with_stderr: bool = False) -> str:
+    """Run a docker command; return its stdout, with `with_stderr` its stderr too."""
     done = subprocess.run(["docker", *arguments], check=False, capture_output=True, text=True)
     if check and done.returncode:
         raise AssertionError(f"docker {' '.join(arguments)}: {done.stderr}")
-    return (done.stdout + done.stderr * said).strip()
+    return (done.stdout + done.stderr * with_stderr).strip()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +99,7 @@ class ContainerRun(EventProcess):
             base = f"ws://{docker('port', self.task_id, str(PORT)).splitlines()[0]}"
         return tokens.stream_url(base, self.task_id, tokens.mint(self._key, self.task_id))
 
-    def tell(self, word: str) -> None:
+    def end_task(self, word: str) -> None:
         """Write the word into END_FILE."""
         (self.artifacts / "end").write_text(word)
 
@@ -109,7 +109,7 @@ class ContainerRun(EventProcess):
         content: dict[str, Any] = json.loads((self.artifacts / "result.json").read_text())
         return content
 
-    def said(self, name: str) -> list[dict[str, Any]]:
+    def events_named(self, name: str) -> list[dict[str, Any]]:
         """The events of this name so far."""
         return [event for event in self.events if event["event"] == name]
 
@@ -153,7 +153,7 @@ def compose_command() -> list[str]:
         return plugin
     if shutil.which("docker-compose"):
         return ["docker-compose"]
-    return lacking("Docker Compose", "apt-get install docker-compose")
+    return skip_or_fail("Docker Compose", "apt-get install docker-compose")
 
 
 def _environ() -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Kinds of viewers, each running in a thread until the stream ends.
 
-watcher = Behaviour(mouse_mover, Viewer.connect(url))
+watcher = ActiveViewer(mouse_mover, Viewer.connect(url))
 watcher.wait_ready(5)
 ... end the task ...
 assert watcher.result(5) == Closed(1000, "task success")
@@ -26,7 +26,7 @@ Act = Callable[
 ]  # acts until Ended; calls the callback when ready
 
 
-class Behaviour(threading.Thread):
+class ActiveViewer(threading.Thread):
     """A viewer that acts in a thread until the stream ends, and closes as a browser does.
 
     Attributes:
@@ -179,7 +179,7 @@ class Attempt:
     ended_s: float
 
 
-class LateComer(threading.Thread):
+class ReconnectingViewer(threading.Thread):
     """Connects, stays for a moment, leaves, and repeats, until it is refused (or lost).
 
     Attributes:
@@ -188,7 +188,7 @@ class LateComer(threading.Thread):
     """
 
     def __init__(self, new_url: Callable[[], str], *, stay_s: float = 0.02) -> None:
-        super().__init__(name="late comer", daemon=True)
+        super().__init__(name="reconnecting viewer", daemon=True)
         self.attempts: list[Attempt] = []
         self.error: Exception | None = None
         self._new_url = new_url

@@ -76,13 +76,13 @@ class WorkerRun(EventProcess):
 
     def processes(self, name: str = "") -> list[int]:
         """Its processes whose command line contains `name`, by the environment's mark."""
-        return marked(self.mark, name)
+        return marked_processes(self.mark, name)
 
     def pid(self, name: str) -> int:
         """The oldest process whose command line contains `name`."""
         return min(self.processes(name))
 
-    def left_behind(self) -> list[str]:
+    def leftovers(self) -> list[str]:
         """Descriptions of the processes, files and sockets that are left."""
         left = [f"process {pid}: {_command_line(pid)}" for pid in self.processes()]
         left += [str(path) for path in self.tmpdir.iterdir()]
@@ -98,7 +98,7 @@ class WorkerRun(EventProcess):
         return left
 
 
-def marked(mark: str, name: str = "") -> list[int]:
+def marked_processes(mark: str, name: str = "") -> list[int]:
     """Processes with this mark in their environment and `name` in their command line."""
     wanted = f"{MARK}={mark}".encode()
     found = []

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from worker_run import MARK, PROGRAMS, eventually, marked
+from worker_run import MARK, PROGRAMS, eventually, marked_processes
 
 ENDPOINTS = PROGRAMS / "endpoints"
 PATIENCE_S = 60.0
@@ -106,11 +106,11 @@ class WorkerServe:
                 process.wait()
         for reader in self._readers:
             reader.join(5)
-        for pid in marked(self.mark, "worker.cli"):
+        for pid in marked_processes(self.mark, "worker.cli"):
             os.kill(pid, signal.SIGTERM)
-        eventually(lambda: not marked(self.mark), timeout_s=20, what="the workers' end")
+        eventually(lambda: not marked_processes(self.mark), timeout_s=20, what="the workers' end")
 
-    def left_behind(self) -> list[str]:
+    def leftovers(self) -> list[str]:
         """Temporary files of workers that ended."""
         return [str(path) for path in self.tmpdir.iterdir()]
 
@@ -167,7 +167,7 @@ class WorkerServe:
         """POST below /api/v1."""
         return self.client.post(f"{self.url}/api/v1{path}", json=body, **more)
 
-    def begin(self, endpoint_name: str, **more: Any) -> str:
+    def start_task(self, endpoint_name: str, **more: Any) -> str:
         """Start a task; return its id."""
         answer = self.post("/inference", {"endpoint_name": endpoint_name, **more})
         assert answer.status_code == 202, answer.text
@@ -181,7 +181,7 @@ class WorkerServe:
         found: dict[str, Any] = answer.json()
         return found
 
-    def until(self, task_id: str, *statuses: str) -> dict[str, Any]:
+    def wait_for_status(self, task_id: str, *statuses: str) -> dict[str, Any]:
         """Wait until a task has one of these statuses; its representation."""
 
         def there() -> dict[str, Any] | None:

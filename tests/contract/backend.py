@@ -87,7 +87,7 @@ class Backend:
         assert found is not None
         return found
 
-    async def until(self, task: TaskRecord, status: TaskStatus) -> TaskRecord:
+    async def wait_for_status(self, task: TaskRecord, status: TaskStatus) -> TaskRecord:
         """Wait for a status."""
         async with asyncio.timeout(TIMEOUT_S):
             while (found := await self.read(task)).status is not status:

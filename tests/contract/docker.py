@@ -61,7 +61,7 @@ class DockerBackend(Backend):
         return self.engine.of_task(task.task_id)
 
     async def run_unready(self, task: TaskRecord) -> None:
-        await self.until(task, TaskStatus.RUNNING)
+        await self.wait_for_status(task, TaskStatus.RUNNING)
 
     async def run(self, task: TaskRecord) -> None:
         await self.run_unready(task)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from contract.backend import STREAM_KEY, Backend
-from worker_run import MARK, eventually, marked
+from worker_run import MARK, eventually, marked_processes
 
 from worker.api.runners.local.retention import Retention
 from worker.api.runners.local.runner import LocalRunner
@@ -49,10 +49,10 @@ class LocalBackend(Backend):
 
     async def close(self) -> None:
         await self.runner.close()
-        for pid in marked(self.mark, "worker.cli"):
+        for pid in marked_processes(self.mark, "worker.cli"):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
-        eventually(lambda: not marked(self.mark), timeout_s=20, what="the workers' end")
+        eventually(lambda: not marked_processes(self.mark), timeout_s=20, what="the workers' end")
         shutil.rmtree(self.folder)
 
     def request(self, **fields: Any) -> TaskRequest:
@@ -64,7 +64,7 @@ class LocalBackend(Backend):
         return self.folder / f"gate-{task_id}"
 
     async def run(self, task: TaskRecord) -> None:
-        await self.until(task, TaskStatus.RUNNING)
+        await self.wait_for_status(task, TaskStatus.RUNNING)
 
     async def end(self, task: TaskRecord, status: TaskStatus) -> None:
         word = "go" if status is TaskStatus.SUCCESS else "fail"

@@ -180,7 +180,7 @@ async def test_cancel_running(backend: Backend):
     await backend.run(task)
     await runner.cancel(task)
     backend.finish_cancel(task)
-    cancelled = await backend.until(task, TaskStatus.CANCELLED)
+    cancelled = await backend.wait_for_status(task, TaskStatus.CANCELLED)
     assert cancelled.error is None
     await runner.cancel(cancelled)
     assert await backend.read(task) == cancelled
@@ -201,7 +201,7 @@ async def test_success(backend: Backend):
     assert (address.scheme, bool(address.hostname), bool(address.port)) == ("ws", True, True)
 
     await backend.end(task, TaskStatus.SUCCESS)
-    ended = await backend.until(task, TaskStatus.SUCCESS)
+    ended = await backend.wait_for_status(task, TaskStatus.SUCCESS)
     assert (ended.exit_code, ended.output, ended.error) == (0, OUTPUT, None)
     assert ended.started_at is not None
     assert ended.finished_at is not None
@@ -222,7 +222,7 @@ async def test_failure_and_artifacts(backend: Backend):
     await check_artifacts(backend, await backend.read(task), written)
 
     await backend.end(task, TaskStatus.FAILED)
-    ended = await backend.until(task, TaskStatus.FAILED)
+    ended = await backend.wait_for_status(task, TaskStatus.FAILED)
     assert ended.exit_code == 1
     assert ended.error is not None
     assert ended.error.items() >= ERROR.items()

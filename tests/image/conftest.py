@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 from container_run import HARDENED, ContainerRun, Gateway, docker
-from needed import lacking, need
+from required import require, skip_or_fail
 from worker_run import eventually
 
 
 @pytest.fixture(scope="session")
 def engine() -> None:
     """A Docker engine that answers."""
-    need("docker", mend="install Docker")
+    require("docker", install="install Docker")
     if not docker("version", "--format", "{{.Server.Version}}", check=False):
-        lacking("a running Docker engine", "start dockerd")
+        skip_or_fail("a running Docker engine", "start dockerd")
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +37,7 @@ def gateway_image(engine: None) -> str:
 
 def _built(name: str) -> str:
     if not docker("image", "ls", "--quiet", name):
-        lacking(f"the image {name}", "run `make image`")
+        skip_or_fail(f"the image {name}", "run `make image`")
     return name
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 from container_run import HARDENED, Gateway, docker
-from needed import lacking
+from required import skip_or_fail
 from worker_run import eventually
 
 SOCKET = Path("/var/run/docker.sock")
@@ -21,7 +21,7 @@ def api_image(engine: None) -> str:
     """The API's image."""
     name = os.environ.get("IMAGE", "worker") + "-api"
     if not docker("image", "ls", "--quiet", name):
-        lacking(f"the image {name}", "run `make image`")
+        skip_or_fail(f"the image {name}", "run `make image`")
     return name
 
 
@@ -39,7 +39,7 @@ def api(api_image: str, image: str, gateway: Gateway) -> Iterator[str]:
     if SOCKET.is_socket():
         options += ["--volume", f"{SOCKET}:{SOCKET}", "--group-add", str(SOCKET.stat().st_gid)]
     else:
-        lacking(f"the engine's socket at {SOCKET}", "start dockerd with it")
+        skip_or_fail(f"the engine's socket at {SOCKET}", "start dockerd with it")
     docker("run", "--detach", "--name", name, *HARDENED[:4], *options, "--volume", "/state",
            "--publish", "127.0.0.1::8000", api_image)  # fmt: skip
     try:
@@ -62,7 +62,7 @@ def test_a_task_from_a_hardened_api(api):
         except httpx.TransportError:
             return False
 
-    eventually(ready, timeout_s=30, what=docker("logs", api, said=True))
+    eventually(ready, timeout_s=30, what=docker("logs", api, with_stderr=True))
     key = docker("exec", api, "worker", "api-key", "alice").split()[-1]
     with httpx.Client(
         base_url=f"http://{address}/api/v1", headers={"x-api-key": key}, timeout=20

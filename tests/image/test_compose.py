@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 from container_run import END_FILE, SECCOMP, compose_command, docker
+from end_to_end import TARGET, assert_watched_to_the_end
 from event_process import EventProcess
 from rfb_client import Closed, Viewer
-from viewers import Behaviour, mouse_mover
-from whole_story import TARGET, watched_to_its_end
+from viewers import ActiveViewer, mouse_mover
 from worker_run import PROGRAMS
 
 from worker.stream import tokens
@@ -63,7 +63,7 @@ class ComposeRun(EventProcess):
         token = tokens.mint(tokens.derive_key(SECRET.encode(), self.task_id), self.task_id)
         return tokens.stream_url(f"ws://localhost:{self._port}", self.task_id, token)
 
-    def tell(self, word: str) -> None:
+    def end_task(self, word: str) -> None:
         """Write the word into END_FILE."""
         (self.artifacts / "end").write_text(word)
 
@@ -94,10 +94,10 @@ def composed(image: str, gateway_image: str, tmp_path: Path, free_port: int) -> 
         each.remove()
 
 
-def test_whole_story(composed):
+def test_end_to_end(composed):
     """A task is watched to its end through the gateway; sandboxed, and with room in /dev/shm."""
     run = composed(TARGET, *SEES)
-    watched_to_its_end(run)
+    assert_watched_to_the_end(run)
     assert not [e for e in run.events if e["event"] in {"sandbox.disabled", "shm.avoided"}]
 
 
@@ -105,7 +105,7 @@ def test_stop(composed):
     """`docker stop` of the task: 1000 through the gateway, and exit code 143."""
     run = composed(TARGET, *SEES)
     run.event("task.started")
-    watcher = Behaviour(mouse_mover, Viewer.connect(run.stream_url()))
+    watcher = ActiveViewer(mouse_mover, Viewer.connect(run.stream_url()))
     watcher.wait_ready(20)
     docker("stop", "--time", "5", run.task_id)
     assert watcher.result(5) == Closed(1000, "task cancelled")

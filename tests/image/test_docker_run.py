@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from container_run import END_FILE, HARDENED, docker
-from whole_story import TARGET, watched_to_its_end
+from end_to_end import TARGET, assert_watched_to_the_end
 
 WAYS = {
     "plain": (),
@@ -16,25 +16,25 @@ SEES = ("--input", f"file={END_FILE}")
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_whole_story(container, way):
+def test_end_to_end(container, way):
     """A task is watched to its end; `docker wait` has its exit code."""
     run = container(TARGET, *SEES, options=WAYS[way])
-    watched_to_its_end(run)
+    assert_watched_to_the_end(run)
     assert run.docker_wait() == 0
-    assert bool(run.said("shm.avoided")) == ("--shm-size=1g" not in WAYS[way])
-    assert bool(run.said("sandbox.disabled")) == (way != "hardened")
+    assert bool(run.events_named("shm.avoided")) == ("--shm-size=1g" not in WAYS[way])
+    assert bool(run.events_named("sandbox.disabled")) == (way != "hardened")
 
 
 def test_huge_descriptor_limit(image, container):
     """The same with as many descriptors as the engine gives: x11vnc walks them all, or would."""
     huge = "--ulimit=nofile=1048576"
-    taken = docker("run", "--rm", huge, "--entrypoint=true", image, check=False, said=True)
+    taken = docker("run", "--rm", huge, "--entrypoint=true", image, check=False, with_stderr=True)
     run = container(TARGET, *SEES, options=() if "rlimit" in taken else (huge,))
-    watched_to_its_end(run)
+    assert_watched_to_the_end(run)
 
 
 def test_through_the_gateway(container, gateway):
     """The same, with every viewer at the gateway, which finds the container by the task's id."""
     options = ("--network", gateway.network)
     run = container(TARGET, *SEES, options=options, gateway_url=gateway.url)
-    watched_to_its_end(run)
+    assert_watched_to_the_end(run)

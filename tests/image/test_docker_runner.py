@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 from container_run import END_FILE, Gateway, docker
+from end_to_end import assert_watched_to_the_end
 from event_process import EventProcess
 from rfb_client import Closed, Viewer
-from viewers import Behaviour, mouse_mover
-from whole_story import watched_to_its_end
+from viewers import ActiveViewer, mouse_mover
 from worker_run import PROGRAMS, eventually
 from worker_serve import WorkerServe
 
@@ -81,8 +81,8 @@ class ApiTask(EventProcess):
 
     def __init__(self, api: WorkerServe, **inputs: Any) -> None:
         self.api = api
-        self.task_id = api.begin("seen", input_parameters=inputs)
-        api.until(self.task_id, "running")
+        self.task_id = api.start_task("seen", input_parameters=inputs)
+        api.wait_for_status(self.task_id, "running")
         argv = ["docker", "logs", "--follow", self.task_id]
         super().__init__(argv, stderr=api.folder / f"{self.task_id}.stderr")
 
@@ -91,14 +91,14 @@ class ApiTask(EventProcess):
         url: str = self.api.get(f"/tasks/{self.task_id}/stream").json()["stream_url"]
         return url
 
-    def tell(self, word: str) -> None:
+    def end_task(self, word: str) -> None:
         """Write the word into the file that the task reads."""
         docker("exec", self.task_id, "sh", "-c", f"echo -n {word} > {END_FILE}")
 
     def wait(self, *, timeout_s: float = 30) -> int:
         """The exit code that the API reports."""
         super().wait(timeout_s=timeout_s)
-        ended = self.api.until(self.task_id, "success", "failed", "cancelled")
+        ended = self.api.wait_for_status(self.task_id, "success", "failed", "cancelled")
         return int(ended["exit_code"])
 
     @property
@@ -108,14 +108,14 @@ class ApiTask(EventProcess):
         return result
 
 
-def test_whole_story(serve, gateway):
+def test_end_to_end(serve, gateway):
     """POST, running, URL, pixels, 1000, result; a second task is cancelled under its viewer."""
     api = serve()
     task = ApiTask(api, **SEES)
     assert task.event("stream.ready")
     assert task.stream_url().startswith(f"{gateway.url}/tasks/{task.task_id}/websockify?token=")
     docker("exec", task.task_id, "sh", "-c", "echo -n odd > '/artifacts/two\nlines'")
-    watched_to_its_end(task)
+    assert_watched_to_the_end(task)
     assert api.get(f"/tasks/{task.task_id}/stream").json() == NOT_RUNNING
     told = api.task(task.task_id)
     assert (told["status"], told["output"]) == ("success", [1920, 1080, 1920, 1080])
@@ -126,7 +126,7 @@ def test_whole_story(serve, gateway):
 
     second = ApiTask(api, **SEES)
     second.event("task.started")
-    viewer = Behaviour(mouse_mover, Viewer.connect(second.stream_url()))
+    viewer = ActiveViewer(mouse_mover, Viewer.connect(second.stream_url()))
     viewer.wait_ready(20)
     assert api.post(f"/tasks/{second.task_id}/cancel").status_code == 202
     assert viewer.result(20) == Closed(1000, "task cancelled")
@@ -137,9 +137,9 @@ def test_whole_story(serve, gateway):
 def test_queue_outlives_the_api(serve):
     """Tasks that are queued when the API is killed are started by the next one, oldest first."""
     first = serve(WORKER_MAX_RUNNING="1")
-    running = first.begin("seen", input_parameters=SEES)
-    first.until(running, "running")
-    waiting = [first.begin("seen", input_parameters=SEES) for _ in range(2)]
+    running = first.start_task("seen", input_parameters=SEES)
+    first.wait_for_status(running, "running")
+    waiting = [first.start_task("seen", input_parameters=SEES) for _ in range(2)]
     first.kill()
     second = serve(WORKER_MAX_RUNNING="1", WORKER_STATE_DIR=str(first.state))
     assert second.task(running)["status"] == "running"
@@ -147,26 +147,26 @@ def test_queue_outlives_the_api(serve):
     assert second.post(f"/tasks/{waiting[0]}/cancel").status_code == 202
     assert second.task(waiting[0])["status"] == "cancelled"
     second.post(f"/tasks/{running}/cancel")
-    second.until(running, "cancelled")
-    second.until(waiting[1], "running")
+    second.wait_for_status(running, "cancelled")
+    second.wait_for_status(waiting[1], "running")
     second.post(f"/tasks/{waiting[1]}/cancel")
-    second.until(waiting[1], "cancelled")
+    second.wait_for_status(waiting[1], "cancelled")
     assert second.task(waiting[0])["started_at"] is None
 
 
 def test_failures(serve):
     """A task's process that exits without a result has failed with its exit code."""
     api = serve()
-    task = api.begin("exits")
-    told = api.until(task, "failed")
+    task = api.start_task("exits")
+    told = api.wait_for_status(task, "failed")
     assert (told["exit_code"], told["error"]["type"]) == (7, "Exited")
 
 
 def test_retention(serve):
     """An expired task's container and volume are removed, and the task is not found."""
     first = serve()
-    task = first.begin("exits")
-    first.until(task, "failed")
+    task = first.start_task("exits")
+    first.wait_for_status(task, "failed")
     inspected = "{{range .Mounts}}{{.Name}} {{end}}"
     volume = docker("inspect", "--format", inspected, task).split()[0]
     first.kill()
@@ -180,7 +180,7 @@ def test_unstartable(serve):
     api = serve(WORKER_DOCKER_ENDPOINTS=f"/nowhere/{uuid.uuid4()}")
     answer = api.post("/inference", {"endpoint_name": "exits"})
     if answer.status_code == 202:
-        told = api.until(answer.json()["task_id"], "failed")
+        told = api.wait_for_status(answer.json()["task_id"], "failed")
         assert "/nowhere/" in told["error"]["message"]
     else:  # the engine checks mounts at the creation
         assert answer.status_code == 503

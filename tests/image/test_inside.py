@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 from container_run import END_FILE, HARDENED, docker
+from end_to_end import TARGET
 from repeated import repeated
 from rfb_client import Closed, Viewer
-from viewers import Behaviour, mouse_mover
-from whole_story import TARGET
+from viewers import ActiveViewer, mouse_mover
 from worker_run import eventually
 
 NO_FONT_HAS = "\U000f0000"  # what the task shows to prove that tofu is found
@@ -41,7 +41,7 @@ def test_refused_sandbox(container):
     assert "Traceback" not in run.stderr
 
 
-def test_scripts_of_the_world(container):
+def test_every_script_has_a_font(container):
     """Latin, Chinese, Japanese, Korean, Arabic and emoji are all drawn: no tofu."""
     run = container("container_tasks.py:scripts_of_the_world")
     assert run.wait() == 0, run.stderr
@@ -60,7 +60,7 @@ def test_children_that_ignore_term(container):
     assert len(run.processes()) > 50
     docker("stop", run.task_id)
     assert run.docker_wait() == run.wait() == 143
-    assert run.said("worker.finished")[0]["status"] == "cancelled"
+    assert run.events_named("worker.finished")[0]["status"] == "cancelled"
     assert run.processes() == []
 
 
@@ -77,7 +77,7 @@ def test_docker_stop(container, gateway):
     options = (*HARDENED, USER, "--network", gateway.network)
     run = container(TARGET, "--input", f"file={END_FILE}", options=options, gateway_url=gateway.url)
     run.event("task.started")
-    watcher = Behaviour(mouse_mover, Viewer.connect(run.stream_url()))
+    watcher = ActiveViewer(mouse_mover, Viewer.connect(run.stream_url()))
     watcher.wait_ready(20)
     docker("stop", "--time", "5", run.task_id)
     assert watcher.result(5) == Closed(1000, "task cancelled")

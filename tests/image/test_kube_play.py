@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import yaml
 from container_run import END_FILE, SECCOMP
+from end_to_end import TARGET, assert_watched_to_the_end
 from event_process import EventProcess
-from needed import need
 from podman import Podman
+from required import require
 from rfb_client import Closed, Viewer
-from viewers import Behaviour, mouse_mover
-from whole_story import TARGET, watched_to_its_end
+from viewers import ActiveViewer, mouse_mover
 from worker_run import PROGRAMS
 
 from worker.stream import tokens
@@ -33,7 +33,7 @@ SECCOMP_ANNOTATION = {"seccomp.security.alpha.kubernetes.io/pod": "localhost/wor
 @pytest.fixture(scope="session")
 def podman(image: str) -> Iterator[Podman]:
     """A podman of our own."""
-    need("podman", "runc", mend="apt-get install podman runc catatonit netavark aardvark-dns")
+    require("podman", "runc", install="apt-get install podman runc catatonit netavark aardvark-dns")
     own = Podman()
     try:
         yield own
@@ -109,7 +109,7 @@ class KubeRun(EventProcess):
         token = tokens.mint(self._key, self.name)
         return tokens.stream_url(f"ws://127.0.0.1:{self._port}", self.name, token)
 
-    def tell(self, word: str) -> None:
+    def end_task(self, word: str) -> None:
         """Write the word into END_FILE."""
         (self.artifacts / "end").write_text(word)
 
@@ -147,10 +147,10 @@ def pod(
         each.remove()
 
 
-def test_whole_story(pod):
+def test_end_to_end(pod):
     """A task is watched to its end in the Job's Pod, sandboxed, with room in /dev/shm."""
     run = pod(TARGET, *SEES)
-    watched_to_its_end(run)
+    assert_watched_to_the_end(run)
     assert not [e for e in run.events if e["event"] in {"sandbox.disabled", "shm.avoided"}]
 
 
@@ -158,7 +158,7 @@ def test_stop(pod, podman):
     """A Pod that is deleted ends as cancelled within its grace period, its viewers told."""
     run = pod(TARGET, *SEES)
     run.event("task.started")
-    watcher = Behaviour(mouse_mover, Viewer.connect(run.stream_url()))
+    watcher = ActiveViewer(mouse_mover, Viewer.connect(run.stream_url()))
     watcher.wait_ready(20)
     podman("stop", "--time", "10", run.container)  # as a kubelet does: the Pod's network stays
     assert watcher.result(5) == Closed(1000, "task cancelled")

@@ -8,7 +8,7 @@ from pathlib import Path
 import kubernetes_validate
 import pytest
 import yaml
-from needed import need
+from required import require
 
 K8S = Path(__file__).parents[2] / "docker" / "k8s"
 FOLDERS = [path.parent for path in sorted(K8S.rglob("kustomization.yaml"))]
@@ -17,7 +17,7 @@ FOLDERS = [path.parent for path in sorted(K8S.rglob("kustomization.yaml"))]
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_kustomize(folder):
     """Each folder builds, into documents that the current Kubernetes takes, in one namespace."""
-    need("kubectl", mend="install kubectl")
+    require("kubectl", install="install kubectl")
     built = subprocess.run(
         ["kubectl", "kustomize", folder], check=False, capture_output=True, text=True
     )
@@ -30,9 +30,9 @@ def test_kustomize(folder):
             assert document["metadata"]["namespace"] == "worker"
 
 
-def test_task_id_is_everywhere():
+def test_one_task_id_names_all_objects():
     """The one id that a user sets names the Job, the Pod, its Secret and its stream."""
-    need("kubectl", mend="install kubectl")
+    require("kubectl", install="install kubectl")
     built = subprocess.check_output(["kubectl", "kustomize", K8S / "task"], text=True)
     documents = {document["kind"]: document for document in yaml.safe_load_all(built)}
     task_id = documents["Job"]["metadata"]["name"]

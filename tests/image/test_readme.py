@@ -8,8 +8,8 @@ import subprocess
 
 import pytest
 from container_run import compose_command, docker
-from needed import need
 from readmes import ROOT, block
+from required import require
 
 
 def run(script, image):
@@ -56,7 +56,7 @@ def test_container(image):
 @pytest.mark.timeout(300)
 def test_compose(image, gateway_image):
     """The task runs behind the gateway and its stream has a URL."""
-    need("openssl", mend="apt-get install openssl")
+    require("openssl", install="apt-get install openssl")
     script = block("compose").replace("docker compose", " ".join(compose_command()))
     try:
         said = run(script, image)

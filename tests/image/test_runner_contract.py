@@ -76,9 +76,9 @@ class EngineBackend(Backend):
         return super().request(**{"inputs": {"gate": GATE, "city": "Zürich"}} | fields)
 
     async def run(self, task: TaskRecord) -> None:
-        running = await self.until(task, TaskStatus.RUNNING)
+        running = await self.wait_for_status(task, TaskStatus.RUNNING)
         while await self.runner.stream_address(running) is None:
-            running = await self.until(task, TaskStatus.RUNNING)
+            running = await self.wait_for_status(task, TaskStatus.RUNNING)
 
     async def end(self, task: TaskRecord, status: TaskStatus) -> None:
         word = "go" if status is TaskStatus.SUCCESS else "fail"

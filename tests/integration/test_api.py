@@ -13,8 +13,8 @@ import uuid
 
 import pytest
 from rfb_client import Viewer
-from viewers import Behaviour, idle
-from worker_run import eventually, marked
+from viewers import ActiveViewer, idle
+from worker_run import eventually, marked_processes
 
 BLUE = (20, 120, 220)
 MISSING = {"detail": "Invalid or missing API key"}
@@ -45,8 +45,8 @@ def stream(api, task, **more):
 def test_task_is_watched_to_its_end(api, tmp_path):
     """POST, wait for `running`, get the stream URL, see the pixels, get the outcome."""
     gate = tmp_path / "gate"
-    task = api.begin("painted", input_parameters={"gate": str(gate)})
-    api.until(task, "running")
+    task = api.start_task("painted", input_parameters={"gate": str(gate)})
+    api.wait_for_status(task, "running")
     status, body = stream(api, task)
     assert status == 200
     assert list(body) == ["stream_url"]
@@ -54,12 +54,12 @@ def test_task_is_watched_to_its_end(api, tmp_path):
     assert f"/tasks/{task}/websockify?token=" in body["stream_url"]
     viewer = Viewer.connect(body["stream_url"])
     eventually(lambda: blue(viewer), what="the task's page")
-    watching = Behaviour(idle, viewer)
+    watching = ActiveViewer(idle, viewer)
     watching.wait_ready(10)
     gate.write_text("go")
     closed = watching.result(20)
     assert (closed.code, closed.reason) == (1000, "task success")
-    end = api.until(task, "success")
+    end = api.wait_for_status(task, "success")
     assert (end["exit_code"], end["output"], end["error"]) == (0, {"title": "painted"}, None)
     assert end["created_at"] <= end["started_at"] <= end["finished_at"]
     assert stream(api, task) == (409, NOT_RUNNING)
@@ -73,9 +73,9 @@ def blue(viewer):
 
 def test_statuses_in_the_order_of_the_reference(api, inputs):
     """401 before 404, 404 before 409; queued, running and ended."""
-    tasks = [api.begin("gated", input_parameters=inputs) for _ in range(3)]
-    api.until(tasks[0], "running")
-    api.until(tasks[1], "running")
+    tasks = [api.start_task("gated", input_parameters=inputs) for _ in range(3)]
+    api.wait_for_status(tasks[0], "running")
+    api.wait_for_status(tasks[1], "running")
     assert stream(api, tasks[2]) == (409, NOT_RUNNING)  # queued
     assert stream(api, tasks[2], headers={"x-api-key": "wk_no"}) == (401, MISSING)
     none = str(uuid.uuid4())
@@ -89,13 +89,13 @@ def test_statuses_in_the_order_of_the_reference(api, inputs):
     for task in tasks:
         assert api.post(f"/tasks/{task}/cancel").status_code == 202
     for task in tasks:
-        api.until(task, "cancelled")
+        api.wait_for_status(task, "cancelled")
         assert stream(api, task) == (409, NOT_RUNNING)
 
 
 def test_control_needs_a_key_created_for_it(api, inputs):
-    task = api.begin("gated", input_parameters=inputs)
-    api.until(task, "running")
+    task = api.start_task("gated", input_parameters=inputs)
+    api.wait_for_status(task, "running")
     status, body = stream(api, task, params={"role": "control"})
     assert status == 403
     assert "may not control" in body["detail"]
@@ -107,50 +107,50 @@ def test_control_needs_a_key_created_for_it(api, inputs):
 
 
 def test_cancel_a_running_task_twice(api, inputs):
-    task = api.begin("gated", input_parameters=inputs)
-    api.until(task, "running")
+    task = api.start_task("gated", input_parameters=inputs)
+    api.wait_for_status(task, "running")
     viewer = Viewer.connect(stream(api, task)[1]["stream_url"])
-    watching = Behaviour(idle, viewer)
+    watching = ActiveViewer(idle, viewer)
     watching.wait_ready(10)
     for _ in range(2):
         assert api.post(f"/tasks/{task}/cancel").status_code == 202
     closed = watching.result(20)
     assert (closed.code, closed.reason) == (1000, "task cancelled")
-    assert api.until(task, "cancelled")["exit_code"] == 143
+    assert api.wait_for_status(task, "cancelled")["exit_code"] == 143
     answer = api.post(f"/tasks/{task}/cancel")
     assert (answer.status_code, answer.json()["status"]) == (202, "cancelled")
 
 
 def test_cancel_while_starting(api, inputs):
     """At any time: before the process exists, in its first milliseconds, or later."""
-    tasks = [api.begin("gated", input_parameters=inputs) for _ in range(6)]
+    tasks = [api.start_task("gated", input_parameters=inputs) for _ in range(6)]
     for task in tasks:
         assert api.post(f"/tasks/{task}/cancel").status_code == 202
-    ended = [api.until(task, "success", "failed", "cancelled") for task in tasks]
+    ended = [api.wait_for_status(task, "success", "failed", "cancelled") for task in tasks]
     assert [end["status"] for end in ended] == ["cancelled"] * 6
-    eventually(lambda: not marked(api.mark, "worker.cli run"), what="their workers' end")
+    eventually(lambda: not marked_processes(api.mark, "worker.cli run"), what="their workers' end")
 
 
 def test_killed_worker_fails_its_task(api, inputs):
-    task = api.begin("gated", input_parameters=inputs)
-    api.until(task, "running")
-    [pid] = marked(api.mark, "worker.cli run")
+    task = api.start_task("gated", input_parameters=inputs)
+    api.wait_for_status(task, "running")
+    [pid] = marked_processes(api.mark, "worker.cli run")
     os.kill(pid, signal.SIGKILL)
-    end = api.until(task, "failed")
+    end = api.wait_for_status(task, "failed")
     assert end["exit_code"] == 137
     assert end["error"]["type"] == "WorkerDied"
     assert "was killed by signal 9" in end["error"]["message"]
-    echo = api.begin("echo", input_parameters={"a": ["ä", 1.5, None]})
+    echo = api.start_task("echo", input_parameters={"a": ["ä", 1.5, None]})
     # The killed worker does not count against the limit of running tasks.
-    assert api.until(echo, "success")["output"] == {"a": ["ä", 1.5, None]}
-    eventually(lambda: not api.left_behind(), what="its temporary folder removed")
+    assert api.wait_for_status(echo, "success")["output"] == {"a": ["ä", 1.5, None]}
+    eventually(lambda: not api.leftovers(), what="its temporary folder removed")
 
 
 def test_artifacts_are_downloads(api, tmp_path):
     gate = tmp_path / "gate"
     gate.write_text("go")
-    task = api.begin("painted", input_parameters={"gate": str(gate)})
-    api.until(task, "success")
+    task = api.start_task("painted", input_parameters={"gate": str(gate)})
+    api.wait_for_status(task, "success")
     listed = {each["name"] for each in api.get(f"/tasks/{task}/artifacts").json()["artifacts"]}
     assert {"result.json", "task.log", "screen.png", "evil.html", "two\nlines"} <= listed
     got = api.get(f"/tasks/{task}/artifacts/screen.png")
@@ -169,8 +169,8 @@ def test_api_variables_do_not_reach_a_task(serve, tmp_path):
     )
     assert api.event("setting.unknown")["name"] == "WORKER_COUNT"
     api.sign_in()
-    task = api.begin("environment")
-    seen = api.until(task, "success")["output"]
+    task = api.start_task("environment")
+    seen = api.wait_for_status(task, "success")["output"]
     own = {name for name in seen if name.startswith("WORKER_")}
     assert own == {"WORKER_ARTIFACTS_DIR", "WORKER_CHROMIUM", "WORKER_INPUTS", "WORKER_TASK_ID"}
     assert "s" * 40 not in json.dumps(seen)
@@ -179,9 +179,9 @@ def test_api_variables_do_not_reach_a_task(serve, tmp_path):
 def test_full_queue(serve, inputs):
     api = serve({"WORKER_MAX_RUNNING": "1", "WORKER_QUEUE_MAX": "1"})
     api.sign_in()
-    first = api.begin("gated", input_parameters=inputs)
-    api.until(first, "running")
-    api.begin("gated", input_parameters=inputs)
+    first = api.start_task("gated", input_parameters=inputs)
+    api.wait_for_status(first, "running")
+    api.start_task("gated", input_parameters=inputs)
     answer = api.post("/inference", {"endpoint_name": "gated"})
     assert answer.status_code == 429
     assert int(answer.headers["retry-after"]) > 0
@@ -208,7 +208,7 @@ def test_callback_is_signed(serve):
         api = serve({"WORKER_CALLBACK_PRIVATE": "true"})
         api.sign_in()
         url = f"http://127.0.0.1:{server.server_port}/done"
-        task = api.begin("echo", input_parameters={"n": 7}, callback_url=url)
+        task = api.start_task("echo", input_parameters={"n": 7}, callback_url=url)
         api.event("callback.delivered", wanted=lambda event: event["task_id"] == task)
     finally:
         server.shutdown()
@@ -225,7 +225,7 @@ def test_callback_is_signed(serve):
 def test_callback_to_loopback_is_refused(api):
     answer = api.post("/inference", {"endpoint_name": "echo", "callback_url": "http://127.0.0.1/"})
     assert answer.status_code == 422
-    task = api.begin("echo", callback_url="http://localhost:1/")
+    task = api.start_task("echo", callback_url="http://localhost:1/")
     failed = api.event("callback.failed", wanted=lambda event: event["task_id"] == task)
     assert "which is not public" in failed["why"]
 

@@ -6,7 +6,7 @@ import sqlite3
 import time
 from collections import Counter
 
-from worker_run import eventually, marked
+from worker_run import eventually, marked_processes
 
 
 def statuses(api, tasks):
@@ -25,18 +25,18 @@ def test_tasks_survive_the_api(serve, tmp_path):
     api.sign_in()
     gate, ran = tmp_path / "gate", tmp_path / "ran"
     inputs = {"gate": str(gate), "ran": str(ran)}
-    tasks = [api.begin("gated", input_parameters=inputs) for _ in range(7)]
+    tasks = [api.start_task("gated", input_parameters=inputs) for _ in range(7)]
     for task in tasks[:2]:
-        api.until(task, "running")
+        api.wait_for_status(task, "running")
     assert statuses(api, tasks[2:]) == ["queued"] * 5
-    workers = set(marked(api.mark, "worker.cli run"))
+    workers = set(marked_processes(api.mark, "worker.cli run"))
     api.kill()
-    assert set(marked(api.mark, "worker.cli run")) == workers
+    assert set(marked_processes(api.mark, "worker.cli run")) == workers
     api.start()
     eventually(lambda: statuses(api, tasks[:2]) == ["running"] * 2, what="both found again")
     assert api.get(f"/tasks/{tasks[0]}/stream").status_code == 200
     gate.write_text("go")
-    ended = [api.until(task, "success", "failed", "cancelled") for task in tasks]
+    ended = [api.wait_for_status(task, "success", "failed", "cancelled") for task in tasks]
     assert [end["status"] for end in ended] == ["success"] * 7
     assert [end["output"] for end in ended] == [{"said": "go"}] * 7
     assert Counter(ran.read_text().split()) == Counter(tasks)
@@ -49,13 +49,13 @@ def test_end_without_an_api_process_is_stored_by_the_next(serve, tmp_path):
     api.sign_in()
     gate = tmp_path / "gate"
     inputs = {"gate": str(gate), "ran": str(tmp_path / "ran")}
-    task = api.begin("gated", input_parameters=inputs)
-    api.until(task, "running")
+    task = api.start_task("gated", input_parameters=inputs)
+    api.wait_for_status(task, "running")
     api.kill()
     gate.write_text("fail")
-    eventually(lambda: not marked(api.mark, "worker.cli run"), timeout_s=20)
+    eventually(lambda: not marked_processes(api.mark, "worker.cli run"), timeout_s=20)
     api.start()
-    end = api.until(task, "failed")
+    end = api.wait_for_status(task, "failed")
     assert (end["exit_code"], end["error"]["message"]) == (1, "told to fail")
 
 
@@ -66,12 +66,12 @@ def test_repeated_kills(serve, tmp_path):
     gate, ran = tmp_path / "gate", tmp_path / "ran"
     gate.write_text("go")
     inputs = {"gate": str(gate), "ran": str(ran)}
-    tasks = [api.begin("gated", input_parameters=inputs) for _ in range(6)]
+    tasks = [api.start_task("gated", input_parameters=inputs) for _ in range(6)]
     for moment_s in (0, 0.01, 0.03, 0.1, 0.3):
         time.sleep(moment_s)  # not to synchronise: the time is the parameter
         api.kill()
         api.start()
-    ended = [api.until(task, "success", "failed", "cancelled") for task in tasks]
+    ended = [api.wait_for_status(task, "success", "failed", "cancelled") for task in tasks]
     assert [end["status"] for end in ended] == ["success"] * 6
     assert Counter(ran.read_text().split()) == Counter(tasks)
     assert api.stop() == 0
@@ -82,13 +82,15 @@ def test_stop_leaves_workers_running(serve, tmp_path):
     api = serve()
     api.sign_in()
     gate = tmp_path / "gate"
-    task = api.begin("gated", input_parameters={"gate": str(gate), "ran": str(tmp_path / "ran")})
-    api.until(task, "running")
+    task = api.start_task(
+        "gated", input_parameters={"gate": str(gate), "ran": str(tmp_path / "ran")}
+    )
+    api.wait_for_status(task, "running")
     assert api.stop() == 0
-    assert marked(api.mark, "worker.cli run")
+    assert marked_processes(api.mark, "worker.cli run")
     api.start()
     gate.write_text("go")
-    assert api.until(task, "success")["output"] == {"said": "go"}
+    assert api.wait_for_status(task, "success")["output"] == {"said": "go"}
 
 
 def test_second_api_on_a_state_folder_is_refused(serve):
@@ -107,9 +109,9 @@ def test_retention(serve, tmp_path):
     key = {"idempotency-key": "once"}
     body = {"endpoint_name": "echo", "input_parameters": {"n": 1}}
     old = api.post("/inference", body, headers=key).json()["task_id"]
-    running = api.begin("gated", input_parameters={"gate": str(gate), "ran": ran})
-    api.until(old, "success")
-    api.until(running, "running")
+    running = api.start_task("gated", input_parameters={"gate": str(gate), "ran": ran})
+    api.wait_for_status(old, "success")
+    api.wait_for_status(running, "running")
     assert api.stop() == 0
     api.environ["WORKER_RETENTION_S"] = "0.1"
     api.start()

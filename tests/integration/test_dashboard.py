@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from browser import BLUE, ORANGE, PATIENCE_MS, Sockets, chromium, wait_for_pixel
 from playwright.sync_api import expect
-from worker_run import marked
+from worker_run import marked_processes
 from worker_serve import WorkerServe
 
 MIDDLE = (960, 700)
@@ -125,7 +125,7 @@ def test_reconnect(serve, page, tmp_path):
         new MutationObserver(() => seen.push(watch.dataset.state))
           .observe(watch, {attributeFilter: ["data-state"]}); return seen; }"""
     )
-    os.kill(min(marked(served.mark, "worker.stream")), signal.SIGKILL)
+    os.kill(min(marked_processes(served.mark, "worker.stream")), signal.SIGKILL)
     page.wait_for_selector('#watch:not([data-state="connected"])', state="attached")
     watching(page, "connected")
     wait_for_pixel(page, MIDDLE, BLUE)
@@ -160,7 +160,7 @@ def test_end_without_close(serve, page, tmp_path):
     page.route(f"**/api/v1/tasks/{task_id}", lambda route: route.fulfill(json=_task(task_id)))
     page.wait_for_selector('#task[data-status="failed"]')
     watching(page, "connected")
-    os.kill(min(marked(served.mark, "worker.stream")), signal.SIGKILL)
+    os.kill(min(marked_processes(served.mark, "worker.stream")), signal.SIGKILL)
     watching(page, "ended", outcome="failed")
     assert page.inner_text("#status-title") == "Stream ended"
 

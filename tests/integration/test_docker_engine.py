@@ -164,7 +164,7 @@ async def test_unstartable(backend, engine):
     engine.start_error = "no such mount"
     await backend.open()
     task = await backend.start()
-    failed = await backend.until(task, TaskStatus.FAILED)
+    failed = await backend.wait_for_status(task, TaskStatus.FAILED)
     assert failed.error == {"type": "StartFailed", "message": "no such mount"}
 
 
@@ -185,10 +185,10 @@ async def test_order(backend, engine):
     old = await backend.start(created_at=young.created_at.replace(year=2025))
     await backend.runner.close()
     await backend.open(max_running=1)
-    await backend.until(old, TaskStatus.RUNNING)
+    await backend.wait_for_status(old, TaskStatus.RUNNING)
     assert (await backend.read(young)).status is TaskStatus.QUEUED
     await backend.end(old, TaskStatus.SUCCESS)
-    await backend.until(young, TaskStatus.RUNNING)
+    await backend.wait_for_status(young, TaskStatus.RUNNING)
 
 
 # -- results
@@ -202,7 +202,7 @@ async def test_no_result(backend, engine):
     container = backend.container(task)
     container.stderr = b"worker: no such target\n"
     container.end(64)
-    failed = await backend.until(task, TaskStatus.FAILED)
+    failed = await backend.wait_for_status(task, TaskStatus.FAILED)
     assert failed.error == {
         "type": "WorkerLost",
         "message": "the worker ended with code 64 and left no result: worker: no such target",
@@ -217,7 +217,7 @@ async def test_result_that_is_a_link(backend, engine):
     container = backend.container(task)
     container.files["result.json"] = "/etc/passwd"
     container.end(0)
-    ended = await backend.until(task, TaskStatus.SUCCESS)
+    ended = await backend.wait_for_status(task, TaskStatus.SUCCESS)
     assert ended.output is None
 
 

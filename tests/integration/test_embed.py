@@ -49,7 +49,7 @@ def test_snippet_in_a_page_of_another_origin(serve, site, tmp_path):
     served = serve({"WORKER_ALLOWED_ORIGINS": address})
     key, file = served.sign_in(), tmp_path / "end"
     tasks = [
-        served.begin("paint", input_parameters={"file": str(path)})
+        served.start_task("paint", input_parameters={"file": str(path)})
         for path in (file, tmp_path / "never")
     ]
     (snippet,) = re.findall(r"```html\n(.*?)```", README.read_text(), re.DOTALL)

@@ -15,8 +15,8 @@ from rfb_client import Closed, Ended, Lost, Refused, Viewer
 from viewers import (
     SMALL_BUFFER_BYTES,
     Act,
-    Behaviour,
-    LateComer,
+    ActiveViewer,
+    ReconnectingViewer,
     busy_updater,
     idle,
     large_update,
@@ -47,22 +47,22 @@ def end(worker, how, file):
 
 def watch(worker):
     """Connect the five kinds of viewers, and wait until each is in its characteristic state."""
-    small = {"recv_buffer_bytes": SMALL_BUFFER_BYTES}
+    slow = Viewer.connect(worker.stream_url(), recv_buffer_bytes=SMALL_BUFFER_BYTES)
     watchers = [
-        Behaviour(idle, Viewer.connect(worker.stream_url())),
-        Behaviour(mouse_mover, Viewer.connect(worker.stream_url())),
-        Behaviour(busy_updater, Viewer.connect(worker.stream_url())),
-        Behaviour(
+        ActiveViewer(idle, Viewer.connect(worker.stream_url())),
+        ActiveViewer(mouse_mover, Viewer.connect(worker.stream_url())),
+        ActiveViewer(busy_updater, Viewer.connect(worker.stream_url())),
+        ActiveViewer(
             functools.partial(busy_updater, outstanding=4), Viewer.connect(worker.stream_url())
         ),
-        Behaviour(large_update, slow),
+        ActiveViewer(large_update, slow),
     ]
     for watcher in watchers:
         watcher.wait_ready(20)
     return watchers
 
 
-class LateUrls:
+class PreparedUrls:
     """Stream URLs for a viewer that connects repeatedly: made in advance, each used once."""
 
     def __init__(self, worker, count=200):
@@ -72,7 +72,7 @@ class LateUrls:
         return next(self._urls)
 
 
-def assert_late_comer(attempts, reason):
+def assert_reconnecting_viewer(attempts, reason):
     """Verify that it was admitted until the end, and then got 1000 or 409."""
     for attempt in attempts[:-1]:
         assert attempt.left or attempt.outcome == Closed(1000, reason)
@@ -94,13 +94,13 @@ def test_every_viewer_gets_the_outcome(run, tmp_path, how):
     arguments = ["--timeout-s", "5"] if how == "timeout" else []
     worker = run(f"{TASKS}:until", "--input", f"file={file}", *arguments)
     watchers = watch(worker)
-    late = LateComer(LateUrls(worker))
+    late = ReconnectingViewer(PreparedUrls(worker))
     late.wait_ready(20)
     end(worker, how, file)
     closed = [watcher.result(20) for watcher in watchers]
     assert closed == [Closed(1000, reason)] * len(watchers)
     assert [each.clean for each in closed] == [True] * len(watchers)
-    assert_late_comer(late.result(20), reason)
+    assert_reconnecting_viewer(late.result(20), reason)
     assert worker.wait() == code
     codes = [event["code"] for event in worker.events if event["event"] == "viewer.closed"]
     assert codes == [1000] * len(codes)
@@ -128,7 +128,7 @@ def test_twenty_viewers_all_get_the_outcome(run, tmp_path):
         busy_updater,
         idle,
     ] * 5
-    watchers = [Behaviour(act, Viewer.connect(worker.stream_url())) for act in acts]
+    watchers = [ActiveViewer(act, Viewer.connect(worker.stream_url())) for act in acts]
     for watcher in watchers:
         watcher.wait_ready(30)
     file.write_text("end")

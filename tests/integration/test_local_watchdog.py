@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from worker_run import MARK, PROGRAMS, marked
+from worker_run import MARK, PROGRAMS, marked_processes
 
 from worker.api.runners.local.retention import Retention
 from worker.api.runners.local.runner import LocalRunner
@@ -73,7 +73,7 @@ def machine(display_programs):
     try:
         yield made
     finally:
-        left = marked(made.mark)
+        left = marked_processes(made.mark)
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -98,7 +98,7 @@ def status_is(runner, task, status):
 
 def count_is(machine, name, *, count):
     async def check():
-        found = marked(machine.mark, name)
+        found = marked_processes(machine.mark, name)
         return len(found) == count and (found or True)
 
     return check
@@ -126,9 +126,9 @@ async def test_worker_of_an_earlier_api_process_is_ended(machine):
     async with machine.runner(margin_s=0) as runner:
         stuck = await runner.start(machine.request(timeout_s=300))
         await until(status_is(runner, stuck.task_id, TaskStatus.RUNNING))
-        [pid] = marked(machine.mark, WORKER)
+        [pid] = marked_processes(machine.mark, WORKER)
         os.kill(pid, signal.SIGSTOP)
-    assert len(marked(machine.mark)) > 5
+    assert len(marked_processes(machine.mark)) > 5
     async with machine.runner(margin_s=-300) as runner:
         found = await until(status_is(runner, stuck.task_id, TaskStatus.FAILED))
         assert found.error["type"] == "WorkerOverdue"
@@ -149,7 +149,7 @@ async def test_worker_that_hangs_after_its_task_has_ended(machine):
     async with machine.runner(margin_s=0) as runner:
         task = await runner.start(machine.request(timeout_s=300))
         await until(status_is(runner, task.task_id, TaskStatus.SUCCESS))
-        left = marked(machine.mark, WORKER)
+        left = marked_processes(machine.mark, WORKER)
         for pid in left:  # none, if it was fast
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGSTOP)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from rfb_client import Closed, Viewer
-from viewers import Behaviour, idle, mouse_mover
+from viewers import ActiveViewer, idle, mouse_mover
 from worker_run import PROGRAMS, eventually
 
 TASKS = str(PROGRAMS / "tasks.py")
@@ -29,7 +29,7 @@ def task(run, tmp_path):
 
 def test_x11vnc_killed(task):
     """Viewers get 1012 and reconnect with a fresh URL; the task continues."""
-    watchers = [Behaviour(act, Viewer.connect(task.stream_url())) for act in (idle, mouse_mover)]
+    watchers = [ActiveViewer(act, Viewer.connect(task.stream_url())) for act in (idle, mouse_mover)]
     for watcher in watchers:
         watcher.wait_ready(10)
     os.kill(task.pid("x11vnc -display"), signal.SIGKILL)
@@ -63,7 +63,7 @@ def test_websockify_killed(task):
 def test_websockify_stopped(task):
     """On TERM, as from supervisorctl, it closes its viewers with 1012 and is restarted."""
     url = task.stream_url()
-    watcher = Behaviour(idle, Viewer.connect(task.stream_url()))
+    watcher = ActiveViewer(idle, Viewer.connect(task.stream_url()))
     watcher.wait_ready(10)
     os.kill(task.pid("worker.stream"), signal.SIGTERM)
     assert watcher.result(10) == Closed(1012, "display server restarting")
@@ -85,7 +85,7 @@ def test_window_manager_killed(task):
 @pytest.mark.parametrize("name", ["Xvfb -displayfd", "supervisor.supervisord"])
 def test_display_lost(task, name):
     """Without Xvfb or supervisord the session ends with 70, and viewers get 1011."""
-    watcher = Behaviour(idle, Viewer.connect(task.stream_url()))
+    watcher = ActiveViewer(idle, Viewer.connect(task.stream_url()))
     watcher.wait_ready(10)
     os.kill(task.pid(name), signal.SIGKILL)
     assert watcher.result(10) == Closed(1011, "display lost")
@@ -195,4 +195,4 @@ def test_x_socket_of_a_killed_xvfb_is_removed(run, tmp_path):
         worker.event("task.started")
         os.kill(worker.pid("Xvfb -displayfd"), signal.SIGKILL)
         assert worker.wait() == 70
-        assert not worker.left_behind()
+        assert not worker.leftovers()

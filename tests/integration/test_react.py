@@ -64,7 +64,7 @@ def page():
 def start(served, **inputs):
     """A task of a new account; its address and the account's key."""
     key = served.sign_in()
-    task_id = served.begin("paint", input_parameters=inputs)
+    task_id = served.start_task("paint", input_parameters=inputs)
     return f"{served.url}/api/v1/tasks/{task_id}", key
 
 
@@ -140,7 +140,7 @@ def test_ended_task(serve, site, page, tmp_path):
     file = tmp_path / "end"
     file.write_text("end")
     task, key = start(served, file=str(file))
-    served.until(task.rpartition("/")[2], "success")
+    served.wait_for_status(task.rpartition("/")[2], "success")
     show(page, site, task, key)
     assert reached(page, "error")[1] == "Stream not available: task is not running"
 

@@ -15,10 +15,10 @@ import uuid
 from pathlib import Path
 
 import pytest
-from needed import need
 from readmes import ROOT, block, commands
+from required import require
 from rfb_client import Viewer
-from worker_run import MARK, eventually, marked
+from worker_run import MARK, eventually, marked_processes
 
 from worker.stream import tokens
 
@@ -60,7 +60,11 @@ def shell(display_programs):
     started = Shell(folder)
     try:
         yield started
-        eventually(lambda: not marked(started.mark), timeout_s=PATIENCE_S, what="the workers' end")
+        eventually(
+            lambda: not marked_processes(started.mark),
+            timeout_s=PATIENCE_S,
+            what="the workers' end",
+        )
         left = list(started.tmpdir.iterdir())
     finally:
         shutil.rmtree(folder)
@@ -91,7 +95,7 @@ def test_local(run, shell):
 
 def test_api(shell, tmp_path):
     """A key is made, a task started, its stream URL fetched, and the task cancelled."""
-    need("curl", mend="apt-get install curl")
+    require("curl", install="apt-get install curl")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = str(listener.getsockname()[1])
     script = block("api").replace("127.0.0.1:8000", f"127.0.0.1:{port}")

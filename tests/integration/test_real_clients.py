@@ -11,7 +11,7 @@ import asyncvnc
 import npm
 import pytest
 from browser import BLUE, PATIENCE_MS, chromium, wait_for_pixel
-from vnc_shim import Shim
+from tcp_bridge import TcpBridge
 from worker_run import PROGRAMS, eventually
 from x_client import Observer
 
@@ -131,8 +131,8 @@ def test_asyncvnc_watches(field):
         async with asyncvnc.connect("127.0.0.1", port) as client:
             return await client.screenshot()
 
-    with Shim(worker.stream_url) as shim:
-        picture = asyncio.run(asyncio.wait_for(screenshot(shim.port), 30))
+    with TcpBridge(worker.stream_url) as bridge:
+        picture = asyncio.run(asyncio.wait_for(screenshot(bridge.port), 30))
     assert picture.shape == (1080, 1920, 4)
     assert tuple(int(value) for value in picture[900, 960][:3]) == BLUE
 
@@ -149,6 +149,6 @@ def test_asyncvnc_types(field):
             await client.drain()
             await client.screenshot()  # answered behind what was typed
 
-    with Shim(lambda: worker.stream_url("control")) as shim:
-        asyncio.run(asyncio.wait_for(write(shim.port), 30))
+    with TcpBridge(lambda: worker.stream_url("control")) as bridge:
+        asyncio.run(asyncio.wait_for(write(bridge.port), 30))
     eventually(lambda: text() == "hello from asyncvnc", what="the text is in the field")

@@ -39,8 +39,8 @@ from rfb_client import (
     half_open,
 )
 from viewers import (
-    Behaviour,
-    LateComer,
+    ActiveViewer,
+    ReconnectingViewer,
     busy_updater,
     idle,
     large_update,
@@ -584,7 +584,7 @@ def test_its_messages_are_those_of_the_rfc() -> None:
 def test_each_kind_of_viewer_sees_the_end(act: Callable[..., None]) -> None:
     ending = threading.Event()
     with FakeServer(lambda peer: peer.serve(ending, "task cancelled")) as server:
-        watcher = Behaviour(act, Viewer.connect(server.url))
+        watcher = ActiveViewer(act, Viewer.connect(server.url))
         watcher.wait_ready(SOON_S)
         ending.set()
         closed = watcher.result(SOON_S)
@@ -597,7 +597,7 @@ def test_the_slow_reader_is_in_the_middle_of_an_update() -> None:
     ending = threading.Event()
     with FakeServer(lambda peer: peer.serve(ending, "")) as server:
         slow = functools.partial(large_update, rate_bytes_s=40_000)
-        watcher = Behaviour(slow, Viewer.connect(server.url))
+        watcher = ActiveViewer(slow, Viewer.connect(server.url))
         watcher.wait_ready(SOON_S)
         assert watcher.viewer.mid_update
         ending.set()
@@ -606,7 +606,7 @@ def test_the_slow_reader_is_in_the_middle_of_an_update() -> None:
 
 def test_its_error_is_raised() -> None:
     with FakeServer(after_handshake(b"\x81\1x")) as server:
-        watcher = Behaviour(idle, Viewer.connect(server.url))
+        watcher = ActiveViewer(idle, Viewer.connect(server.url))
         with pytest.raises(ProtocolError):
             watcher.result(SOON_S)
 
@@ -624,7 +624,7 @@ def test_the_reconnecting_viewer_connects_until_it_is_refused() -> None:
                 ended.set()
 
     with FakeServer(script) as server:
-        late = LateComer(lambda: server.url)
+        late = ReconnectingViewer(lambda: server.url)
         late.wait_ready(SOON_S)
         ending.set()
         *before, last = late.result(SOON_S)

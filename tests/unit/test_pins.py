@@ -29,18 +29,18 @@ CONSTRAINTS = read("scripts/constraints.txt")
 
 
 @pytest.mark.parametrize("file", ["docker/requirements.txt", "docker/requirements-api.txt"])
-def test_an_image_holds_the_constraints_versions(file):
+def test_an_image_has_the_versions_of_the_constraints(file):
     held = read(file)
     assert held == {name: CONSTRAINTS[name] for name in held}
 
 
-def test_the_apis_image_holds_its_extra():
+def test_the_image_of_the_api_has_the_versions_of_its_extra():
     wanted = pins(PROJECT["optional-dependencies"]["api"])
     held = read("docker/requirements-api.txt")
     assert {name: held.get(name) for name in wanted} == wanted
 
 
-def test_every_direct_dependency_is_pinned_alike():
+def test_every_direct_dependency_has_the_version_of_the_constraints():
     for extra in (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()):
         wanted = pins(extra)
         assert {name: CONSTRAINTS.get(name) for name in wanted} == wanted

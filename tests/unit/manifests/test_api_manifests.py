@@ -73,7 +73,7 @@ def test_settings_exist():
         assert names <= {variable(name) for name in kind.model_fields}
 
 
-def test_template_is_the_task_s():
+def test_the_job_template_is_the_one_of_a_single_task():
     """The API's template is the very file that a single task is run with."""
     volume = next(each for each in pod("api")["volumes"] if each["name"] == "template")
     assert generated(volume["configMap"]["name"])["files"] == ["task/job.yaml"]

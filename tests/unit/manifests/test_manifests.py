@@ -157,7 +157,7 @@ def test_hardened(pod, container):
     assert {"name": "shm", "mountPath": "/dev/shm"} in container["volumeMounts"]
 
 
-def test_who_reaches_a_worker(job):
+def test_only_the_gateway_reaches_a_worker(job):
     """Only the gateway reaches 6080; another worker does not, and not over the gateway's label."""
     policy = named("NetworkPolicy", "workers")["spec"]
     labels = job["template"]["metadata"]["labels"]
@@ -174,7 +174,7 @@ def test_who_reaches_a_worker(job):
     "inside",
     ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16"],
 )
-def test_where_a_worker_gets(inside):
+def test_a_worker_reaches_the_internet_only(inside):
     """The pages that a task visits get the internet: no Pod, no Service, no metadata server."""
     egress = named("NetworkPolicy", "workers")["spec"]["egress"]
     blocks = [to["ipBlock"] for rule in egress for to in rule["to"] if "ipBlock" in to]

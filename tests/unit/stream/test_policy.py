@@ -252,7 +252,7 @@ class Conversation(RuleBasedStateMachine):
     """
 
     @initialize(answers=st.booleans(), reads=st.booleans(), sends_close=st.booleans())
-    def begin(self, *, answers, reads, sends_close):
+    def start_task(self, *, answers, reads, sends_close):
         self.now = BEGAN_AT
         self.state = ViewerState(began_at=BEGAN_AT)
         self.answers, self.reads, self.sends_close = answers, reads, sends_close

@@ -9,14 +9,14 @@ from typing import NoReturn
 import pytest
 
 
-def lacking(what: str, mend: str) -> NoReturn:
+def skip_or_fail(what: str, install: str) -> NoReturn:
     """Skip the test, or in CI fail it, because something is missing."""
     if os.environ.get("CI"):
-        pytest.fail(f"missing in CI: {what}; {mend}")
-    pytest.skip(f"missing: {what}; {mend}")
+        pytest.fail(f"missing in CI: {what}; {install}")
+    pytest.skip(f"missing: {what}; {install}")
 
 
-def need(*programs: str, mend: str) -> None:
+def require(*programs: str, install: str) -> None:
     """Return if these programs are installed; otherwise skip or fail."""
     if missing := [name for name in programs if shutil.which(name) is None]:
-        lacking(", ".join(missing), mend)
+        skip_or_fail(", ".join(missing), install)

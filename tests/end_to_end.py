@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from rfb_client import Closed, Viewer
-from viewers import Behaviour, idle, mouse_mover
+from viewers import ActiveViewer, idle, mouse_mover
 
 BLUE = (20, 120, 220)
 TARGET = "tasks.py:until_with_page"  # in tests/programs; its input `file` names what it waits for
@@ -22,7 +22,7 @@ class Run(Protocol):
     def stream_url(self) -> str:
         """A fresh URL."""
 
-    def tell(self, word: str) -> None:
+    def end_task(self, word: str) -> None:
         """Write the word into the task's file, which ends the task."""
 
     def wait(self) -> int:
@@ -33,12 +33,12 @@ class Run(Protocol):
         """`result.json`."""
 
 
-def watch(run: Run) -> list[Behaviour]:
+def watch(run: Run) -> list[ActiveViewer]:
     """Connect an idle viewer and one that moves the mouse; return when both have a frame."""
     run.event("task.started")
     watchers = [
-        Behaviour(idle, Viewer.connect(run.stream_url())),
-        Behaviour(mouse_mover, Viewer.connect(run.stream_url())),
+        ActiveViewer(idle, Viewer.connect(run.stream_url())),
+        ActiveViewer(mouse_mover, Viewer.connect(run.stream_url())),
     ]
     for watcher in watchers:
         watcher.wait_ready(20)
@@ -55,11 +55,11 @@ def see_page(run: Run) -> None:
             viewer.read_update(20)
 
 
-def watched_to_its_end(run: Run) -> None:
+def assert_watched_to_the_end(run: Run) -> None:
     """Check that viewers see the page, and that they and the caller get the outcome."""
     watchers = watch(run)
     see_page(run)
-    run.tell("end")
+    run.end_task("end")
     assert [watcher.result(20) for watcher in watchers] == [Closed(1000, "task success")] * 2
     assert [watcher.result(1).clean for watcher in watchers] == [True] * 2
     assert run.wait() == 0

@@ -18,7 +18,7 @@ _BUFFER_BYTES = 65536
 _CONNECT_S = 10
 
 
-class Shim:
+class TcpBridge:
     """Listens on loopback until the context ends."""
 
     def __init__(self, new_url: Callable[[], str]) -> None:

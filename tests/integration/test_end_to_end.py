@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from whole_story import TARGET, watched_to_its_end
+from end_to_end import TARGET, assert_watched_to_the_end
 from worker_run import PROGRAMS
 
 
-def test_whole_story(run, tmp_path):
+def test_end_to_end(run, tmp_path):
     """A task is watched to its end."""
     file = tmp_path / "end"
     worker = run(str(PROGRAMS / TARGET), "--input", f"file={file}")
-    worker.tell = file.write_text
-    watched_to_its_end(worker)
+    worker.end_task = file.write_text
+    assert_watched_to_the_end(worker)
