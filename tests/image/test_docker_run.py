@@ -26,10 +26,12 @@ def test_end_to_end(container, way):
 
 
 def test_huge_descriptor_limit(image, container):
-    """The same with as many descriptors as the engine gives: x11vnc walks them all, or would."""
+    """The task runs although x11vnc would close every possible descriptor at its start."""
     huge = "--ulimit=nofile=1048576"
     taken = docker("run", "--rm", huge, "--entrypoint=true", image, check=False, with_stderr=True)
-    run = container(TARGET, *SEES, options=() if "rlimit" in taken else (huge,))
+    if "rlimit" in taken:
+        pytest.skip("the engine may not set so high a limit")
+    run = container(TARGET, *SEES, options=(huge,))
     assert_watched_to_the_end(run)
 
 

@@ -6,6 +6,7 @@ import sqlite3
 import time
 from collections import Counter
 
+from repeated import repeated
 from worker_run import eventually, marked_processes
 
 
@@ -59,6 +60,7 @@ def test_end_without_an_api_process_is_stored_by_the_next(serve, tmp_path):
     assert (end["exit_code"], end["error"]["message"]) == (1, "told to fail")
 
 
+@repeated(10)
 def test_repeated_kills(serve, tmp_path):
     """Whatever the API process was doing (storing, starting, reading), each task runs once."""
     api = serve({"WORKER_MAX_RUNNING": "2"})

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from repeated import repeated
 from rfb_client import Closed, Viewer
 from viewers import ActiveViewer, idle, mouse_mover
 from worker_run import PROGRAMS, eventually
@@ -27,6 +28,7 @@ def task(run, tmp_path):
     return worker
 
 
+@repeated(10)
 def test_x11vnc_killed(task):
     """Viewers get 1012 and reconnect with a fresh URL; the task continues."""
     watchers = [ActiveViewer(act, Viewer.connect(task.stream_url())) for act in (idle, mouse_mover)]
@@ -44,6 +46,7 @@ def test_x11vnc_killed(task):
     assert task.wait() == 0
 
 
+@repeated(10)
 def test_websockify_killed(task):
     """It is restarted on the same port and still refuses used tokens."""
     port = task.port
@@ -111,6 +114,7 @@ def test_browser_killed(run, tmp_path, name):
     assert worker.wait() == 1
 
 
+@repeated(10)
 def test_worker_killed(run):
     """The kernel signals the children of a killed worker (PR_SET_PDEATHSIG); none is left."""
     worker = run(f"{TASKS}:sleeps_with_page")
