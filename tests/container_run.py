@@ -81,7 +81,7 @@ class ContainerRun(EventProcess):
         self.task_id = str(uuid.uuid4())
         self.artifacts = folder / "artifacts"
         self.artifacts.mkdir(parents=True)
-        self.artifacts.chmod(0o777)  # whatever --user the container has
+        self.artifacts.chmod(0o777)  # for any --user of the container
         self._key = tokens.random_key()
         self._gateway_url = gateway_url
         argv = ["docker", "run", "--name", self.task_id, "--env", "WORKER_STREAM_KEY"]

@@ -190,7 +190,7 @@ class Viewer:
         self._resize(self.width, self.height)
 
     def set_encodings(self, *encodings: int) -> None:
-        """Ask for these, the best first; `read_update` knows only this module's constants."""
+        """Request encodings of this module, the preferred one first."""
         self.raw(struct.pack(f">BxH{len(encodings)}i", 2, len(encodings), *encodings))
 
     def request_update(

@@ -1,7 +1,7 @@
 """Parses what a VNC client sends, as libvncserver does: a second implementation for the tests.
 
 Written apart from `worker.stream.rfb` on purpose, and in another way: a reader of one finished
-stream that pulls fields off it in the order in which RFC 6143 §7.1 to §7.5 prints them. It knows
+stream that pulls fields off it in the order in which RFC 6143 §7.1 to §7.5 prints them. It parses
 every message that libvncserver 0.9.14 acts upon, so one that slipped through is called by its name.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 
 class Unreadable(Exception):
-    """The stream ends within a message, or has one that libvncserver does not know."""
+    """The stream ends within a message, or has one that libvncserver does not support."""
 
 
 @dataclass(frozen=True)

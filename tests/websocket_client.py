@@ -52,7 +52,7 @@ class Refused(Exception):
 
 
 class Lost(Exception):
-    """No HTTP answer, or no end of the RFB handshake: the message says what happened, and where."""
+    """No HTTP answer, or no end of the RFB handshake: the message states where."""
 
 
 class ProtocolError(Exception):
@@ -189,7 +189,7 @@ class WebSocket:
         """Read and discard until the server's Close, answer it, and wait for the end of TCP.
 
         Raises:
-            TimeoutError: one of them did not come in time; the message says which.
+            TimeoutError: one of them did not come in time; the message states which.
         """
         deadline = time.monotonic() + timeout_s
         scratch = memoryview(bytearray(_BUFFER_BYTES))
@@ -279,7 +279,7 @@ class WebSocket:
     # The socket
 
     def _receive(self, deadline: float) -> None:
-        """Wait for bytes or the end of TCP, sending meanwhile; after the Close, discard them."""
+        """Wait for bytes or the end of TCP, and send; after the Close, discard what arrives."""
         if self.closed or self._start == self._end:
             self._start = self._end = 0
         elif self._start:

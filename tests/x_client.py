@@ -22,7 +22,7 @@ _environ_lock = threading.Lock()
 
 @contextmanager
 def _xauthority(path: str | Path | None) -> Iterator[None]:
-    """Set XAUTHORITY meanwhile: python-xlib takes the cookie's file from nowhere else."""
+    """Set XAUTHORITY in this context: python-xlib has no other way to name the cookie's file."""
     with _environ_lock:
         before = os.environ.get("XAUTHORITY")
         if path is not None:
@@ -53,7 +53,7 @@ class _Client:
         self.close()
 
     def close(self) -> None:
-        """Disconnect; windows vanish with it. A display that is gone is no error."""
+        """Disconnect; its windows are removed. A display that has ended is no error."""
         try:
             self._display.close()
         except error.ConnectionClosedError:
@@ -173,7 +173,7 @@ class Observer(_Client):
             try:
                 geometry, attributes = window.get_geometry(), window.get_attributes()
             except (error.BadWindow, error.BadDrawable):
-                continue  # gone since
+                continue  # destroyed since
             found.append(
                 Window(
                     id=window.id,

@@ -43,7 +43,7 @@ def _built(name: str) -> str:
 
 @pytest.fixture
 def free_port() -> int:
-    """A port of this host that nobody listens on now."""
+    """A free port of this host."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
@@ -77,7 +77,7 @@ def _answers(host: str, port: int) -> bool:
 
 @pytest.fixture
 def container(image: str, tmp_path: Path) -> Iterator[Callable[..., ContainerRun]]:
-    """Run tasks in containers; what has ended by itself may have left no process."""
+    """Run tasks in containers; one that ended by itself may have left no process."""
     runs: list[ContainerRun] = []
 
     def start(*arguments: str, **options: Any) -> ContainerRun:

@@ -1,4 +1,4 @@
-"""Compose: the gateway, and tasks beside it, as docker/compose.yaml says."""
+"""The gateway and tasks of docker/compose.yaml."""
 
 from __future__ import annotations
 

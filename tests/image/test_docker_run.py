@@ -1,4 +1,4 @@
-"""`docker run`: one task a container, in every way that the README says."""
+"""`docker run`: one task per container, with the options that the documentation names."""
 
 from __future__ import annotations
 

@@ -15,14 +15,14 @@ USER = "--user=12345:12345"
 
 
 def test_first_process(container):
-    """PID 1 is tini, which reaps whatever the worker may leave."""
+    """PID 1 is tini, which reaps orphans."""
     run = container("tasks.py:sleeps")
     run.event("task.started")
     assert run.execute("cat", "/proc/1/comm") == "tini"
 
 
 def test_chromium_sandbox(container):
-    """With our seccomp profile Chromium says that all layers of its sandbox are on."""
+    """With our seccomp profile Chromium reports that all layers of its sandbox are on."""
     run = container("container_tasks.py:sandbox", options=(*HARDENED, USER))
     assert run.wait() == 0, run.stderr
     said = run.result["output"]

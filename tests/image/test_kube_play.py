@@ -1,4 +1,4 @@
-"""The Job's Pod, as the template says it, run by `podman kube play`."""
+"""The Pod of the Job template, run by `podman kube play`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from worker.stream import tokens
 pytestmark = pytest.mark.timeout(300)  # the image is copied into podman first
 JOB = SECCOMP.parent / "k8s" / "task" / "job.yaml"
 SEES = ("--input", f"file={END_FILE}")
-# podman 4 knows the profile by the annotation that came before the field in the template.
+# podman 4 reads the profile from the annotation that preceded the field in the template.
 SECCOMP_ANNOTATION = {"seccomp.security.alpha.kubernetes.io/pod": "localhost/worker.json"}
 
 
@@ -155,7 +155,7 @@ def test_end_to_end(pod):
 
 
 def test_stop(pod, podman):
-    """A Pod that is deleted ends as cancelled within its grace period, its viewers told."""
+    """A Pod that is deleted ends as cancelled within its grace period, and its viewers get 1000."""
     run = pod(TARGET, *SEES)
     run.event("task.started")
     watcher = ActiveViewer(mouse_mover, Viewer.connect(run.stream_url()))

@@ -91,22 +91,22 @@ def watching(page, state, **more):
 
 
 @pytest.mark.parametrize(
-    ("told", "outcome", "code"), [("end", "success", 0), ("fail", "failed", 1)]
+    ("word", "outcome", "code"), [("end", "success", 0), ("fail", "failed", 1)]
 )
-def test_start_watch_end(serve, page, tmp_path, told, outcome, code):
+def test_start_watch_end(serve, page, tmp_path, word, outcome, code):
     """A task started from the dashboard is watched to "Stream ended", outcome and result."""
     sign_in(page, serve())
     file = tmp_path / "end"
     task_id = start(page, "paint", file=file)
     watching(page, "connected")
     wait_for_pixel(page, MIDDLE, BLUE)
-    file.write_text(told)
+    file.write_text(word)
     watching(page, "ended", outcome=outcome)
     assert page.inner_text("#status-title") == "Stream ended"
     assert page.inner_text("#status-raw") == f"1000 task {outcome}"
     page.wait_for_selector(f'#task[data-status="{outcome}"]')
     expect(page.locator("#times")).to_contain_text(f"Exit code\n{code}", use_inner_text=True)
-    if told == "end":
+    if word == "end":
         assert json.loads(page.inner_text("#output")) == {"told": "end"}
     else:
         expect(page.locator("#failure")).to_have_text("RuntimeError: told to fail")

@@ -61,6 +61,6 @@ def test_no_segment_is_left_of_a_killed_worker(run):
     for each in worker.processes():
         with contextlib.suppress(ProcessLookupError):  # ended with the previous one
             os.kill(each, signal.SIGKILL)
-    eventually(lambda: not segments(pid), what="its segments are gone")
+    eventually(lambda: not segments(pid), what="its segments are removed")
     shutil.rmtree(worker.session_folder)
     Path(f"/tmp/.X11-unix/X{worker.display.removeprefix(':')}").unlink(missing_ok=True)

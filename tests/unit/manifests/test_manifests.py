@@ -51,7 +51,7 @@ def container(pod):
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
 def test_valid(path):
-    """Each document is what the current Kubernetes takes, with no field that it does not know."""
+    """Each document is valid for the current Kubernetes, without unknown fields."""
     for document in documents(path):
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # of what is deprecated too
