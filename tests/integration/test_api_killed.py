@@ -57,7 +57,7 @@ def test_end_without_an_api_process_is_stored_by_the_next(serve, tmp_path):
     eventually(lambda: not marked_processes(api.mark, "worker.cli run"), timeout_s=20)
     api.start()
     end = api.wait_for_status(task, "failed")
-    assert (end["exit_code"], end["error"]["message"]) == (1, "told to fail")
+    assert (end["exit_code"], end["error"]["message"]) == (1, "failure requested")
 
 
 @repeated(10)

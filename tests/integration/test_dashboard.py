@@ -107,9 +107,9 @@ def test_start_watch_end(serve, page, tmp_path, word, outcome, code):
     page.wait_for_selector(f'#task[data-status="{outcome}"]')
     expect(page.locator("#times")).to_contain_text(f"Exit code\n{code}", use_inner_text=True)
     if word == "end":
-        assert json.loads(page.inner_text("#output")) == {"told": "end"}
+        assert json.loads(page.inner_text("#output")) == {"word": "end"}
     else:
-        expect(page.locator("#failure")).to_have_text("RuntimeError: told to fail")
+        expect(page.locator("#failure")).to_have_text("RuntimeError: failure requested")
     expect(page.locator(f'#rows [data-key="{task_id}"]')).to_have_attribute("data-status", outcome)
 
 

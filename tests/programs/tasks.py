@@ -54,13 +54,13 @@ def not_json():
 
 
 def until(inputs):
-    """Wait for a file, then end as it says: success or failure."""
+    """Wait for a file, then succeed, or fail if it contains "fail"."""
     file = Path(inputs["file"])
-    while not (file.exists() and (told := file.read_text())):
+    while not (file.exists() and (word := file.read_text())):
         time.sleep(0.005)
-    if told == "fail":
-        raise RuntimeError("told to fail")
-    return "told to end"
+    if word == "fail":
+        raise RuntimeError("failure requested")
+    return "end requested"
 
 
 async def until_with_page(page, inputs):
@@ -69,15 +69,15 @@ async def until_with_page(page, inputs):
         f"<body style='background: {inputs.get('colour', 'rgb(20, 120, 220)')}'>"
     )
     file = Path(inputs["file"])
-    while not (file.exists() and (told := file.read_text())):
+    while not (file.exists() and (word := file.read_text())):
         await page.wait_for_timeout(10)
-    if told == "fail":
-        raise RuntimeError("told to fail")
+    if word == "fail":
+        raise RuntimeError("failure requested")
     return await page.evaluate("[outerWidth, outerHeight, screen.width, screen.height]")
 
 
 async def field(page, inputs):
-    """A text field that has the focus; when told to end, what is in it."""
+    """A text field that has the focus; when end requested, what is in it."""
     await page.set_content(
         "<body style='margin: 0; background: rgb(20, 120, 220)'>"
         "<textarea autofocus style='width: 1900px; height: 500px; font: 40px monospace'></textarea>"
@@ -93,7 +93,7 @@ async def field(page, inputs):
 
 
 async def recoloured(page, inputs):
-    """Blue; when told another colour, that, and return as soon as it is painted."""
+    """Paint blue, then the colour that the file names, and return once it is painted."""
     await page.set_content("<body style='background: rgb(20, 120, 220)'>")
     file = Path(inputs["file"])
     while not (file.exists() and (colour := file.read_text())):

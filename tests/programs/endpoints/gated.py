@@ -12,5 +12,5 @@ def run(inputs):
     while not (gate.exists() and (said := gate.read_text())):
         time.sleep(0.01)
     if said == "fail":
-        raise RuntimeError("told to fail")
+        raise RuntimeError("failure requested")
     return {"said": said}

@@ -11,8 +11,8 @@ async def run(page, inputs):
     folder = Path(os.environ["WORKER_ARTIFACTS_DIR"])
     (folder / "note.txt").write_text("a note of the task's")
     file = Path(inputs["file"])
-    while not (file.exists() and (told := file.read_text())):
+    while not (file.exists() and (word := file.read_text())):
         await page.wait_for_timeout(10)
-    if told == "fail":
-        raise RuntimeError("told to fail")
-    return {"told": told}
+    if word == "fail":
+        raise RuntimeError("failure requested")
+    return {"word": word}
