@@ -21,7 +21,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., StreamServerProcess]]:
     servers: list[StreamServerProcess] = []
 
     def started(**options: object) -> StreamServerProcess:
-        server = StreamServerProcess(tmp_path, **options)  # type: ignore[arg-type]  # its options
+        server = StreamServerProcess(tmp_path, **options)
         servers.append(server)
         return server
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,7 +62,7 @@ def test_update_replaces_the_table_and_keeps_the_text():
 )
 def test_options_of_the_command_line_are_marked(command, kind, without):
     """The option column lists exactly the options that set a field."""
-    commands = cli._parser()._subparsers._group_actions[0].choices
+    commands: Any = cli._parser()._subparsers._group_actions[0].choices
     options = set(commands[command]._option_string_actions) - {"-h", "--help"} - without
     marked = {
         mark

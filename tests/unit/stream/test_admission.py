@@ -128,10 +128,10 @@ def test_an_end_reaches_every_viewer_with_the_first_reason() -> None:
     viewers = admission()
     early, late = FakeViewer(), FakeViewer()
     slots = [admit(viewers, "a"), admit(viewers, "b")]
-    slots[0].attach(early)  # type: ignore[arg-type]  # a fake
+    slots[0].attach(early)
     viewers.end(ENDED)
     viewers.end(DISPLAY_LOST)
-    slots[1].attach(late)  # type: ignore[arg-type]  # its handshake ends after the task
+    slots[1].attach(late)
     assert early.closes[0] == late.closes[0] == ENDED
 
 
@@ -142,7 +142,7 @@ def test_sent_bytes_include_viewers_that_have_left() -> None:
         viewer = FakeViewer()
         viewer.sent_bytes = count
         slot = admit(viewers, jti)
-        slot.attach(viewer)  # type: ignore[arg-type]  # a fake
+        slot.attach(viewer)
         if jti == "a":
             viewers.release(slot)
             viewers.release(slot)  # a second release changes nothing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from worker.task import output
 
 
 def nested(levels):
-    value = 1
+    value: Any = 1
     for level in range(levels):
         value = [value] if level % 2 else {"inner": value}
     return value
@@ -28,7 +29,7 @@ def test_what_is_not_json_is_reported(value):
 
 
 def test_a_value_that_contains_itself_is_reported():
-    value = []
+    value: list[Any] = []
     value.append(value)
     with pytest.raises(TypeError, match="return value is not JSON"):
         output.check(value)
