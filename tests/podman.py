@@ -41,7 +41,7 @@ class Podman:
         self.folder = Path(tempfile.mkdtemp(prefix="p-", dir="/tmp"))  # short: sockets are below
         values = {
             "folder": self.folder,
-            # Its own defaults may be more than this machine lets anybody have.
+            # Podman's own defaults may exceed the limits of this machine.
             "nofile": _hard_limit(resource.RLIMIT_NOFILE),
             "nproc": _hard_limit(resource.RLIMIT_NPROC),
         }

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+from worker.close_codes import DISPLAY_LOST, Close, CloseCode
+
 EXIT_SUCCESS: Final = 0
 EXIT_RAISED: Final = 1
 EXIT_USAGE: Final = 64
@@ -26,31 +28,6 @@ class Status(StrEnum):
     SUCCESS = "success"
     FAILED = "failed"
     CANCELLED = "cancelled"
-
-
-class CloseCode:
-    """WebSocket close codes that the stream sends (RFC 6455, section 7.4)."""
-
-    TASK_ENDED: Final = 1000
-    VIEWER_DROPPED: Final = 1008
-    DISPLAY_LOST: Final = 1011
-    DISPLAY_RESTARTING: Final = 1012
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Close:
-    """The code and the reason of the WebSocket Close that a viewer gets."""
-
-    code: int
-    reason: str
-
-
-DISPLAY_LOST: Final = Close(code=CloseCode.DISPLAY_LOST, reason="display lost")
-DISPLAY_RESTARTING: Final = Close(
-    code=CloseCode.DISPLAY_RESTARTING, reason="display server restarting"
-)
-VIEWER_TOO_SLOW: Final = Close(code=CloseCode.VIEWER_DROPPED, reason="viewer too slow")
-PROTOCOL_VIOLATION: Final = Close(code=CloseCode.VIEWER_DROPPED, reason="protocol violation")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ import pytest
 from websocket_client import WebSocket
 from worker_run import eventually
 
-from worker.outcome import Close
+from worker.close_codes import Close
 from worker.rfb.client_filter import ClientFilter
 from worker.stream.viewer import Viewer
 from worker.stream.websocket import ViewerSocket

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from worker import outcome
-from worker.outcome import Close, TaskError
+from worker.close_codes import Close
+from worker.outcome import TaskError
 
 ERROR = TaskError(type="X", message="")
 

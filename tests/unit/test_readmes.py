@@ -10,8 +10,9 @@ import pytest
 import readmes
 from readmes import FILES, ROOT
 
-from worker import outcome
-from worker.outcome import Close, CloseCode, Outcome, Status, TaskError
+from worker import close_codes, outcome
+from worker.close_codes import Close, CloseCode
+from worker.outcome import Outcome, Status, TaskError
 
 LINES_MAX = 150
 FOLDERS = (
@@ -165,7 +166,7 @@ def test_exit_codes(file):
 
 
 def _closes() -> dict[int, set[str]]:
-    closes = [value for value in vars(outcome).values() if isinstance(value, Close)]
+    closes = [value for value in vars(close_codes).values() if isinstance(value, Close)]
     closes += [Outcome(status=status, exit_code=0).close for status in Status]
     reasons: dict[int, set[str]] = {}
     for close in closes:

@@ -24,7 +24,7 @@ from worker.stream.tokens import Role
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from worker.outcome import Close
+    from worker.close_codes import Close
     from worker.stream.tokens import Grant
     from worker.stream.viewer import Viewer
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from worker.outcome import Close
+from worker.close_codes import Close
 from worker.stream.tokens import Role
 from worker.wire import Decoder, encode
 

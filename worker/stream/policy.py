@@ -16,10 +16,10 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
 
-from worker.outcome import DISPLAY_RESTARTING, VIEWER_TOO_SLOW, CloseCode
+from worker.close_codes import DISPLAY_RESTARTING, VIEWER_TOO_SLOW, CloseCode
 
 if TYPE_CHECKING:
-    from worker.outcome import Close
+    from worker.close_codes import Close
     from worker.rfb.last_frame import LastFrame
 
 # The connection. Proxies commonly close one that is idle for 60 s, so pings are more frequent.

@@ -18,8 +18,8 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, assert_never
 
+from worker.close_codes import DISPLAY_LOST, DISPLAY_RESTARTING, Close
 from worker.linux import hide_from_peers
-from worker.outcome import DISPLAY_LOST, DISPLAY_RESTARTING, Close
 from worker.stream.acceptor import Acceptor, refuse
 from worker.stream.handler import StreamHandler
 from worker.stream.messages import (

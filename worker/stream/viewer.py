@@ -14,7 +14,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final, assert_never
 
-from worker.outcome import PROTOCOL_VIOLATION, Close
+from worker.close_codes import PROTOCOL_VIOLATION, Close
 from worker.rfb.client_filter import ProtocolViolation
 from worker.rfb.greeting import Greeting
 from worker.rfb.last_frame import LastFrame

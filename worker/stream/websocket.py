@@ -22,7 +22,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # websockify's warning that numpy is missing
     from websockify.websocket import WebSocket, WebSocketWantWriteError
 
-from worker.outcome import Close  # noqa: E402 - after the import from which numpy is kept out
+from worker.close_codes import Close  # noqa: E402 - after the import from which numpy is kept out
 
 if TYPE_CHECKING:
     import socket

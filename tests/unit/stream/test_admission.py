@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 import pytest
 
-from worker.outcome import DISPLAY_LOST, Close
+from worker.close_codes import DISPLAY_LOST, Close
 from worker.stream.admission import Admission, UsedTokens, ViewerSlot
 from worker.stream.messages import State, TokenUsed
 from worker.stream.refusals import Refusal

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from worker.outcome import (
+from worker.close_codes import (
     DISPLAY_LOST,
     DISPLAY_RESTARTING,
     PROTOCOL_VIOLATION,

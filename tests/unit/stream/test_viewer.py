@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from worker.outcome import DISPLAY_RESTARTING, PROTOCOL_VIOLATION, Close
+from worker.close_codes import DISPLAY_RESTARTING, PROTOCOL_VIOLATION, Close
 from worker.rfb.client_filter import ClientFilter
 from worker.rfb.messages import PROTOCOL_VERSION
 from worker.stream.viewer import Viewer

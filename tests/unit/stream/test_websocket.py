@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.outcome import Close
+from worker.close_codes import Close
 from worker.stream.websocket import (
     MESSAGE_MAX_BYTES,
     BadHandshake,

@@ -214,10 +214,10 @@ async def test_other_accounts_task(api, path):
     task_id = await api.running()
     theirs = await api.client.get(f"{TASKS}/{task_id}{path}", headers=api.key("bob"))
     none = str(uuid.uuid4())
-    nobodys = await api.client.get(f"{TASKS}/{none}{path}")
-    assert theirs.status_code == nobodys.status_code == 404
-    assert theirs.text.replace(task_id, none) == nobodys.text
-    assert theirs.headers == nobodys.headers
+    missing = await api.client.get(f"{TASKS}/{none}{path}")
+    assert theirs.status_code == missing.status_code == 404
+    assert theirs.text.replace(task_id, none) == missing.text
+    assert theirs.headers == missing.headers
 
 
 async def test_upper_case_task_id(api):
