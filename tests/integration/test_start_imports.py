@@ -9,6 +9,7 @@ import pytest
 
 ALLOWED = {
     "worker",
+    "worker.close_codes",
     "worker.display",
     "worker.display.screen",
     "worker.display.xvfb",
