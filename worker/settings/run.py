@@ -80,7 +80,9 @@ class RunSettings(SharedSettings):
         "and networks (`10.0.0.0/8`). Default: none.",
     )
     chromium: Annotated[Path | None, Scope.MACHINE] = Field(
-        default=None, description="Path of the browser. Default: the first one found on PATH."
+        default=None,
+        description="Path of the browser. Default: the first one found on PATH, else Playwright's "
+        "own Chromium.",
     )
     chromium_sandbox: Literal["auto", "on", "off"] = Field(
         default="auto",
