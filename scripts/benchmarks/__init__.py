@@ -1,1 +1,1 @@
-"""The benchmark: speed and cost of the worker, compared with its peers."""
+"""The benchmark: speed and cost of the worker, compared with baselines."""

@@ -1,4 +1,4 @@
-"""Measure the worker and its peers, print the table, and optionally write it into the README."""
+"""Measure the worker and its baselines; print the table, or also write it into the README."""
 
 from __future__ import annotations
 

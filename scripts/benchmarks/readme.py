@@ -23,7 +23,7 @@ HEAD = (
 
 def table(lines: list[Line], plan: Plan, machine: str) -> str:
     """The table in Markdown."""
-    taken = f"Median (min–max) of {plan.pairs}, taken in turns; {machine}."
+    taken = f"Median (min–max) of {plan.pairs}, measured alternately; {machine}."
     skipped = [f"Skipped: {why}." for why in plan.skipped]
     return "\n".join([*HEAD, *(line.row() for line in lines), "", taken, *skipped])
 

@@ -220,7 +220,7 @@ System = Worker | Stock | Xvnc
 
 
 def installed(plan: Plan, key: str, *kinds: type[Stock | Xvnc]) -> list[type[Stock | Xvnc]]:
-    """The peers that are installed; notes in the plan that line `key` lacks the others."""
+    """The baselines that are installed; notes in the plan that line `key` lacks the others."""
     found: list[type[Stock | Xvnc]] = []
     for kind in kinds:
         absent = [name for name in kind.programs if shutil.which(name) is None]
