@@ -100,9 +100,12 @@ def test_file_names(file):
 
 @every_readme
 def test_kustomizations(file):
-    """Each folder that is given to `kubectl apply -k` holds a kustomization."""
-    for folder in re.findall(r"kubectl apply -k (\S+)", file.read_text()):
-        assert (ROOT / folder / "kustomization.yaml").is_file(), folder
+    """Each folder that is given to `kubectl apply -k`, or its original, holds a kustomization."""
+    text = file.read_text()
+    originals = {copy: folder for folder, copy in re.findall(r"cp -r (\S+) (\S+)", text)}
+    for folder in re.findall(r"kubectl apply -k (\S+)", text):
+        found = ROOT / originals.get(folder, folder) / "kustomization.yaml"
+        assert found.is_file(), folder
 
 
 def test_references_stay_in_this_repository():
@@ -179,7 +182,9 @@ def test_close_codes(file):
     """The table of close codes holds the codes and reasons that the code can send, and no other."""
     table = readmes.section(ROOT / file, "close codes")
     assert table is not None
-    shown = {int(code): set(re.findall("`([^`]+)`", text)) for code, text, _ in readmes.rows(table)}
+    shown = {
+        int(code): set(re.findall("`([^`]+)`", text)) for code, text, *_ in readmes.rows(table)
+    }
     assert shown == _closes()
     assert CloseCode.TASK_ENDED in shown
 
