@@ -19,11 +19,11 @@ test-unit: setup-dev ## Run the unit tests
 test: setup-dev ## Run what every change needs: unit tests and the real programs
 	$(PYTEST) $(PARALLEL)
 
-test-all: test ## Run what CI runs: `test`, the measuring tests, and the images' where an engine is
+test-all: test ## Run what CI runs: `test`, the measuring tests, and the image tests
 	$(PYTEST) -m measured
 	@if $(ENGINE); then $(MAKE) image test-image; else $(NO_ENGINE); fi
 
-soak: setup-dev ## Hunt rare races: ends x 20, kill loops, 10 minutes of fuzzing
+soak: setup-dev ## Repeat tests for rare races: ends x 20, kill loops, 10 minutes of fuzzing
 	$(PYTEST) -m soak
 	@if $(ENGINE); then $(MAKE) image && $(PYTEST) -m soak tests/image; else $(NO_ENGINE); fi
 	scripts/fuzz --seconds 600
@@ -39,7 +39,7 @@ lint: setup-dev ## Check style, types, layers, the pages' JavaScript and the she
 fuzz: setup-dev ## Attack a stream server with mutated bytes for 10 minutes
 	scripts/fuzz --seconds 600
 
-bench: setup-bench ## Measure speed and cost against the peers; takes about 15 minutes
+bench: setup-bench ## Measure speed and cost against comparable programs; takes about 15 minutes
 	scripts/bench
 
 image: ## Build the images `worker`, `worker-gateway` and `worker-api`; IMAGE=NAME names them otherwise
