@@ -80,7 +80,9 @@ def prelaunch(plan: Plan) -> Prelaunched:
         command=[sys.executable, "-m", "worker.stream.server", str(folder / STREAM_SOCKET)],
         restart=True,
     )
-    environ = {**plan.environ, "XAUTHORITY": str(authority)}
+    # Its own TMPDIR: Python writes a file to the temporary folder at its first use, and a process
+    # that is killed at that moment leaves it.
+    environ = {**plan.environ, "XAUTHORITY": str(authority), "TMPDIR": str(folder / _TMP)}
     return Prelaunched(
         began=began,
         folder=folder,
