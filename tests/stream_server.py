@@ -39,6 +39,7 @@ class StreamServerProcess:
 
     Attributes:
         display_up: whether the session answers that x11vnc accepts connections.
+        answers: whether the session answers at all.
         used_tokens: the tokens that were used.
         events: the events that it has written.
         port: where viewers connect.
@@ -46,6 +47,7 @@ class StreamServerProcess:
 
     def __init__(self, folder: Path, *, state: State = State.RUNNING, **config: Any) -> None:
         self.display_up = True
+        self.answers = True
         self.used_tokens: list[str] = []
         self.events: list[Event] = []
         self._folder = folder
@@ -112,7 +114,8 @@ class StreamServerProcess:
             case Listening():
                 self._listening.set()
             case DisplayRequested(viewer=viewer):
-                self.send(DisplayReady(viewer=viewer, up=self.display_up))
+                if self.answers:
+                    self.send(DisplayReady(viewer=viewer, up=self.display_up))
             case TokenUsed(jti=jti):
                 self.used_tokens.append(jti)
             case Event():

@@ -10,7 +10,7 @@ from stream_server import StreamServerProcess
 from websocket_client import Refused, WebSocket, open_tcp, upgrade
 from worker_run import eventually
 
-from worker.stream.messages import State
+from worker.stream.messages import DisplayChanged, State
 from worker.stream.tokens import Role
 
 ORIGIN = "https://dashboard.example"
@@ -121,6 +121,13 @@ def test_a_token_is_usable_when_x11vnc_is_up_again(start, role) -> None:
     assert refused(server, token) == 503
     server.display_up = True
     admitted(server, token).abort()
+
+
+def test_a_viewer_does_not_wait_for_the_session_when_x11vnc_is_settled(start) -> None:
+    server = start()
+    server.send(DisplayChanged(up=True, settled=True))
+    server.answers = False
+    admitted(server, server.token()).abort()
 
 
 @pytest.mark.parametrize("role", list(Role))

@@ -69,8 +69,10 @@ async def test_a_viewer_is_not_accepted_while_it_is_down(
 
 async def test_its_changes_are_reported(tmp_path: Path, process: subprocess.Popen[bytes]) -> None:
     changes: list[bool] = []
-    x11vnc = X11vnc(name="x11vnc", unix_socket=tmp_path / "s", on_change=changes.append)
-    program = x11vnc.program(":7", Path("Xauthority"))
+    server = X11vnc(
+        name="x11vnc", unix_socket=tmp_path / "s", on_change=lambda: changes.append(server.up)
+    )
+    program = server.program(":7", Path("Xauthority"))
     program.on_up(process.pid)
     program.on_down(process.pid)
     program.on_down(process.pid)  # stopped after it had died

@@ -44,7 +44,7 @@ class DisplayStack:
         events: Events,
         mark: Callable[[str], None],
         on_change: Callable[[], None],
-        on_x11vnc: Callable[[bool], None],
+        on_x11vnc: Callable[[], None],
     ) -> None:
         """Describe a display stack of which supervisord alone was started.
 
@@ -54,7 +54,7 @@ class DisplayStack:
             events: the event log.
             mark: records that a stage of the start is over, by name.
             on_change: called when `pids` or `restarts` has changed.
-            on_x11vnc: called when x11vnc accepts connections, and when it does not any more.
+            on_x11vnc: called when the state of `x11vnc` has changed.
         """
         self.lost: asyncio.Future[SessionLost] = asyncio.get_running_loop().create_future()
         self.display = ""

@@ -301,9 +301,10 @@ class _Session:
                 )
             )
 
-    def _report_display(self, up: bool) -> None:  # noqa: FBT001 - a callback's one argument
+    def _report_display(self) -> None:
         if self.channel is not None:
-            self.channel.set_display_up(up)
+            x11vnc = self.stack.x11vnc
+            self.channel.set_display(up=x11vnc.up, settled=x11vnc.settled)
 
     def _address(self) -> dict[str, Any]:
         host, port = self.plan.listener.getsockname()[:2]

@@ -88,7 +88,7 @@ class StreamChannel:
         self._config, self._listener, self._parent_pid = config, listener, parent_pid
         self._displays, self._emit = displays, emit
         self._state = State.STARTING
-        self._display_up = False
+        self._display = DisplayChanged(up=False, settled=False)
         self._facts: Facts | None = None
         self._close: Close | None = None
         self._used = UsedTokens()
@@ -107,10 +107,10 @@ class StreamChannel:
         self._state = state
         self._send(StateChanged(state=state))
 
-    def set_display_up(self, up: bool) -> None:  # noqa: FBT001 - a callback's one argument
-        """Report whether the viewers' x11vnc accepts connections."""
-        self._display_up = up
-        self._send(DisplayChanged(up=up))
+    def set_display(self, *, up: bool, settled: bool) -> None:
+        """Report the state of the viewers' x11vnc."""
+        self._display = DisplayChanged(up=up, settled=settled)
+        self._send(self._display)
 
     def set_facts(self, facts: Facts) -> None:
         """Report what `/metrics` shows besides the stream server's own counters."""
@@ -154,7 +154,7 @@ class StreamChannel:
             self._drop_server()
             return
         self._loop.add_reader(server, self._receive)
-        self._send(DisplayChanged(up=self._display_up))
+        self._send(self._display)
         if self._facts is not None:
             self._send(self._facts)
         if self._close is not None:

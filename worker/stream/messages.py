@@ -77,9 +77,15 @@ class StateChanged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DisplayChanged:
-    """Whether x11vnc accepts connections has changed."""
+    """The state of the viewers' x11vnc has changed.
+
+    Attributes:
+        up: whether it accepts connections.
+        settled: whether a viewer may connect without waiting for `DisplayReady`.
+    """
 
     up: bool
+    settled: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -128,8 +128,8 @@ class StreamServer:
         match message:
             case StateChanged(state=state):
                 service.admission.state = state
-            case DisplayChanged(up=up):
-                service.display_up = up
+            case DisplayChanged():
+                service.display = message
             case DisplayReady():
                 self._session.answer(message)
             case Facts():

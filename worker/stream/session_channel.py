@@ -80,6 +80,10 @@ class SessionChannel:
             del self._requests[slot.number]
             return self._up.pop(slot.number, False) and arrived
 
+    def announce_viewer(self, slot: ViewerSlot) -> None:
+        """A viewer is about to connect to x11vnc; its answer is not waited for."""
+        self.send(DisplayRequested(viewer=slot.number, role=slot.role))
+
     def release_display(self, slot: ViewerSlot) -> None:
         """The viewer does not need x11vnc any more."""
         self.send(DisplayReleased(viewer=slot.number, role=slot.role))

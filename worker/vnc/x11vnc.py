@@ -21,7 +21,7 @@ from worker.errors import StartFailed
 from worker.process.program import Program
 from worker.rfb.client_filter import PROTOCOL_VERSION
 from worker.vnc import shared_memory
-from worker.vnc.idle_suspend import IdleSuspend
+from worker.vnc.idle_suspend import SETTLE_S, IdleSuspend
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,6 +49,7 @@ class X11vnc:
         name: the program's name in supervisord, events and metrics.
         unix_socket: where it listens.
         up: whether it accepts connections.
+        settled: whether a viewer may connect at once, while `acquire` is under way.
         reported: is set when it has sent its priming client anything, such as copied text.
     """
 
@@ -58,7 +59,7 @@ class X11vnc:
         name: str,
         unix_socket: Path,
         control: bool = False,
-        on_change: Callable[[bool], None] = lambda _up: None,
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
         """Describe an x11vnc that is not started yet.
 
@@ -67,16 +68,17 @@ class X11vnc:
             unix_socket: see above.
             control: whether its clients may type, point, paste, and receive copied text. It is not
                 suspended while idle then: it runs only while it is needed.
-            on_change: called with `up` when that has changed.
+            on_change: called when `up` or `settled` has changed.
         """
         self.name = name
         self.unix_socket = unix_socket
-        self.up = False
+        self.up = self.settled = False
         self.reported = asyncio.Event()
         self._control = control
         self._on_change = on_change
         self._idle = IdleSuspend()
         self._timer: asyncio.TimerHandle | None = None
+        self._settling: asyncio.TimerHandle | None = None
         self._priming: asyncio.Task[None] | None = None
         self._process = -1  # a pidfd: a process id could be another process's by now
         self._suspended = False
@@ -138,12 +140,13 @@ class X11vnc:
         self._idle.started(time.monotonic())
         self._priming = asyncio.ensure_future(self._prime(pid))
         self._apply()
-        self._on_change(True)
+        self._on_change()
 
     def _on_down(self, pid: int) -> None:
-        was_up, self.up = self.up, False
-        if self._timer is not None:
-            self._timer.cancel()
+        was_up, self.up, self.settled = self.up, False, False
+        for timer in (self._timer, self._settling):
+            if timer is not None:
+                timer.cancel()
         if self._priming is not None:
             self._priming.cancel()
         if self._process >= 0:
@@ -151,7 +154,7 @@ class X11vnc:
             self._process = -1
         shared_memory.mark_for_removal(pid)
         if was_up:
-            self._on_change(False)
+            self._on_change()
 
     async def _prime(self, pid: int) -> None:
         with contextlib.suppress(OSError, EOFError):  # x11vnc has ended; the next one is primed
@@ -162,10 +165,15 @@ class X11vnc:
                 shared_memory.mark_for_removal(pid)
                 self._idle.primed(time.monotonic())
                 self._apply()
+                self._settling = asyncio.get_running_loop().call_later(SETTLE_S, self._settle)
                 while await reader.read(_READ_BYTES):  # it requests nothing, so little arrives
                     self.reported.set()
             finally:
                 writer.close()
+
+    def _settle(self) -> None:
+        self.settled = True
+        self._on_change()
 
     # -- idle suspend
 
