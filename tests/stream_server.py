@@ -16,6 +16,7 @@ from worker.stream.messages import (
     PACKET_MAX_BYTES,
     Configure,
     DisplayReady,
+    DisplayReleased,
     DisplayRequested,
     Event,
     FromSession,
@@ -40,6 +41,7 @@ class StreamServerProcess:
     Attributes:
         display_up: whether the session answers that x11vnc accepts connections.
         answers: whether the session answers at all.
+        viewers: the numbers of the viewers that need x11vnc.
         used_tokens: the tokens that were used.
         events: the events that it has written.
         port: where viewers connect.
@@ -48,6 +50,8 @@ class StreamServerProcess:
     def __init__(self, folder: Path, *, state: State = State.RUNNING, **config: Any) -> None:
         self.display_up = True
         self.answers = True
+        self.viewers: set[int] = set()
+        self._waits = threading.Event()
         self.used_tokens: list[str] = []
         self.events: list[Event] = []
         self._folder = folder
@@ -113,7 +117,11 @@ class StreamServerProcess:
         match message:
             case Listening():
                 self._listening.set()
+            case DisplayReleased(viewer=viewer):
+                self.viewers.discard(viewer)
             case DisplayRequested(viewer=viewer):
+                self.viewers.add(viewer)
+                self._waits.set()
                 if self.answers:
                     self.send(DisplayReady(viewer=viewer, up=self.display_up))
             case TokenUsed(jti=jti):
@@ -122,6 +130,10 @@ class StreamServerProcess:
                 self.events.append(message)
             case _:
                 pass
+
+    def stop_when_a_viewer_waits(self) -> None:
+        if self._waits.wait(_START_S):
+            self.process.terminate()
 
     # -- the displays, which accept connections into their backlog and send nothing
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -139,6 +140,28 @@ def test_a_token_is_usable_when_x11vnc_accepts_connections_again(start, role) ->
     assert refused(server, token) == 503
     server.open_display(role)
     admitted(server, token).abort()
+
+
+def test_a_token_is_usable_at_once_when_the_refusal_has_arrived(start) -> None:
+    """The slot and the token are free before the answer is sent."""
+    server = start(max_viewers=1)
+    token = server.token()
+    for _ in range(20):
+        server.close_display(Role.VIEW)
+        assert refused(server, token) == 503
+        server.open_display(Role.VIEW)
+        other = server.token()
+        connect(server, other).abort()
+        eventually(lambda: not server.viewers)
+
+
+def test_a_viewer_that_waits_for_x11vnc_gets_503_when_the_stream_server_is_stopped(start) -> None:
+    server = start()
+    server.answers = False
+    stopping = threading.Thread(target=server.stop_when_a_viewer_waits)
+    stopping.start()
+    assert refused(server, server.token(Role.CONTROL)) == 503
+    stopping.join()
 
 
 def test_a_token_is_not_usable_twice_at_the_same_time(start) -> None:

@@ -129,6 +129,25 @@ async def test_a_program_that_dies_is_restarted(keeper: ProgramKeeper) -> None:
     assert not keeper.lost.done()
 
 
+async def test_a_restarted_program_may_be_slow_to_be_ready(
+    keeper: ProgramKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only supervisord's restart has a deadline."""
+    monkeypatch.setattr("worker.process.keeper.RESTART_TIMEOUT_S", 0.5)
+    recorded = Recorded()
+    await keeper.start(recorded.program)
+    await keeper.ready(recorded.program)
+    keeper.keep(recorded.program)
+    recorded.is_ready.clear()
+    first = keeper.pids["a"]
+    os.kill(first, signal.SIGKILL)
+    await eventually(lambda: keeper.pids["a"] != first)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(keeper.lost), 1)
+    recorded.is_ready.set()
+    await eventually(lambda: keeper.restarts["a"] == 1)
+
+
 async def test_a_program_that_dies_again_and_again_is_lost(keeper: ProgramKeeper) -> None:
     recorded = Recorded()
     await keeper.start(recorded.program)

@@ -121,8 +121,9 @@ class ProgramKeeper:
             try:
                 async with asyncio.timeout(RESTART_TIMEOUT_S):
                     self.pids[name] = await self.supervisord.replaced(name, self.pids[name])
-                    if not await self._becomes_ready(program):
-                        continue
+                # No further limit than the program's own: a slow one need not end the session.
+                if not await self._becomes_ready(program):
+                    continue
             except (OSError, TimeoutError, SessionError) as error:
                 why = str(error) or f"not within {RESTART_TIMEOUT_S:g} s"
                 output = await self.supervisord.output_tail(name)

@@ -195,6 +195,8 @@ class StreamChannel:
                 assert_never(message)
 
     async def _acquire(self, request: DisplayRequested, server: socket.socket | None) -> None:
+        if self._server is not server:  # its viewers were released already
+            return
         up = await self._displays[request.role].acquire(request.viewer)
         if self._server is server:  # a later server numbers its viewers anew
             self._send(DisplayReady(viewer=request.viewer, up=up))

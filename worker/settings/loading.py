@@ -21,6 +21,8 @@ S = TypeVar("S", bound=SharedSettings)
 
 _NEAR: Final = 0.75  # difflib's ratio if one of four letters is replaced, or two are swapped
 _LENGTHS_DIFFER_MAX: Final = 3  # unlike Kubernetes' service links, such as STREAM_SERVICE_PORT
+_TELLING_CHARS_MIN: Final = 7  # a word such as ORIGINS; platforms use ID, DIR, MEMORY and SECRET
+_UNITS: Final = frozenset({"S", "SEC", "SECS", "SECOND", "SECONDS", "MS", "BYTES", "MB"})
 
 
 def load(
@@ -118,7 +120,15 @@ def _nearest(name: str, known: list[str]) -> str | None:
     endings = [each.removeprefix(PREFIX) for each in known]
     similar = [each for each in endings if abs(len(each) - len(ending)) <= _LENGTHS_DIFFER_MAX]
     near = difflib.get_close_matches(ending, similar, 1, _NEAR)
+    near += [each for each in endings if _abbreviates(ending, each)]
     return PREFIX + near[0] if near else None
+
+
+def _abbreviates(ending: str, known: str) -> bool:
+    """Whether a name consists of words of a setting, apart from the unit: ORIGINS, TIMEOUT_MS."""
+    words = set(ending.split("_")) - _UNITS
+    telling = any(len(word) >= _TELLING_CHARS_MIN for word in words)
+    return telling and words <= set(known.split("_"))
 
 
 def _explain(

@@ -11,6 +11,7 @@ import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
+from worker.close_codes import DISPLAY_RESTARTING
 from worker.stream.messages import State, TokenUsed
 from worker.stream.refusals import (
     BAD_TOKEN,
@@ -18,6 +19,7 @@ from worker.stream.refusals import (
     NOT_RUNNING,
     TOO_MANY_VIEWERS,
     Refusal,
+    display_unavailable,
 )
 from worker.stream.tokens import Role
 
@@ -107,6 +109,7 @@ class Admission:
         self._reserved: set[str] = set()  # the tokens of slots that are not confirmed yet
         self._count = 0
         self._released_sent_bytes = 0
+        self._close: Close | None = None
 
     @property
     def state(self) -> State:
@@ -125,10 +128,11 @@ class Admission:
         Control has a slot of its own, so it is available when the viewer limit is reached.
 
         Raises:
-            Refusal: 401 used token, 409 not running or control taken, 503 viewer limit.
+            Refusal: 401 used token, 409 not running or control taken, 503 viewer limit or restart
+                of the stream server.
         """
         with self._lock:
-            self._check_running()
+            self.check_running()
             taken = sum(slot.role is grant.role for slot in self._slots.values())
             if grant.role is Role.CONTROL and taken:
                 raise Refusal(HTTPStatus.CONFLICT, CONTROL_TAKEN)
@@ -147,10 +151,10 @@ class Admission:
         """Use the token of a reserved slot up: the viewer is admitted.
 
         Raises:
-            Refusal: 409 when the task has ended since.
+            Refusal: as for `check_running`.
         """
         with self._lock:
-            self._check_running()
+            self.check_running()
             grant = slot.grant
             self._reserved.discard(grant.jti)
             self._used.add(grant.jti, grant.expires_at)
@@ -167,6 +171,7 @@ class Admission:
         """Admit no more viewers, and close the stream of each."""
         with self._lock:
             self._state = State.ENDING
+            self._close = self._close or close
             slots = list(self._slots.values())
         for slot in slots:
             slot.end(close)
@@ -187,6 +192,13 @@ class Admission:
         with self._lock:
             return self._released_sent_bytes + sum(slot.sent_bytes for slot in self._slots.values())
 
-    def _check_running(self) -> None:
+    def check_running(self) -> None:
+        """Check that viewers are admitted now.
+
+        Raises:
+            Refusal: 503 when this stream server is being restarted, 409 when the task does not run.
+        """
+        if self._close == DISPLAY_RESTARTING:
+            raise display_unavailable()
         if self._state is not State.RUNNING:
             raise Refusal(HTTPStatus.CONFLICT, NOT_RUNNING)

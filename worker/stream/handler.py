@@ -16,8 +16,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from worker.rfb.client_filter import PROTOCOL_VERSION, ClientFilter
 from worker.stream.page import debug, files
-from worker.stream.refusals import BAD_TOKEN, NOT_RUNNING, Refusal, parts, query_fields
-from worker.stream.service import display_unavailable
+from worker.stream.refusals import (
+    BAD_TOKEN,
+    NOT_RUNNING,
+    Refusal,
+    display_unavailable,
+    parts,
+    query_fields,
+)
 from worker.stream.tokens import Role
 from worker.stream.viewer import Viewer
 from worker.stream.websocket import SUPPORTED_VERSION, BadHandshake, PeerGone, accept
@@ -141,10 +147,14 @@ class StreamHandler(WebSocketRequestHandler):  # type: ignore[misc]  # websockif
         """Admit the viewer or refuse it with an HTTP answer, then stream until the end."""
         self.close_connection = True
         try:
+            self._admit_and_stream()
+        except Refusal as refusal:
+            self._refuse(refusal)  # when the slot and the token are free for a retry
+
+    def _admit_and_stream(self) -> None:
+        try:
             self._admit()
             self._stream()
-        except Refusal as refusal:
-            self._refuse(refusal)
         finally:
             if self._display is not None:
                 self._display.close()  # also after a handshake that failed

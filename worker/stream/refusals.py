@@ -28,6 +28,11 @@ class Refusal(Exception):
         self.status, self.detail, self.headers = status, detail, headers or {}
 
 
+def display_unavailable() -> Refusal:
+    """503 while x11vnc or the stream server is restarted."""
+    return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, DISPLAY_RESTARTING, {"Retry-After": "1"})
+
+
 def parts(url: str) -> SplitResult:
     """The parts of an untrusted URL.
 

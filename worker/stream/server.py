@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 REQUEST_THREADS_MAX: Final = 128
 CLOSING_S: Final = 2.0  # for the viewers' closing handshakes
 _LAST_ANSWERS_S: Final = 1.0
+_TICK_S: Final = 1.0  # a signal just before epoll_wait(2) is handled after this time at the latest
 _CLOSING_TICK_S: Final = 0.01
 
 
@@ -65,6 +66,7 @@ class StreamServer:
         self._epoll = select.epoll()
         self._epoll.register(session.fileno(), select.EPOLLIN)
         self._epoll.register(self._wake, select.EPOLLIN)
+        service.on_release = lambda: os.eventfd_write(self._wake, 1)  # the last viewer may be gone
         self._acceptor = Acceptor(listener, self._epoll, self._start_request, self._refused)
 
     def serve(self) -> None:
@@ -86,11 +88,10 @@ class StreamServer:
             self._acceptor.close("409 Conflict", NOT_RUNNING)
         self._finish_requests()
 
-    def _poll_timeout_s(self) -> float | None:
-        """Until the next deadline; None: until a descriptor is ready."""
-        closing_s = None if self._quit_by is None else _CLOSING_TICK_S
-        timeouts = [each for each in (closing_s, self._acceptor.expire()) if each is not None]
-        return min(timeouts, default=None)
+    def _poll_timeout_s(self) -> float:
+        tick_s = _TICK_S if self._quit_by is None else _CLOSING_TICK_S
+        expires_s = self._acceptor.expire()
+        return tick_s if expires_s is None else min(tick_s, expires_s)
 
     def _done(self) -> bool:
         if self._quit_by is None:
@@ -191,8 +192,6 @@ class StreamServer:
             place = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{Path(place.filename).name}:{place.lineno}"
             self._session.emit("request.failed", error=type(error).__name__, where=where)
-        finally:
-            os.eventfd_write(self._wake, 1)  # the last viewer may have left
 
     def _refuse_busy(self, connection: socket.socket, address: tuple[str, int]) -> None:
         refuse(connection, "503 Service Unavailable", "too many requests")

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import threading
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from worker.stream.admission import Admission, UsedTokens
 from worker.stream.messages import DisplayChanged, Facts, State
 from worker.stream.metrics.counters import Counters, Snapshot
-from worker.stream.refusals import DISPLAY_RESTARTING, NOT_RUNNING, Refusal
+from worker.stream.refusals import display_unavailable
 from worker.stream.token_plugin import StreamTokenPlugin
 from worker.stream.tokens import Role, mint, stream_url
 from worker.trusted_proxies import TrustedProxies
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from worker.stream.admission import ViewerSlot
     from worker.stream.messages import Configure
     from worker.stream.metrics.exposition import Exposition
@@ -29,6 +30,7 @@ class StreamService:
     Attributes:
         display: the state of the viewers' x11vnc.
         facts: what the session reports for `/metrics`.
+        on_release: called when a viewer slot was freed.
     """
 
     def __init__(self, configure: Configure, session: SessionChannel) -> None:
@@ -49,6 +51,7 @@ class StreamService:
         self.counters = Counters()
         self.display = DisplayChanged(up=True, settled=False)
         self.facts = Facts(stages_ms={}, restarts={}, pids={})
+        self.on_release: Callable[[], None] = lambda: None
         self._exposition: Exposition | None = None
         self._exposition_lock = threading.Lock()
 
@@ -65,22 +68,21 @@ class StreamService:
         A settled x11vnc is resumed while the viewer connects, which saves it a round trip.
 
         Raises:
-            Refusal: 409 when the task has ended meanwhile, 503 when x11vnc is not available.
+            Refusal: 409 when the task has ended, 503 when x11vnc or this server is restarted.
         """
         if slot.role is Role.VIEW and self.display.up and self.display.settled:
             self.session.announce_viewer(slot)
             return
         if self.session.request_display(slot, DISPLAY_TIMEOUT_S):
             return
-        if self.admission.state is not State.RUNNING:
-            raise Refusal(HTTPStatus.CONFLICT, NOT_RUNNING)
+        self.admission.check_running()
         raise display_unavailable()
 
     def confirm(self, slot: ViewerSlot) -> None:
         """Admit the viewer for good: its token is used up.
 
         Raises:
-            Refusal: 409 when the task has ended meanwhile.
+            Refusal: 409 when the task has ended, 503 when this server is restarted.
         """
         self.session.send(self.admission.confirm(slot))
         self.counters.admitted(str(slot.role))
@@ -89,6 +91,7 @@ class StreamService:
         """The viewer has left, or was refused after it had reserved its slot."""
         self.session.release_display(slot)  # before the next controller can request it
         self.admission.release(slot)
+        self.on_release()
 
     def refused(self, address: str, status: int, role: Role | None = None) -> None:
         """Count and report a refused request; `role` is that of its token, if it is valid."""
@@ -135,8 +138,3 @@ class StreamService:
             sent_bytes=self.admission.sent_bytes,
             facts=self.facts,
         )
-
-
-def display_unavailable() -> Refusal:
-    """The refusal while x11vnc is being restarted."""
-    return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, DISPLAY_RESTARTING, {"Retry-After": "1"})

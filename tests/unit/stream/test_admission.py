@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 import pytest
 
-from worker.close_codes import DISPLAY_LOST, Close
+from worker.close_codes import DISPLAY_LOST, DISPLAY_RESTARTING, Close
 from worker.stream.admission import Admission, UsedTokens, ViewerSlot
 from worker.stream.messages import State, TokenUsed
 from worker.stream.refusals import Refusal
@@ -114,6 +114,17 @@ def test_a_task_that_ends_before_the_confirmation_refuses_the_viewer() -> None:
     with pytest.raises(Refusal) as caught:
         viewers.confirm(slot)
     assert caught.value.status == HTTPStatus.CONFLICT
+    assert not viewers.is_used("a")
+
+
+def test_a_stream_server_that_is_restarted_refuses_viewers_with_503() -> None:
+    viewers = admission()
+    slot = viewers.reserve(grant("a"), "192.0.2.1")
+    viewers.end(DISPLAY_RESTARTING)
+    with pytest.raises(Refusal) as caught:
+        viewers.confirm(slot)
+    assert caught.value.status == HTTPStatus.SERVICE_UNAVAILABLE
+    assert refusal_of(viewers, "b") == HTTPStatus.SERVICE_UNAVAILABLE
     assert not viewers.is_used("a")
 
 
