@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 PYTEST := .venv/bin/python -m pytest
-PARALLEL := --numprocesses 2 --dist worksteal
+PARALLEL := --numprocesses 3 --dist worksteal
 ENGINE := docker version >/dev/null 2>&1
 NO_ENGINE := { echo "no container engine answers: tests/image did not run" >&2; [ -z "$$CI" ]; }
 

@@ -103,9 +103,10 @@ async def channel(tmp_path: Path, display: FakeDisplay) -> AsyncIterator[StreamC
         made.close()
 
 
-async def turns(count: int = 5) -> None:
+async def turns(count: int = 20) -> None:
+    """Let the event loop handle what has arrived on local sockets."""
     for _ in range(count):
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
 
 
 async def test_a_viewer_acquires_and_releases_the_display(channel, display, tmp_path) -> None:
