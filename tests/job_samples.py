@@ -9,11 +9,13 @@ from typing import Any
 
 import yaml
 
-from worker.api.runners import container_worker
+from worker.api.runners import worker_environment
 from worker.api.runners.kubernetes.job_spec import JobTemplate
 from worker.api.runners.protocol import TaskRequest
 
-MANIFEST = yaml.safe_load((container_worker.SOURCE_TREE / "docker/k8s/task/job.yaml").read_bytes())
+MANIFEST = yaml.safe_load(
+    (worker_environment.SOURCE_TREE / "docker/k8s/task/job.yaml").read_bytes()
+)
 RUNNING = {"running": {"startedAt": "2026-01-02T03:04:06Z"}}
 REQUEST = TaskRequest(
     task_id="11111111-2222-4333-8444-555555555555",

@@ -7,14 +7,14 @@ from functools import cache
 
 import yaml
 
-from worker.api.runners import container_worker
+from worker.api.runners import worker_environment
 from worker.api.runners.kubernetes.cluster import RULES
 from worker.settings.kubernetes import KubernetesSettings
 from worker.settings.run import RunSettings
 from worker.settings.shared import variable
 from worker.task import target
 
-K8S = container_worker.SOURCE_TREE / "docker/k8s"
+K8S = worker_environment.SOURCE_TREE / "docker/k8s"
 
 
 @cache
@@ -84,7 +84,7 @@ def test_no_worker_reaches_the_api():
     policy = one("NetworkPolicy", "api")["spec"]
     assert all("podSelector" not in way for each in policy["ingress"] for way in each["from"])
     ports = {port["port"] for each in policy["egress"] for port in each["ports"]}
-    assert container_worker.STREAM_PORT not in ports
+    assert worker_environment.STREAM_PORT not in ports
     workers = json.dumps(one("NetworkPolicy", "workers")["spec"]["ingress"])
     assert '"app.kubernetes.io/name": "gateway"' in workers
     assert '"app.kubernetes.io/name": "api"' not in workers

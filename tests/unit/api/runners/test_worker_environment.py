@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from worker.api.runners import container_worker
+from worker.api.runners import worker_environment
 from worker.api.runners.worker_environment import passed_on
 from worker.settings.loading import every_class
 from worker.settings.run import secret_variables
@@ -19,7 +19,7 @@ EVERY_WORKER = {
 
 
 def test_a_container_gets_what_holds_for_every_worker():
-    assert set(container_worker.common(ALL)) == EVERY_WORKER
+    assert set(worker_environment.container_environment(ALL)) == EVERY_WORKER
 
 
 def test_a_process_also_gets_what_holds_for_the_machine():

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from worker.api.runners import container_worker
+from worker.api.runners import worker_environment
 from worker.api.runners.docker.container import (
     ACCOUNT_LABEL,
     ARTIFACTS_PATH,
@@ -49,7 +49,7 @@ class ContainerSpec:
         """The body of `POST /containers/create` (Engine API 1.41)."""
         environ = {
             **self.environ,
-            **container_worker.own(request),
+            **worker_environment.task_environment(request),
             # Readable for the engine's administrators; it is valid for this task's stream only.
             "WORKER_STREAM_KEY": stream_key.hex(),
         }
@@ -64,7 +64,9 @@ class ContainerSpec:
         }
         return {
             "Image": self.image,
-            "Cmd": container_worker.command(request, mounted=self.endpoints is not None),
+            "Cmd": worker_environment.container_command(
+                request, mounted=self.endpoints is not None
+            ),
             "Env": [f"{name}={value}" for name, value in environ.items()],
             "Labels": labels,
             "HostConfig": self._host_config(),
@@ -79,7 +81,7 @@ class ContainerSpec:
                 {
                     "Type": "bind" if self.endpoints.startswith("/") else "volume",
                     "Source": self.endpoints,
-                    "Target": container_worker.ENDPOINTS_PATH,
+                    "Target": worker_environment.ENDPOINTS_PATH,
                     "ReadOnly": True,
                 }
             )
@@ -103,7 +105,7 @@ def seccomp_profile(file: Path | None) -> str:
     Raises:
         SettingError: the file cannot be read.
     """
-    file = file or container_worker.SOURCE_TREE / "docker/seccomp.json"
+    file = file or worker_environment.SOURCE_TREE / "docker/seccomp.json"
     try:
         return json.dumps(json.loads(file.read_bytes()))
     except (OSError, ValueError) as error:

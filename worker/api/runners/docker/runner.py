@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
-from worker.api.runners import container_worker
+from worker.api.runners import worker_environment
 from worker.api.runners.availability import Availability
 from worker.api.runners.background import BackgroundTasks
 from worker.api.runners.docker.container import NOTIFIED, Container
@@ -65,7 +65,7 @@ def make(settings: DockerSettings, stream_key: StreamKey) -> DockerRunner:
         endpoints=settings.docker_endpoints or mounted,
         seccomp=seccomp_profile(settings.seccomp_file),
         memory_bytes=settings.memory_bytes,
-        environ=container_worker.common(os.environ),
+        environ=worker_environment.container_environment(os.environ),
     )
     return DockerRunner(
         spec=spec,
@@ -235,7 +235,7 @@ class DockerRunner:
         container = Container.of(task)
         if not container.running or not await self._containers.is_ready(task):
             return None
-        return f"ws://{netloc(container.address, container_worker.STREAM_PORT)}"
+        return f"ws://{netloc(container.address, worker_environment.STREAM_PORT)}"
 
     async def artifacts(self, task: TaskRecord) -> Sequence[Artifact]:
         """The files of the container's artifacts volume."""

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from worker.api.runners import container_worker
+from worker.api.runners import worker_environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,11 +79,11 @@ class JobTemplate:
     def _set_container(self, job: dict[str, Any], request: TaskRequest) -> None:
         container = worker_container(job)
         template_timeout_s = _timeout_s(container)
-        container["args"] = container_worker.command(request, mounted=self.mounted)
+        container["args"] = worker_environment.container_command(request, mounted=self.mounted)
         if self.image is not None:
             container["image"] = self.image
         environ = {each["name"]: each for each in container.get("env", [])}
-        for name, value in {**self.environ, **container_worker.own(request)}.items():
+        for name, value in {**self.environ, **worker_environment.task_environment(request)}.items():
             environ[name] = {"name": name, "value": value}
         key = {"secretKeyRef": {"name": request.task_id, "key": STREAM_KEY}}
         environ["WORKER_STREAM_KEY"] = {"name": "WORKER_STREAM_KEY", "valueFrom": key}
@@ -139,7 +139,7 @@ def parse_manifest(text: bytes, file: Path) -> dict[str, Any]:
 def mounts_endpoints(job: Mapping[str, Any]) -> bool:
     """Whether a volume is mounted where the container looks for the endpoints."""
     mounts = worker_container(job).get("volumeMounts", [])
-    return container_worker.ENDPOINTS_PATH in {each["mountPath"] for each in mounts}
+    return worker_environment.ENDPOINTS_PATH in {each["mountPath"] for each in mounts}
 
 
 def worker_container(job: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from worker.api.runners import container_worker
+from worker.api.runners import worker_environment
 from worker.api.runners.availability import Availability
 from worker.api.runners.kubernetes import job_record, job_spec
 from worker.api.runners.kubernetes.cluster import Cluster
@@ -52,7 +52,7 @@ def make(settings: KubernetesSettings, stream_key: StreamKey) -> KubernetesRunne
     Raises:
         SettingError: the Job's template cannot be used.
     """
-    file = settings.job_template or container_worker.SOURCE_TREE / "docker/k8s/task/job.yaml"
+    file = settings.job_template or worker_environment.SOURCE_TREE / "docker/k8s/task/job.yaml"
     try:
         manifest = job_spec.parse_manifest(file.read_bytes(), file)
     except (OSError, ValueError) as error:
@@ -63,12 +63,12 @@ def make(settings: KubernetesSettings, stream_key: StreamKey) -> KubernetesRunne
     if mounted and not job_spec.mounts_endpoints(manifest):
         raise SettingError(
             f"WORKER_JOB_TEMPLATE: the Job in {file} has no volume mounted at "
-            f"{container_worker.ENDPOINTS_PATH}, where its worker looks for the endpoints"
+            f"{worker_environment.ENDPOINTS_PATH}, where its worker looks for the endpoints"
         )
     template = JobTemplate(
         manifest=manifest,
         image=settings.image,
-        environ=container_worker.common(os.environ),
+        environ=worker_environment.container_environment(os.environ),
         mounted=mounted,
     )
     availability = Availability(Events(None).emit)
@@ -180,7 +180,7 @@ class KubernetesRunner:
         pod = job_record.newest(JobWithPods.of(task).pods)
         if task.status is not TaskStatus.RUNNING or not job_record.is_ready(pod):
             return None
-        return f"ws://{netloc(pod['status']['podIP'], container_worker.STREAM_PORT)}"
+        return f"ws://{netloc(pod['status']['podIP'], worker_environment.STREAM_PORT)}"
 
     async def artifacts(self, task: TaskRecord) -> Sequence[Artifact]:
         """What the cluster stores of a task: see `Namespace.files`."""
