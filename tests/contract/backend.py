@@ -22,7 +22,9 @@ class Backend:
 
     runner: Runner
 
-    async def open(self, *, max_running: int = 2, queue_max: int = 10) -> Runner:
+    async def open(
+        self, *, max_running: int = 2, queue_max: int = 10, account_max_queued: int = 10
+    ) -> Runner:
         """Make and open the runner; with `max_running=0` every task stays queued."""
         raise NotImplementedError
 

@@ -10,6 +10,7 @@ from fake_engine import FakeContainer, FakeEngine
 
 from worker.api.runners.docker.container_spec import ContainerSpec
 from worker.api.runners.docker.runner import DockerRunner
+from worker.api.runners.fairness import Capacity
 from worker.api.runners.protocol import Runner, TaskRecord, TaskStatus
 
 READY = b'{"event": "stream.ready"}\n'
@@ -27,7 +28,9 @@ class DockerBackend(Backend):
         self.events: list[str] = []
         monkeypatch.setenv("DOCKER_HOST", self.engine.url)
 
-    async def open(self, *, max_running: int = 2, queue_max: int = 10) -> Runner:
+    async def open(
+        self, *, max_running: int = 2, queue_max: int = 10, account_max_queued: int = 10
+    ) -> Runner:
         self.max_running = max_running
         self.runner = DockerRunner(
             spec=ContainerSpec(
@@ -39,8 +42,11 @@ class DockerBackend(Backend):
                 environ={},
             ),
             stream_key=lambda _: STREAM_KEY,
-            max_running=max_running,
-            queue_max=queue_max,
+            capacity=Capacity(
+                max_running=max_running,
+                queue_max=queue_max,
+                account_max_queued=account_max_queued,
+            ),
             retention_s=0,
             report=lambda event, **_: self.events.append(event),
         )

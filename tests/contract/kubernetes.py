@@ -35,15 +35,15 @@ class KubernetesBackend(Backend):
         self.serving = AsyncExitStack()
         self.is_serving = False
 
-    async def open(self, **_: int) -> Runner:
-        """The limits are the cluster's: see `fill_queue`."""
+    async def open(self, *, account_max_queued: int = 10, **_: int) -> Runner:
+        """The other limits are the cluster's: see `fill_queue`."""
         if not self.is_serving:
             await self.serving.enter_async_context(self.cluster)
             server = await self.serving.enter_async_context(kmock.Server(self.cluster))
             file = kubeconfig(self.folder, str(server.url).rstrip("/"))
             self.monkeypatch.setenv("KUBECONFIG", str(file))
             self.is_serving = True
-        self.runner = await self.replica()
+        self.runner = await self.replica(account_max_queued=account_max_queued)
         return self.runner
 
     async def replica(self, **options: Any) -> KubernetesRunner:

@@ -14,6 +14,7 @@ from typing import Any
 from contract.backend import STREAM_KEY, Backend
 from worker_run import MARK, eventually, marked_processes
 
+from worker.api.runners.fairness import Capacity
 from worker.api.runners.local.retention import Retention
 from worker.api.runners.local.runner import LocalRunner
 from worker.api.runners.protocol import Runner, TaskRecord, TaskRequest, TaskStatus
@@ -29,15 +30,20 @@ class LocalBackend(Backend):
         self.mark = uuid.uuid4().hex
         self.max_running = 0
 
-    async def open(self, *, max_running: int = 2, queue_max: int = 10) -> Runner:
+    async def open(
+        self, *, max_running: int = 2, queue_max: int = 10, account_max_queued: int = 10
+    ) -> Runner:
         environ = {k: v for k, v in os.environ.items() if not k.startswith("WORKER_")}
         self.max_running = max_running
         self.runner = LocalRunner(
             state_dir=self.folder / "state",
             environ=environ | {MARK: self.mark},
             stream_key=lambda _: STREAM_KEY,
-            max_running=max_running,
-            queue_max=queue_max,
+            capacity=Capacity(
+                max_running=max_running,
+                queue_max=queue_max,
+                account_max_queued=account_max_queued,
+            ),
             retention=Retention(kept_s=0),
         )
         await self.runner.open()

@@ -93,6 +93,20 @@ async def test_full_queue(backend: Backend):
     assert (await runner.start(request)).task_id == request.task_id
 
 
+async def test_full_queue_of_an_account(backend: Backend):
+    """An account at its limit is refused, and gets its existing tasks; another one is not."""
+    runner = await backend.open(max_running=0, account_max_queued=2)
+    requests = [backend.request() for _ in range(2)]
+    for request in requests:
+        await runner.start(request)
+    with pytest.raises(QueueFull) as refused:
+        await runner.start(backend.request())
+    assert refused.value.account_max == 2
+    assert (await runner.start(requests[0])).task_id == requests[0].task_id
+    other = await runner.start(backend.request(account="other"))
+    assert other.status is TaskStatus.QUEUED
+
+
 @STORED
 async def test_tasks_are_stored(backend: Backend):
     """A runner that is opened later has the tasks, and cancels them."""

@@ -118,6 +118,7 @@ async def test_missing_secret(backend, runner, cluster):
 
 async def test_requests(backend, runner, cluster):
     """Methods that take a record use what was read with it."""
+    await runner.start(backend.request())  # reads how many tasks the account has
     before = requests(cluster)
     task = await runner.start(backend.request())
     assert requests(cluster) - before == 2  # the Job and the Secret

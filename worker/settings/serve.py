@@ -57,6 +57,18 @@ class ServeSettings(SharedSettings):
         description="Maximum number of queued tasks (local, docker); further tasks are refused "
         "with 429.",
     )
+    account_max_running: int | None = Field(
+        default=None,
+        ge=1,
+        description="Maximum number of running tasks of one account (local, docker). Default: "
+        "`WORKER_MAX_RUNNING`.",
+    )
+    account_max_queued: int = Field(
+        default=500,
+        ge=0,
+        description="Maximum number of queued tasks of one account; its further tasks are refused "
+        "with 429. Accounts take turns when queued tasks are started (local, docker).",
+    )
     retention_s: float | None = Field(
         default=None,
         ge=0,

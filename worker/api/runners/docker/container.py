@@ -84,6 +84,11 @@ class Container:
         return self.labels[TASK_LABEL]
 
     @property
+    def account(self) -> str:
+        """The account that the task belongs to, from a label."""
+        return self.labels[ACCOUNT_LABEL]
+
+    @property
     def created_at(self) -> datetime:
         """When the API accepted the task."""
         return datetime.fromisoformat(self.labels[CREATED_AT_LABEL])

@@ -24,11 +24,11 @@ from worker.api.runners.docker.container_spec import ContainerSpec, seccomp_prof
 from worker.api.runners.docker.engine import Engine, EngineError
 from worker.api.runners.docker.queue import ContainerQueue
 from worker.api.runners.docker.task_containers import TaskContainers
+from worker.api.runners.fairness import Capacity
 from worker.api.runners.leases import CallbackLeases
 from worker.api.runners.protocol import (
     Artifact,
     Cursor,
-    QueueFull,
     RunnerUnavailable,
     TaskRecord,
     TaskRequest,
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from worker.settings.docker import DockerSettings
 
 _STOP_GRACE_S: Final = 30
-_RETRY_AFTER_S: Final = 10
 _RETENTION_S: Final = 86400.0
 """The default; not longer, because the queue has the engine list all kept containers each time."""
 
@@ -70,8 +69,7 @@ def make(settings: DockerSettings, stream_key: StreamKey) -> DockerRunner:
     return DockerRunner(
         spec=spec,
         stream_key=stream_key,
-        max_running=settings.max_running,
-        queue_max=settings.queue_max,
+        capacity=Capacity.of(settings),
         retention_s=_RETENTION_S if settings.retention_s is None else settings.retention_s,
         report=Events(None).emit,
     )
@@ -85,15 +83,13 @@ class DockerRunner:
         *,
         spec: ContainerSpec,
         stream_key: StreamKey,
-        max_running: int,
-        queue_max: int,
+        capacity: Capacity,
         retention_s: float,
         report: Report,
     ) -> None:
         self._spec = spec
         self._stream_key = stream_key
-        self._max_running = max_running
-        self._queue_max = queue_max
+        self._capacity = capacity
         self._retention_s = retention_s
         self._report = report
         self._engine: Engine  # set by `open`, like the next three
@@ -120,7 +116,7 @@ class DockerRunner:
             self._engine,
             self._containers,
             Availability(self._report),
-            max_running=self._max_running,
+            capacity=self._capacity,
             retention_s=self._retention_s,
         )
         self._queue_task = self._background.start(self._queue.run())
@@ -148,9 +144,10 @@ class DockerRunner:
             existing = [each for each in containers if each.task_id == request.task_id]
             if existing:
                 task = await self._containers.record(existing[0])
-            elif sum(each.queued for each in containers) >= self._queue_max:
-                raise QueueFull(_RETRY_AFTER_S)
             else:
+                queued = [each.account for each in containers if each.queued]
+                of_account = queued.count(request.account)
+                self._capacity.check_queue(queued=len(queued), of_account=of_account)
                 task = await self._create(request)
         self._queue.wake()
         if task is None:

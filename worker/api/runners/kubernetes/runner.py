@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from worker.api.runners import worker_environment
 from worker.api.runners.availability import Availability
 from worker.api.runners.kubernetes import job_record, job_spec
+from worker.api.runners.kubernetes.account_queue import AccountQueue
 from worker.api.runners.kubernetes.cluster import Cluster
 from worker.api.runners.kubernetes.job_record import JobWithPods
 from worker.api.runners.kubernetes.job_spec import JobTemplate
@@ -26,6 +27,7 @@ from worker.api.runners.protocol import (
     CALLBACK_LEASE_S,
     Artifact,
     Cursor,
+    QueueFull,
     RunnerUnavailable,
     TaskRecord,
     TaskRequest,
@@ -72,7 +74,13 @@ def make(settings: KubernetesSettings, stream_key: StreamKey) -> KubernetesRunne
         mounted=mounted,
     )
     availability = Availability(Events(None).emit)
-    return KubernetesRunner(template, stream_key, settings.kubernetes_namespace, availability)
+    return KubernetesRunner(
+        template=template,
+        stream_key=stream_key,
+        namespace=settings.kubernetes_namespace,
+        account_max_queued=settings.account_max_queued,
+        availability=availability,
+    )
 
 
 class KubernetesRunner:
@@ -80,17 +88,21 @@ class KubernetesRunner:
 
     def __init__(
         self,
+        *,
         template: JobTemplate,
         stream_key: StreamKey,
         namespace: str | None,
+        account_max_queued: int,
         availability: Availability,
     ) -> None:
         self._template = template
         self._stream_key = stream_key
         self._name = namespace
+        self._account_max_queued = account_max_queued
         self._availability = availability
-        self._cluster: Cluster  # set by `open`, like the next two
+        self._cluster: Cluster  # set by `open`, like the next three
         self._namespace: Namespace
+        self._account_queue: AccountQueue
         self._repairing: asyncio.Task[None]
 
     async def open(self) -> None:
@@ -101,6 +113,7 @@ class KubernetesRunner:
         """
         self._cluster = await asyncio.to_thread(Cluster, self._name)
         self._namespace = Namespace(self._cluster)
+        self._account_queue = AccountQueue(self._namespace, self._account_max_queued)
         try:
             await self._namespace.check_access()
         except RunnerUnavailable as error:
@@ -125,7 +138,16 @@ class KubernetesRunner:
 
     async def start(self, request: TaskRequest) -> TaskRecord:
         """Create the Job, then its Secret, which the pod waits for."""
+        try:
+            await self._account_queue.check(request.account)
+        except QueueFull:
+            existing = await self.find(request.account, request.task_id)
+            if existing is None:
+                raise
+            return existing
         job, is_new = await self._namespace.create_job(self._template.job_for(request))
+        if is_new:
+            self._account_queue.add(request.account)
         with contextlib.suppress(RunnerUnavailable):  # the Job exists: `repair` creates the Secret
             key = self._stream_key(request.task_id)
             await self._namespace.create_key_secret(job, key)

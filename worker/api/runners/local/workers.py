@@ -32,7 +32,7 @@ _ORPHANS_GONE_S: Final = 1.0
 
 
 class Workers:
-    """Runs the store's tasks, at most `max_running` at a time, in the order of their arrival."""
+    """Runs the store's tasks, at most `max_running` at a time."""
 
     def __init__(
         self,
