@@ -10,6 +10,7 @@ from fake_engine import FakeContainer, FakeEngine
 
 from worker.api.runners.docker.container_spec import ContainerSpec
 from worker.api.runners.docker.runner import DockerRunner
+from worker.api.runners.docker.watchdog import Limits
 from worker.api.runners.fairness import Capacity
 from worker.api.runners.protocol import Runner, TaskRecord, TaskStatus
 
@@ -25,6 +26,7 @@ class DockerBackend(Backend):
         self.engine = FakeEngine()
         self.is_lost = False
         self.max_running = 0
+        self.limits = Limits()
         self.events: list[str] = []
         monkeypatch.setenv("DOCKER_HOST", self.engine.url)
 
@@ -48,6 +50,7 @@ class DockerBackend(Backend):
                 account_max_queued=account_max_queued,
             ),
             retention_s=0,
+            limits=self.limits,
             report=lambda event, **_: self.events.append(event),
         )
         await self.runner.open()

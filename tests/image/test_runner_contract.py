@@ -32,6 +32,7 @@ from contract.test_runner import (  # noqa: F401
 
 from worker.api.runners.docker.container_spec import ContainerSpec, seccomp_profile
 from worker.api.runners.docker.runner import DockerRunner
+from worker.api.runners.docker.watchdog import Limits
 from worker.api.runners.fairness import Capacity
 from worker.api.runners.protocol import Runner, TaskRecord, TaskRequest, TaskStatus
 
@@ -67,6 +68,7 @@ class EngineBackend(Backend):
                 account_max_queued=account_max_queued,
             ),
             retention_s=0,
+            limits=Limits(),
             report=lambda *_, **__: None,
         )
         await self.runner.open()

@@ -16,6 +16,7 @@ from fake_engine import FakeEngine
 
 from worker.api.runners.docker import runner as docker_runner
 from worker.api.runners.docker.runner import DockerRunner
+from worker.api.runners.docker.watchdog import Limits
 from worker.api.runners.protocol import RunnerUnavailable, TaskStatus
 from worker.errors import SettingError
 from worker.settings import load
@@ -259,3 +260,28 @@ async def test_no_engine(monkeypatch):
 
 def make() -> DockerRunner:
     return docker_runner.make(load(DockerSettings, {}, environ={}), lambda _: b"")
+
+
+# -- the watchdog
+
+
+async def test_overdue_container(backend):
+    """A worker that exceeds its limit is ended, which frees its slot, and its task has failed."""
+    backend.limits = Limits(margin_s=-backend.request().timeout_s, grace_s=0, period_s=0.01)
+    runner = await backend.open(max_running=1)
+    first, second = await backend.start(), await backend.start()
+    ended = await backend.wait_for_status(first, TaskStatus.FAILED)
+    assert (ended.exit_code, ended.error["type"]) == (124, "WorkerOverdue")
+    await backend.wait_for_status(second, TaskStatus.FAILED)
+    assert dict(await runner.counts()) == {TaskStatus.FAILED: 2}
+
+
+async def test_result_of_an_overdue_container(backend):
+    """A worker that hangs after its task's end is ended, and the task keeps its own result."""
+    await backend.open()
+    task = await backend.start()
+    await backend.run(task)
+    container = backend.container(task)
+    container.name += ".overdue"
+    await backend.end(task, TaskStatus.SUCCESS)
+    assert (await backend.read(task)).status is TaskStatus.SUCCESS

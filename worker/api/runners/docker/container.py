@@ -2,8 +2,8 @@
 
 The engine holds all state. What never changes is in labels. What changes is in the container's
 name, because the engine renames atomically: `<id>` until the container has ended (the gateway
-resolves it), then optionally `<id>.cancelled-<milliseconds since 1970>` or `<id>.unstartable`, and
-a final `.notified` once the task's callback was delivered or has failed.
+resolves it), then optionally `<id>.cancelled-<milliseconds since 1970>`, `<id>.unstartable` or
+`<id>.overdue`, and a final `.notified` once the task's callback was delivered or has failed.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ ARTIFACTS_PATH: Final = "/artifacts"
 NOTIFIED: Final = ".notified"
 UNSTARTABLE: Final = ".unstartable"
 CANCELLED: Final = ".cancelled-"
+OVERDUE: Final = ".overdue"
 TASK_LABEL: Final = "worker.task-id"
 ACCOUNT_LABEL: Final = "worker.account"
 NETWORK_LABEL: Final = "worker.network"
@@ -123,6 +124,16 @@ class Container:
         """The time of the cancellation that its name records."""
         found = re.search(re.escape(CANCELLED) + r"(\d+)", self.name)
         return datetime.fromtimestamp(int(found[1]) / _MS, UTC) if found else None
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the watchdog ended it."""
+        return OVERDUE in self.name
+
+    @property
+    def overdue_name(self) -> str:
+        """The name that records that the watchdog ends it."""
+        return f"{self.task_id}{OVERDUE}"
 
     def cancelled_name(self, now: datetime) -> str:
         """The name that records a cancellation at this time."""

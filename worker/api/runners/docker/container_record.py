@@ -64,6 +64,14 @@ def _end(container: Container, state: Mapping[str, Any], created: str) -> dict[s
         error = {"type": "StartFailed", "message": state["Error"] or "the engine did not start it"}
         at = finished_at or _time(created)
         return {"status": TaskStatus.FAILED, "finished_at": at, "error": error}
+    if container.overdue:
+        message = "the worker still ran long after the task's timeout and was ended"
+        return {
+            "status": TaskStatus.FAILED,
+            "finished_at": finished_at,
+            "exit_code": outcome.EXIT_TIMEOUT,
+            "error": {"type": "WorkerOverdue", "message": message},
+        }
     code = int(state["ExitCode"])
     end: dict[str, Any] = {"finished_at": finished_at, "exit_code": code}
     if code == 0:

@@ -24,6 +24,7 @@ from worker.api.runners.docker.container_spec import ContainerSpec, seccomp_prof
 from worker.api.runners.docker.engine import Engine, EngineError
 from worker.api.runners.docker.queue import ContainerQueue
 from worker.api.runners.docker.task_containers import TaskContainers
+from worker.api.runners.docker.watchdog import MARGIN_S, ContainerWatchdog, Limits
 from worker.api.runners.fairness import Capacity
 from worker.api.runners.leases import CallbackLeases
 from worker.api.runners.protocol import (
@@ -71,6 +72,7 @@ def make(settings: DockerSettings, stream_key: StreamKey) -> DockerRunner:
         stream_key=stream_key,
         capacity=Capacity.of(settings),
         retention_s=_RETENTION_S if settings.retention_s is None else settings.retention_s,
+        limits=Limits(margin_s=MARGIN_S + settings.hold_s),
         report=Events(None).emit,
     )
 
@@ -85,12 +87,14 @@ class DockerRunner:
         stream_key: StreamKey,
         capacity: Capacity,
         retention_s: float,
+        limits: Limits,
         report: Report,
     ) -> None:
         self._spec = spec
         self._stream_key = stream_key
         self._capacity = capacity
         self._retention_s = retention_s
+        self._limits = limits
         self._report = report
         self._engine: Engine  # set by `open`, like the next three
         self._containers: TaskContainers
@@ -112,14 +116,17 @@ class DockerRunner:
             client.inspect_network, spec.network, "network", "WORKER_NETWORK"
         )
         self._containers = TaskContainers(self._engine, self._spec.network)
+        availability = Availability(self._report)
         self._queue = ContainerQueue(
             self._engine,
             self._containers,
-            Availability(self._report),
+            availability,
             capacity=self._capacity,
             retention_s=self._retention_s,
         )
         self._queue_task = self._background.start(self._queue.run())
+        watchdog = ContainerWatchdog(self._engine, self._containers, self._limits)
+        self._background.start(watchdog.run(availability))
 
     async def close(self) -> None:
         """End; the containers continue to run."""
