@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from worker.rfb.client_filter import PROTOCOL_VERSION, ClientFilter
 from worker.stream.page import debug, files
+from worker.stream.port.triage import ANSWERED_PATHS
 from worker.stream.refusals import (
     BAD_TOKEN,
     NOT_RUNNING,
@@ -100,12 +101,8 @@ class StreamHandler(WebSocketRequestHandler):  # type: ignore[misc]  # websockif
 
     def _answer(self, path: str) -> None:
         service = self._service
-        if path == "/healthz":
-            self._json(HTTPStatus.OK, {"status": "ok"})
-        elif path == "/readyz":
-            ready = service.ready
-            status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
-            self._json(status, {"ready": ready, "state": str(service.admission.state)})
+        if path in ANSWERED_PATHS:  # with a head that the main thread could not read
+            self._json(*service.probe(path))
         elif path == "/metrics":
             self._send(HTTPStatus.OK, *service.metrics(), {})
         elif self._is_stream(path):

@@ -74,7 +74,7 @@ def test_core_and_vendor_of_novnc(novnc: Path, path: str, content: str) -> None:
     ],
 )
 def test_nothing_else(novnc: Path, path: str) -> None:
-    """noVNC's own pages, abnormal paths and links out of the folder name no file."""
+    """The pages of noVNC itself, abnormal paths and links out of the folder name no file."""
     assert debug.find(path, str(novnc)) is None
     roots = {"page": novnc / "app", **files.novnc_roots(novnc)}
     assert files.find(unquote(path), roots) is None
