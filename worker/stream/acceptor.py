@@ -19,7 +19,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from worker.linux import drop_connections
-from worker.stream.port.answers import RETRY_AFTER, refuse
+from worker.stream.port.answers import refusal, send
 from worker.trusted_proxies import client_of
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Acceptor:
         listener: socket.socket,
         epoll: select.epoll,
         start_request: Callable[[socket.socket, tuple[str, int], float, bytes], None],
-        refused: Callable[[tuple[str, int], HTTPStatus], None],
+        refused: Callable[[str, HTTPStatus], None],
         *,
         head_timeout_s: float = HEAD_TIMEOUT_S,
         half_open_max: int = HALF_OPEN_MAX,
@@ -191,9 +191,8 @@ class Acceptor:
             self._forget(entry).close()  # it cannot complete its request any more
 
     def _refuse(self, entry: _HalfOpen, status: HTTPStatus, detail: str) -> None:
-        headers = RETRY_AFTER if status is HTTPStatus.SERVICE_UNAVAILABLE else None
-        refuse(self._forget(entry), status, detail, headers)
-        self._refused(entry.address, status)
+        send(self._forget(entry), refusal(status, detail))
+        self._refused(entry.address[0], status)
 
     def _forget(self, entry: _HalfOpen) -> socket.socket:
         del self._half_open[entry.connection.fileno()]

@@ -34,7 +34,7 @@ from worker.stream.messages import (
     ViewersGone,
     receive_configuration,
 )
-from worker.stream.port.answers import RETRY_AFTER, encode, refuse, send
+from worker.stream.port.answers import encode, refusal, send
 from worker.stream.port.refusal_log import RefusalLog
 from worker.stream.port.requests import RequestThreads
 from worker.stream.port.triage import Kind, RequestLimits, Triage
@@ -51,7 +51,6 @@ CLOSING_S: Final = 2.0  # for the viewers' closing handshakes
 _LAST_ANSWERS_S: Final = 1.0
 _TICK_S: Final = 1.0  # a signal just before epoll_wait(2) is handled after this time at the latest
 _CLOSING_TICK_S: Final = 0.01
-_TOO_MANY: Final = "too many requests"
 
 
 class StreamServer:
@@ -181,13 +180,11 @@ class StreamServer:
         request = self._triage.read(head, address[0], now)
         if request.kind is Kind.PROBE:
             probe = self._service.probe(request.path)
-            send(connection, encode(*probe, {}, head=request.head_only))
+            send(connection, encode(*probe, head=request.head_only))
         elif not self._triage.allows(request, now):
-            refuse(connection, HTTPStatus.TOO_MANY_REQUESTS, _TOO_MANY, RETRY_AFTER)
-            self._refused((request.address, address[1]), HTTPStatus.TOO_MANY_REQUESTS)
+            self._refuse(request, connection, HTTPStatus.TOO_MANY_REQUESTS)
         elif not self._start_thread(request, connection, address, accepted_at):
-            refuse(connection, HTTPStatus.SERVICE_UNAVAILABLE, _TOO_MANY, RETRY_AFTER)
-            self._refused((request.address, address[1]), HTTPStatus.SERVICE_UNAVAILABLE)
+            self._refuse(request, connection, HTTPStatus.SERVICE_UNAVAILABLE)
 
     def _start_thread(
         self,
@@ -213,9 +210,13 @@ class StreamServer:
             where = f"{Path(place.filename).name}:{place.lineno}"
             self._session.emit("request.failed", error=type(error).__name__, where=where)
 
-    def _refused(self, address: tuple[str, int], status: HTTPStatus) -> None:
+    def _refuse(self, request: Request, connection: socket.socket, status: HTTPStatus) -> None:
+        send(connection, refusal(status, "too many requests", head=request.head_only))
+        self._refused(request.address, status)
+
+    def _refused(self, address: str, status: HTTPStatus) -> None:
         self._service.counters.refused(status)
-        self._refusals.add(address[0], status, time.monotonic())
+        self._refusals.add(address, status, time.monotonic())
 
 
 def main() -> int:

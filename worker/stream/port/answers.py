@@ -5,25 +5,24 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+from functools import lru_cache
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from http import HTTPStatus
 
-RETRY_AFTER: Final = {"Retry-After": "1"}
+RETRY_AFTER_S: Final = 1
+_RETRIED: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 _UNREAD_MAX_BYTES: Final = 65536
 
 
-def encode(
-    status: HTTPStatus, body: Mapping[str, object], headers: Mapping[str, str], *, head: bool
-) -> bytes:
-    """An answer after which the connection is closed.
+def encode(status: HTTPStatus, body: Mapping[str, object], *, head: bool) -> bytes:
+    """An answer after which the connection is closed; 429 and 503 have a Retry-After.
 
     Args:
         status: its status.
         body: sent as JSON.
-        headers: in addition to those that every answer has.
         head: whether to leave the body out, for a HEAD request.
     """
     content = json.dumps(body)
@@ -33,10 +32,16 @@ def encode(
         f"Content-Length: {len(content)}",
         "Cache-Control: no-store",
         "X-Content-Type-Options: nosniff",
-        *(f"{name}: {value}" for name, value in headers.items()),
+        *([f"Retry-After: {RETRY_AFTER_S}"] if status in _RETRIED else []),
         "Connection: close",
     ]
     return "\r\n".join([*lines, "", "" if head else content]).encode()
+
+
+@lru_cache
+def refusal(status: HTTPStatus, detail: str, *, head: bool = False) -> bytes:
+    """An error answer with one of a few details, as for `encode`."""
+    return encode(status, {"detail": detail}, head=head)
 
 
 def send(connection: socket.socket, answer: bytes) -> None:
@@ -51,20 +56,3 @@ def send(connection: socket.socket, answer: bytes) -> None:
         connection.send(answer)
         connection.shutdown(socket.SHUT_WR)
         connection.recv(_UNREAD_MAX_BYTES)  # unread data would reset it, and lose the answer
-
-
-def refuse(
-    connection: socket.socket,
-    status: HTTPStatus,
-    detail: str,
-    headers: Mapping[str, str] | None = None,
-) -> None:
-    """Send a refusal and close.
-
-    Args:
-        connection: as for `send`.
-        status: of the answer.
-        detail: for its JSON body.
-        headers: for the answer, such as Retry-After.
-    """
-    send(connection, encode(status, {"detail": detail}, headers or {}, head=False))

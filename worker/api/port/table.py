@@ -1,0 +1,127 @@
+"""The open connections of the API's port: of limited number, in total and per address."""
+
+from __future__ import annotations
+
+import resource
+from collections import Counter
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CONNECTIONS_MAX: Final = 512
+STALLED_MAX: Final = 64
+_EVICTED_AT_ONCE: Final = 8  # in a full table the search takes longer than an answer
+_RESERVED_DESCRIPTORS: Final = 128  # for everything else that the API opens
+
+
+class Entry(Protocol):
+    """A connection, for the table.
+
+    Attributes:
+        owner: the client by which it is counted; None for a trusted proxy's, which are those of
+            many clients.
+        idle: whether no request is being served: its head or its body has not arrived, or its
+            answer is sent.
+        stalled: whether a large part of its answer is not sent.
+    """
+
+    @property
+    def owner(self) -> str | None: ...
+
+    @property
+    def idle(self) -> bool: ...
+
+    @property
+    def stalled(self) -> bool: ...
+
+    def evict(self) -> None:
+        """Make room for another connection."""
+
+    def abort(self) -> None:
+        """Close at once."""
+
+    def check(self, now: float) -> None:
+        """Enforce the deadlines; called every second with the loop's time."""
+
+
+class ConnectionTable:
+    """The open connections, oldest first."""
+
+    def __init__(self, shed: Callable[[], bool], limit: int | None = None) -> None:
+        """Limit the connections.
+
+        Args:
+            shed: refuses a request that waits; False if none does.
+            limit: in total; half as many per address. Default: by the limit on descriptors.
+        """
+        self._shed = shed
+        self._limit = limit or _default_limit()
+        self._entries: dict[Entry, None] = {}  # in the order of their insertion
+        self._by_owner: Counter[str | None] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def all(self) -> list[Entry]:
+        """The connections, oldest first."""
+        return list(self._entries)
+
+    def add(self, entry: Entry) -> bool:
+        """Add a connection; False if there is no room for it.
+
+        Room is made by the oldest idle connections of the client with the most of them, or, if
+        there are none, by a request that waits.
+        """
+        owner = entry.owner
+        if owner is not None and self._by_owner[owner] >= self._limit // 2:
+            room = self._evict_idle(owner) or self._shed()
+        elif len(self._entries) >= self._limit:
+            room = self._evict_idle(None) or self._shed()
+        else:
+            room = True
+        if room:
+            self._entries[entry] = None
+            self._by_owner[owner] += 1
+        return room
+
+    def remove(self, entry: Entry) -> None:
+        """Remove a connection that was added, or was not."""
+        if entry in self._entries:
+            del self._entries[entry]
+            self._by_owner[entry.owner] -= 1
+            if not self._by_owner[entry.owner]:
+                del self._by_owner[entry.owner]
+
+    def limit_stalled(self) -> None:
+        """Abort the oldest stalled connection of the client with the most, if there are many."""
+        stalled = [entry for entry in self._entries if entry.stalled]
+        if len(stalled) > STALLED_MAX:
+            _oldest_of_the_largest(stalled)[0].abort()
+
+    def _evict_idle(self, owner: str | None) -> bool:
+        """Evict the oldest idle connections, of a client if it is given."""
+        idle = [
+            entry
+            for entry in self._entries
+            if entry.idle and (owner is None or entry.owner == owner)
+        ]
+        if not idle:
+            return False
+        for entry in _oldest_of_the_largest(idle)[:_EVICTED_AT_ONCE]:
+            self.remove(entry)
+            entry.evict()
+        return True
+
+
+def _oldest_of_the_largest(entries: list[Entry]) -> list[Entry]:
+    """The entries, oldest first, of the client that has the most of these."""
+    [(owner, _)] = Counter(entry.owner for entry in entries).most_common(1)
+    return [entry for entry in entries if entry.owner == owner]
+
+
+def _default_limit() -> int:
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if descriptors == resource.RLIM_INFINITY:
+        return CONNECTIONS_MAX
+    return max(16, min(CONNECTIONS_MAX, (descriptors - _RESERVED_DESCRIPTORS) // 2))
