@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
-import socket
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -23,6 +22,7 @@ from worker.api.dependencies import Services
 from worker.api.endpoints import Endpoints
 from worker.api.port.connection import Connection
 from worker.api.port.port import Port
+from worker.api.port.transport import tune
 from worker.api.routes import probes
 from worker.events import Events
 from worker.settings import unknown_variables
@@ -30,13 +30,14 @@ from worker.stream import tokens
 from worker.trusted_proxies import TrustedProxies
 
 if TYPE_CHECKING:
+    import socket
+
     from worker.api.runners.protocol import Runner, StreamKey
     from worker.settings.serve import ServeSettings
 
 _BACKLOG: Final = 1024
 _ACCEPTS_PER_ITERATION: Final = 16
 _STOP_LIMIT_S: Final = 5
-_UNREAD_BYTES: Final = 64 * 1024  # in the kernel: a read of the event loop returns up to so much
 
 
 def run(settings: ServeSettings) -> None:
@@ -93,7 +94,7 @@ async def _until_stopped(
 ) -> None:
     application = app.make(services)
     port = _port(application, services.accounts, proxies, events)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _UNREAD_BYTES)  # of connections
+    tune(listener)
     config = uvicorn.Config(
         application,
         http=partial(Connection, port),  # type: ignore[arg-type]  # called as the class would be

@@ -22,7 +22,6 @@ from worker.api.authentication import BODY_MAX_BYTES, PROTECTED_PREFIX
 from worker.api.port.head import BadHead, HeadBuffer
 from worker.api.port.lanes import Waiting
 from worker.api.port.transport import LINGER_S, LingeringTransport
-from worker.stream.acceptor import HEAD_TIMEOUT_S
 from worker.stream.policy import Pace
 from worker.stream.port.answers import refusal
 
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     from worker.api.port.lanes import Lanes
     from worker.api.port.port import Port
 
-BODY_TIMEOUT_S: Final = 20.0
 BODY_WIRE_MAX_BYTES: Final = 2 * BODY_MAX_BYTES  # of chunks, with their framing and trailers
 AHEAD_MAX_BYTES: Final = 64 * 1024
 _TOO_MANY: Final = "too many requests"
@@ -77,7 +75,7 @@ class Connection(HttpToolsProtocol):
         super().connection_made(LingeringTransport(transport, self.loop))  # type: ignore[arg-type]
         self._peer = self._address = self.client[0] if self.client else ""
         self.owner = self._port.owner_of(self._peer)
-        self._deadline = self.loop.time() + HEAD_TIMEOUT_S
+        self._deadline = self.loop.time() + self._port.limits.head_timeout_s
         if not self._port.opened(self):
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections")
 
@@ -119,11 +117,11 @@ class Connection(HttpToolsProtocol):
             return
         if taken is None:
             if self._deadline is None:
-                self._deadline = self.loop.time() + HEAD_TIMEOUT_S
+                self._deadline = self.loop.time() + self._port.limits.head_timeout_s
             return
         head, rest = taken
         self._phase = _Phase.BODY
-        self._deadline = self.loop.time() + BODY_TIMEOUT_S
+        self._deadline = self.loop.time() + self._port.limits.body_timeout_s
         self.transport.lingers = True
         self._head_parsed = self._message_complete = False
         self._app = None
@@ -300,7 +298,7 @@ class Connection(HttpToolsProtocol):
         transport = self.transport
         unsent_bytes = transport.unsent_bytes
         if unsent_bytes or self._pace is not None:
-            self._pace = self._pace or Pace()
+            self._pace = self._pace or Pace(window_s=self._port.limits.stalled_s)
             read_bytes = transport.written_bytes - unsent_bytes
             self._pace.observe(now, pending=unsent_bytes > 0, read_bytes=read_bytes)
             if self._pace.too_slow(now):

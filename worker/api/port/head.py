@@ -50,8 +50,9 @@ class HeadBuffer:
             BadHead: it is too large, or not HTTP/1.
         """
         received = self._received
-        if not self._searched and received[:2] == b"\r\n":
-            del received[:2]  # RFC 9112, section 2.2
+        if received[:2] == b"\r\n":  # an empty line before the request: RFC 9112, section 2.2
+            del received[:2]
+            self._searched = 0
         end = received.find(_END, max(0, self._searched - len(_END)))
         self._check_line()
         if end < 0:

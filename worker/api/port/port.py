@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from worker.api.port.lanes import Lanes
 from worker.api.port.probe_answers import ProbeAnswers
 from worker.api.port.table import ConnectionTable
 from worker.api.port.triage import Triage
+from worker.stream.acceptor import HEAD_TIMEOUT_S
+from worker.stream.policy import STALLED_S
 from worker.stream.port.refusal_log import RefusalLog
 from worker.trusted_proxies import client_of
 
@@ -23,10 +26,31 @@ if TYPE_CHECKING:
 _SWEEP_S: Final = 1.0  # deadlines of seconds are met within this time
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortLimits:
+    """The limits of one connection and of all.
+
+    Attributes:
+        connections_max: in total, half as many per address. Default: by the limit on descriptors.
+        head_timeout_s: for a request's line and headers to arrive.
+        body_timeout_s: for its body to arrive.
+        stalled_s: in which a client has to read a part of its answer.
+    """
+
+    connections_max: int | None = None
+    head_timeout_s: float = HEAD_TIMEOUT_S
+    body_timeout_s: float = 20.0
+    stalled_s: float = STALLED_S
+
+
+_DEFAULT: Final = PortLimits()
+
+
 class Port:
     """Limits the connections, and enforces their deadlines. Used in one event loop.
 
     Attributes:
+        limits: of connections.
         triage, lanes, table, probes: see their classes.
     """
 
@@ -37,7 +61,7 @@ class Port:
         *,
         count_refused: Callable[[HTTPStatus], None],
         report_refused: Callable[[str, HTTPStatus, int], None],
-        connections_max: int | None = None,
+        limits: PortLimits = _DEFAULT,
     ) -> None:
         """Set the limits.
 
@@ -47,16 +71,17 @@ class Port:
             count_refused: called with the status of each request that is refused here.
             report_refused: called with the address, the status and the number of such requests, at
                 most once per second and status.
-            connections_max: in total. Default: by the limit on descriptors.
+            limits: of connections.
         """
         self._loop = asyncio.get_running_loop()
         self._proxies = proxies
         self._count_refused = count_refused
         self._refusals = RefusalLog(report_refused)
         self._sweeps = False
+        self.limits = limits
         self.triage = Triage(accounts, proxies)
         self.lanes = Lanes()
-        self.table = ConnectionTable(self.lanes.shed, connections_max)
+        self.table = ConnectionTable(self.lanes.shed, limits.connections_max)
         self.probes = ProbeAnswers(self._loop.time)
 
     def opened(self, connection: Entry) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -9,6 +11,18 @@ if TYPE_CHECKING:
 
 LINGER_S: Final = 1.0
 LINGER_MAX_BYTES: Final = 1024 * 1024
+UNREAD_BYTES: Final = 64 * 1024
+UNSENT_BYTES: Final = 64 * 1024
+_TCP_NOTSENT_LOWAT: Final = 25
+_NO_LINGER: Final = struct.pack("ii", 1, 0)
+
+
+def tune(listener: socket.socket) -> None:
+    """Limit what the kernel keeps for each connection that is accepted from now on."""
+    # A read of the event loop returns up to what was received.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UNREAD_BYTES)
+    # Unsent data waits in the transport, where it is counted.
+    listener.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, UNSENT_BYTES)
 
 
 class LingeringTransport:
@@ -78,6 +92,9 @@ class LingeringTransport:
             self._transport.close()
 
     def abort(self) -> None:
-        """Close at once."""
+        """Close at once; a peer that does not read gets a reset, and the kernel keeps nothing."""
         self.closed_at = self._loop.time()
+        connection = self._transport.get_extra_info("socket")
+        if connection is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         self._transport.abort()
