@@ -2,8 +2,9 @@
 
     python tests/flood.py HOST PORT REQUESTS_PER_S < REQUEST
 
-It ends when SIGTERM arrives, at the latest after 60 s, and prints a JSON object: how many requests
-were answered with each status (0: without one).
+It prints an empty line when the first answer has arrived. It ends when SIGTERM arrives, at the
+latest after 60 s, and prints a JSON object: how many requests were answered with each status (0:
+without one).
 """
 
 from __future__ import annotations
@@ -76,11 +77,15 @@ def main() -> None:
     flood = _Flood((host, port), sys.stdin.buffer.read())
     began = time.monotonic()
     sent = 0
+    announced = False
     while not over and (now := time.monotonic() - began) < _LONGEST_S:
         for _ in range(min(int(now * per_s) - sent, 64)):
             flood.send()
             sent += 1
         flood.read(1 / per_s)
+        if not announced and flood.answers:
+            announced = True
+            print(flush=True)
     deadline = time.monotonic() + _LAST_ANSWERS_S
     while flood.open and time.monotonic() < deadline:
         flood.read(0.1)
@@ -90,7 +95,7 @@ def main() -> None:
 
 @contextlib.contextmanager
 def flooded(port: int, *requests: bytes, per_s: float) -> Iterator[Counter[int]]:
-    """Send requests to a port of 127.0.0.1 until the end of the block.
+    """Send requests to a port of 127.0.0.1 until the end of the block; the first are answered.
 
     Args:
         port: the server's.
@@ -117,6 +122,9 @@ def flooded(port: int, *requests: bytes, per_s: float) -> Iterator[Counter[int]]
             process.stdin.close()
             process.stdin = None
             processes.append(process)
+        for process in processes:
+            assert process.stdout is not None
+            process.stdout.readline()
         yield answers
         for process in processes:
             process.terminate()
