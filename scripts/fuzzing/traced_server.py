@@ -53,7 +53,7 @@ def main() -> None:
     configure = Configure(config=StreamConfig(**config), state=State.RUNNING, used_tokens=())
     session = SessionChannel(channel)
     rate = Rates(per_s=_NO_LIMIT, burst=_NO_LIMIT, all_per_s=_NO_LIMIT, all_burst=_NO_LIMIT)
-    limits = RequestLimits(other=rate, per_token=rate, metrics=rate)
+    limits = RequestLimits(pages=rate, streams=rate, per_token=rate, metrics=rate)
     server = StreamServer(StreamService(configure, session), listener, session, limits)
     trace_into(mmap.mmap(int(sys.argv[4]), 8))
     server.serve()

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
 
 CONNECTIONS_MAX: Final = 512
 STALLED_MAX: Final = 64
-_EVICTED_AT_ONCE: Final = 8  # in a full table the search takes longer than an answer
 _RESERVED_DESCRIPTORS: Final = 128  # for everything else that the API opens
 
 
@@ -57,6 +56,8 @@ class ConnectionTable:
         """
         self._shed = shed
         self._limit = limit or _default_limit()
+        # Several at once: the search for one takes longer than an answer.
+        self._evicted_at_once = max(1, self._limit // 64)
         self._entries: dict[Entry, None] = {}  # in the order of their insertion
         self._by_owner: Counter[str | None] = Counter()
 
@@ -108,7 +109,7 @@ class ConnectionTable:
         ]
         if not idle:
             return False
-        for entry in _oldest_of_the_largest(idle)[:_EVICTED_AT_ONCE]:
+        for entry in _oldest_of_the_largest(idle)[: self._evicted_at_once]:
             self.remove(entry)
             entry.evict()
         return True

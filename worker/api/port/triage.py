@@ -50,7 +50,8 @@ class Triage:
         self._accounts = accounts
         self._proxies = proxies
         # A dashboard with its live view loads about 80 files.
-        self._anonymous = Rates(per_s=50, burst=400, all_per_s=200, all_burst=800)
+        self._pages = Rates(per_s=50, burst=400, all_per_s=200, all_burst=1600)
+        self._others = Rates(per_s=50, burst=100, all_per_s=200, all_burst=400)
         self._probes = Rates(per_s=20, burst=50, all_per_s=50, all_burst=100)
 
     def sort(self, method: str, path: str, headers: Headers, *, peer: str, now: float) -> Sorted:
@@ -73,10 +74,10 @@ class Triage:
             account = self._accounts.authenticate(key) if key else None
             if account is not None:
                 return Sorted(client=("account", account.name), address=address, allowed=True)
-            group = "key"
+            rates = self._others
         else:
-            group = "page" if _is_page(path) else "other"
-        allowed = self._anonymous.take((group, limited), now)
+            rates = self._pages if _is_page(path) else self._others
+        allowed = rates.take(limited, now)
         return Sorted(client=("address", limited), address=address, allowed=allowed)
 
     def _address(self, headers: Headers, peer: str) -> str:

@@ -66,7 +66,8 @@ class RequestLimits:
     A page of noVNC loads about 70 files. The same token is sent again by a viewer that was refused.
     """
 
-    other: Rates
+    pages: Rates
+    streams: Rates
     per_token: Rates
     metrics: Rates
 
@@ -74,7 +75,8 @@ class RequestLimits:
     def default(cls) -> RequestLimits:
         """The documented limits."""
         return cls(
-            other=Rates(per_s=50, burst=300, all_per_s=200, all_burst=600),
+            pages=Rates(per_s=50, burst=300, all_per_s=200, all_burst=1200),
+            streams=Rates(per_s=50, burst=100, all_per_s=200, all_burst=400),
             per_token=Rates(per_s=10, burst=64, all_per_s=200, all_burst=400),
             metrics=Rates(per_s=5, burst=20, all_per_s=10, all_burst=40),
         )
@@ -113,9 +115,10 @@ class Triage:
         """Whether the rate of such requests allows this one, which is then counted."""
         match request.kind:
             case Kind.OTHER:
-                # Streams apart from pages: a flood of bad tokens must not close the debug page.
-                group = request.path.startswith("/tasks/")
-                return self._limits.other.take((group, client_of(request.address)), now)
+                # A flood of bad tokens must not close the debug page.
+                is_stream = request.path.startswith("/tasks/")
+                rates = self._limits.streams if is_stream else self._limits.pages
+                return rates.take(client_of(request.address), now)
             case Kind.METRICS:
                 return self._limits.metrics.take(client_of(request.address), now)
             case _:

@@ -35,7 +35,12 @@ def triage(used: Used | None = None) -> Triage:
         proxies=TrustedProxies([PROXY]),
     )
     two = {"per_s": 0.0, "burst": 2, "all_per_s": 0.0, "all_burst": 9}
-    limits = RequestLimits(other=Rates(**two), per_token=Rates(**two), metrics=Rates(**two))
+    limits = RequestLimits(
+        pages=Rates(**two),
+        streams=Rates(**two),
+        per_token=Rates(**two),
+        metrics=Rates(**two),
+    )
     return Triage(service, limits)
 
 

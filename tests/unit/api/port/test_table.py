@@ -1,0 +1,84 @@
+"""The number of open connections."""
+
+from __future__ import annotations
+
+from worker.api.port.table import STALLED_MAX, ConnectionTable
+
+
+class Entry:
+    """A connection."""
+
+    def __init__(self, owner: str | None, *, idle: bool = True, stalled: bool = False) -> None:
+        self.owner, self.idle, self.stalled = owner, idle, stalled
+        self.evicted = self.aborted = False
+
+    def evict(self) -> None:
+        self.evicted = True
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def check(self, now: float) -> None:
+        pass
+
+
+def added(table: ConnectionTable, *entries: Entry) -> list[bool]:
+    return [table.add(entry) for entry in entries]
+
+
+def nothing_waits() -> bool:
+    return False
+
+
+def test_oldest_idle_connection_of_an_address_makes_room() -> None:
+    table = ConnectionTable(nothing_waits, 8)
+    busy, *idle = [Entry("a", idle=False), Entry("a"), Entry("a"), Entry("a")]
+    other = Entry("b")
+    assert added(table, busy, *idle, other, Entry("a")) == [True] * 6
+    assert not busy.evicted
+    assert idle[0].evicted
+    assert not other.evicted
+
+
+def test_address_without_an_idle_connection_gets_no_more() -> None:
+    table = ConnectionTable(nothing_waits, 8)
+    entries = [Entry("a", idle=False) for _ in range(5)]
+    assert added(table, *entries) == [True] * 4 + [False]
+    assert table.add(Entry("b"))
+    table.remove(entries[0])
+    table.remove(entries[4])
+    assert table.add(Entry("a"))
+
+
+def test_in_a_full_table_the_address_with_the_most_makes_room() -> None:
+    table = ConnectionTable(nothing_waits, 8)
+    entries = [Entry(owner) for owner in "abbbcccc"]
+    added(table, *entries)
+    assert table.add(Entry("d"))
+    assert [entry.owner for entry in entries if entry.evicted] == ["c"]
+    assert entries[4].evicted
+
+
+def test_a_waiting_request_makes_room() -> None:
+    waiting = [1]
+    table = ConnectionTable(lambda: bool(waiting) and bool(waiting.pop()), 2)
+    busy = [Entry(owner, idle=False) for owner in "abcd"]
+    assert added(table, *busy) == [True, True, True, False]
+
+
+def test_a_trusted_proxy_may_use_all() -> None:
+    table = ConnectionTable(nothing_waits, 4)
+    assert all(added(table, *(Entry(None, idle=False) for _ in range(4))))
+
+
+def test_stalled_connections() -> None:
+    table = ConnectionTable(nothing_waits, 4 * STALLED_MAX)
+    one = Entry("a", stalled=True)
+    many = [Entry("b", stalled=True) for _ in range(STALLED_MAX - 1)]
+    added(table, one, *many)
+    table.limit_stalled()
+    assert not any(entry.aborted for entry in (one, *many))
+    table.add(Entry("b", stalled=True))
+    table.limit_stalled()
+    assert many[0].aborted
+    assert not one.aborted
