@@ -120,7 +120,7 @@ def test_api_serves_others_during_floods(serve) -> None:
 
 
 def test_memory_of_the_api_is_bounded(serve) -> None:
-    """Header lines without end and slow connections cost little memory, and exclude no other client."""
+    """Header lines without end and slow connections cost little memory; others are served."""
     api = serve()
     key = api.key("alice")
     port = httpx.URL(api.url).port
