@@ -8,6 +8,7 @@ import re
 import select
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -285,11 +286,14 @@ def test_too_much_in_advance_ends_the_connection(api):
 def test_slow_connections_make_room(serve):
     """At the limit the oldest incomplete request gets 503, and complete ones are served."""
     api = serve(connections_max=32)
+    before = len(list(Path("/proc/self/fd").iterdir()))
     with contextlib.ExitStack() as stack:
         slow = [stack.enter_context(api.connected(b"GET /")) for _ in range(100)]
         assert healthy(api)
         assert_refused(read_all(slow[0]), 503)
         assert healthy(api)
+        # The descriptors are this process's: those of the clients, and of the connections kept.
+        assert len(list(Path("/proc/self/fd").iterdir())) <= before + len(slow) + 32
 
 
 def test_another_address_keeps_its_connections(serve):

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 BODY_WIRE_MAX_BYTES: Final = 2 * BODY_MAX_BYTES  # of chunks, with their framing and trailers
 AHEAD_MAX_BYTES: Final = 64 * 1024
 _TOO_MANY: Final = "too many requests"
+_TOO_MANY_CONNECTIONS: Final = "too many connections"
 
 
 class _Phase(Enum):
@@ -77,7 +78,7 @@ class Connection(HttpToolsProtocol):
         self.owner = self._port.owner_of(self._peer)
         self._deadline = self.loop.time() + self._port.limits.head_timeout_s
         if not self._port.opened(self):
-            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections")
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, _TOO_MANY_CONNECTIONS, lingers=False)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -105,7 +106,18 @@ class Connection(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._port.table.limit_stalled()
+        self._port.table.stalled(self)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._port.table.resumed(self)
+
+    def shutdown(self) -> None:
+        """The server stops; uvicorn calls this."""
+        if self._phase is _Phase.HEAD and self._deadline is not None:
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "the API is stopping", lingers=False)
+        else:
+            super().shutdown()
 
     # -- the head
 
@@ -171,12 +183,12 @@ class Connection(HttpToolsProtocol):
         )
         self._address = found.address
         if not found.allowed:
-            answer = port.probes.fresh(scope["path"], head=scope["method"] == "HEAD")
-            if not found.probe:
-                self._refuse(HTTPStatus.TOO_MANY_REQUESTS, _TOO_MANY)
-                return
+            answer = port.probes.latest(scope["path"]) if found.probe else None
             if answer is not None:
                 self._finish(answer)
+                return
+            if not found.probe:
+                self._refuse(HTTPStatus.TOO_MANY_REQUESTS, _TOO_MANY)
                 return
         if (self._body_left_bytes or 0) > BODY_MAX_BYTES:
             self.cycle.keep_alive = False
@@ -271,13 +283,20 @@ class Connection(HttpToolsProtocol):
 
     # -- the end
 
-    def _refuse(self, status: HTTPStatus, detail: str) -> None:
-        """Answer with an error, in place of the app, and close."""
+    def _refuse(self, status: HTTPStatus, detail: str, *, lingers: bool = True) -> None:
+        """Answer with an error, in place of the app, and close.
+
+        Args:
+            status: of the answer.
+            detail: for its JSON body.
+            lingers: whether to wait for the peer, if it may still be sending.
+        """
         if self.transport.is_closing():
             return
         self._port.refused(self._address, status)
         is_head = self._head_parsed and self.scope["method"] == "HEAD"
         self.transport.lingers |= self._phase is _Phase.HEAD
+        self.transport.lingers &= lingers
         self._finish(refusal(status, detail, head=is_head))
 
     def _finish(self, answer: bytes) -> None:
@@ -318,17 +337,13 @@ class Connection(HttpToolsProtocol):
             return True
         return self._phase in {_Phase.HEAD, _Phase.BODY} and not self.transport.unsent_bytes
 
-    @property
-    def stalled(self) -> bool:
-        return self.flow.write_paused
-
     def evict(self) -> None:
         if self.transport.is_closing():
             self.transport.abort()
         elif self._deadline is None:  # it waits for the next request
             self.transport.close()
         else:
-            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections")
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, _TOO_MANY_CONNECTIONS, lingers=False)
 
     def abort(self) -> None:
         self.transport.abort()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
@@ -11,39 +12,48 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 FRESH_S: Final = 1.0
+STALE_MAX_S: Final = 10.0
 
 
 class ProbeAnswers:
-    """One answer for each path, for as long as it is fresh."""
+    """One answer for each path, which is repeated while it is fresh."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._answers: dict[str, tuple[float, bytes, bytes]] = {}
+        self._answers: dict[str, tuple[float, bytes]] = {}
+        self._running: Counter[str] = Counter()
 
-    def fresh(self, path: str, *, head: bool) -> bytes | None:
-        """An answer that is at most `FRESH_S` old, without its body for a HEAD request."""
+    def latest(self, path: str) -> bytes | None:
+        """The latest answer; None if it is time for another, or there is none.
+
+        It is repeated for `FRESH_S`, and for `STALE_MAX_S` while another one is being made.
+        """
         found = self._answers.get(path)
-        if found is None or self._clock() - found[0] > FRESH_S:
-            return None
-        return found[1] if head else found[1] + found[2]
+        limit_s = STALE_MAX_S if self._running[path] else FRESH_S
+        return None if found is None or self._clock() - found[0] > limit_s else found[1]
 
     def recording(self, app: ASGIApp) -> ASGIApp:
-        """The app, whose answers to GET are kept."""
+        """The app, whose answers are kept."""
 
         async def recorded(scope: Scope, receive: Receive, send: Send) -> None:
-            head, body = b"", b""
+            answer = b""
+            path = scope["path"]
 
             async def send_and_keep(message: Message) -> None:
-                nonlocal head, body
+                nonlocal answer
                 if message["type"] == "http.response.start":
-                    head = _head(message)
+                    answer = _head(message)
                 else:
-                    body += message.get("body", b"")
-                    if not message.get("more_body") and scope["method"] == "GET":
-                        self._answers[scope["path"]] = (self._clock(), head, body)
+                    answer += message.get("body", b"")
+                    if not message.get("more_body"):
+                        self._answers[path] = (self._clock(), answer)
                 await send(message)
 
-            await app(scope, receive, send_and_keep)
+            self._running[path] += 1
+            try:
+                await app(scope, receive, send_and_keep)
+            finally:
+                self._running[path] -= 1
 
         return recorded
 

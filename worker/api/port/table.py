@@ -22,7 +22,6 @@ class Entry(Protocol):
             many clients.
         idle: whether no request is being served: its head or its body has not arrived, or its
             answer is sent.
-        stalled: whether a large part of its answer is not sent.
     """
 
     @property
@@ -31,11 +30,8 @@ class Entry(Protocol):
     @property
     def idle(self) -> bool: ...
 
-    @property
-    def stalled(self) -> bool: ...
-
     def evict(self) -> None:
-        """Make room for another connection."""
+        """Close, without waiting for the peer, to make room; it is in the table no more."""
 
     def abort(self) -> None:
         """Close at once."""
@@ -59,6 +55,7 @@ class ConnectionTable:
         # Several at once: the search for one takes longer than an answer.
         self._evicted_at_once = max(1, self._limit // 64)
         self._entries: dict[Entry, None] = {}  # in the order of their insertion
+        self._stalled: dict[Entry, None] = {}
         self._by_owner: Counter[str | None] = Counter()
 
     def __len__(self) -> int:
@@ -88,17 +85,27 @@ class ConnectionTable:
 
     def remove(self, entry: Entry) -> None:
         """Remove a connection that was added, or was not."""
+        self._stalled.pop(entry, None)
         if entry in self._entries:
             del self._entries[entry]
             self._by_owner[entry.owner] -= 1
             if not self._by_owner[entry.owner]:
                 del self._by_owner[entry.owner]
 
-    def limit_stalled(self) -> None:
-        """Abort the oldest stalled connection of the client with the most, if there are many."""
-        stalled = [entry for entry in self._entries if entry.stalled]
-        if len(stalled) > STALLED_MAX:
-            _oldest_of_the_largest(stalled)[0].abort()
+    def stalled(self, entry: Entry) -> None:
+        """A large part of an answer waits to be sent; of too many, one is aborted.
+
+        It is the one that has waited for longest, of the client with the most of them.
+        """
+        self._stalled[entry] = None
+        if len(self._stalled) > STALLED_MAX:
+            longest = _oldest_of_the_largest(list(self._stalled))[0]
+            del self._stalled[longest]
+            longest.abort()
+
+    def resumed(self, entry: Entry) -> None:
+        """A connection is stalled no more."""
+        self._stalled.pop(entry, None)
 
     def _evict_idle(self, owner: str | None) -> bool:
         """Evict the oldest idle connections, of a client if it is given."""

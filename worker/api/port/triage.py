@@ -50,8 +50,8 @@ class Triage:
         self._accounts = accounts
         self._proxies = proxies
         # A dashboard with its live view loads about 80 files.
-        self._pages = Rates(per_s=50, burst=400, all_per_s=200, all_burst=1600)
-        self._others = Rates(per_s=50, burst=100, all_per_s=200, all_burst=400)
+        self._pages = Rates(per_s=20, burst=400, all_per_s=100, all_burst=1600)
+        self._others = Rates(per_s=20, burst=100, all_per_s=100, all_burst=400)
         self._probes = Rates(per_s=20, burst=50, all_per_s=50, all_burst=100)
 
     def sort(self, method: str, path: str, headers: Headers, *, peer: str, now: float) -> Sorted:
@@ -66,7 +66,7 @@ class Triage:
         """
         address = self._address(headers, peer)
         limited = client_of(address)
-        if path in PROBE_PATHS:
+        if path in PROBE_PATHS and method == "GET":
             allowed = self._probes.take(limited, now)
             return Sorted(client=("probe", limited), address=address, allowed=allowed, probe=True)
         if path.startswith(PROTECTED_PREFIX) and method != "OPTIONS":

@@ -8,8 +8,8 @@ from worker.api.port.table import STALLED_MAX, ConnectionTable
 class Entry:
     """A connection."""
 
-    def __init__(self, owner: str | None, *, idle: bool = True, stalled: bool = False) -> None:
-        self.owner, self.idle, self.stalled = owner, idle, stalled
+    def __init__(self, owner: str | None, *, idle: bool = True) -> None:
+        self.owner, self.idle = owner, idle
         self.evicted = self.aborted = False
 
     def evict(self) -> None:
@@ -72,13 +72,15 @@ def test_a_trusted_proxy_may_use_all() -> None:
 
 
 def test_stalled_connections() -> None:
+    """Of too many, the client with the most loses the one that has waited for longest."""
     table = ConnectionTable(nothing_waits, 4 * STALLED_MAX)
-    one = Entry("a", stalled=True)
-    many = [Entry("b", stalled=True) for _ in range(STALLED_MAX - 1)]
+    one = Entry("a")
+    many = [Entry("b") for _ in range(STALLED_MAX)]
     added(table, one, *many)
-    table.limit_stalled()
+    for entry in (one, *many[:-1]):
+        table.stalled(entry)
+    table.resumed(many[0])
+    table.stalled(many[-1])
     assert not any(entry.aborted for entry in (one, *many))
-    table.add(Entry("b", stalled=True))
-    table.limit_stalled()
-    assert many[0].aborted
-    assert not one.aborted
+    table.stalled(many[0])
+    assert [entry for entry in (one, *many) if entry.aborted] == [many[1]]
