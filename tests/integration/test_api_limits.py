@@ -245,7 +245,8 @@ def test_request_after_a_body_in_chunks_is_not_served(api):
 # -- several requests on a connection
 
 
-def test_pipelined_requests_are_answered_in_order(api):
+def test_pipelined_requests_are_answered_in_order(serve):
+    api = serve()
     paths = ["/healthz", "/api/v1/endpoints", "/nothing"] * 30
     requests = b"".join(
         f"GET {path} HTTP/1.1\r\nHost: x\r\nx-api-key: {api.key}\r\n\r\n".encode() for path in paths
@@ -261,7 +262,8 @@ def pieces(data: bytes, size: int) -> list[bytes]:
     return [data[start : start + size] for start in range(0, len(data), size)]
 
 
-def test_bodies_of_pipelined_requests(api):
+def test_bodies_of_pipelined_requests(serve):
+    api = serve()
     post = b"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"
     with api.connected() as connection:
         for piece in pieces((post + HEALTHZ) * 10, 7):

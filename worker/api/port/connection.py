@@ -21,6 +21,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from worker.api.authentication import BODY_MAX_BYTES, PROTECTED_PREFIX
 from worker.api.port.head import BadHead, HeadBuffer
 from worker.api.port.lanes import Waiting
+from worker.api.port.table import Use
 from worker.api.port.transport import LINGER_S, LingeringTransport
 from worker.stream.policy import Pace
 from worker.stream.port.answers import refusal
@@ -64,6 +65,7 @@ class Connection(HttpToolsProtocol):
         self._deadline: float | None = None
         self._pace: Pace | None = None
         self._peer = self._address = ""
+        self._has_key = False
         self._ahead = HeadBuffer()  # the next head, and what was sent in advance
         self._app: ASGIApp | None = None  # to be started for the head that was parsed
         self._body_left_bytes: int | None = 0  # None: in chunks
@@ -182,6 +184,7 @@ class Connection(HttpToolsProtocol):
             scope["method"], scope["path"], self.headers, peer=self._peer, now=self.loop.time()
         )
         self._address = found.address
+        self._has_key = found.has_key
         if not found.allowed:
             answer = port.probes.latest(scope["path"]) if found.probe else None
             if answer is not None:
@@ -332,10 +335,14 @@ class Connection(HttpToolsProtocol):
     # -- for the table of connections
 
     @property
-    def idle(self) -> bool:
+    def use(self) -> Use:
         if self.transport.is_closing():
-            return True
-        return self._phase in {_Phase.HEAD, _Phase.BODY} and not self.transport.unsent_bytes
+            return Use.INCOMPLETE
+        if self._phase is _Phase.ANSWER or self.transport.unsent_bytes:
+            return Use.BUSY
+        if self._deadline is not None:
+            return Use.INCOMPLETE
+        return Use.IDLE_ACCOUNT if self._has_key else Use.IDLE
 
     def evict(self) -> None:
         if self.transport.is_closing():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 from collections import Counter
+from enum import IntEnum, auto
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
@@ -14,21 +15,33 @@ STALLED_MAX: Final = 64
 _RESERVED_DESCRIPTORS: Final = 128  # for everything else that the API opens
 
 
+class Use(IntEnum):
+    """What a connection is used for; the first ones make room for others first."""
+
+    INCOMPLETE = auto()
+    """A request has not arrived, or is refused."""
+    IDLE = auto()
+    """It waits for another request."""
+    IDLE_ACCOUNT = auto()
+    """The same, after one with a valid key."""
+    BUSY = auto()
+    """A request is served."""
+
+
 class Entry(Protocol):
     """A connection, for the table.
 
     Attributes:
         owner: the client by which it is counted; None for a trusted proxy's, which are those of
             many clients.
-        idle: whether no request is being served: its head or its body has not arrived, or its
-            answer is sent.
+        use: what it is used for.
     """
 
     @property
     def owner(self) -> str | None: ...
 
     @property
-    def idle(self) -> bool: ...
+    def use(self) -> Use: ...
 
     def evict(self) -> None:
         """Close, without waiting for the peer, to make room; it is in the table no more."""
@@ -68,14 +81,14 @@ class ConnectionTable:
     def add(self, entry: Entry) -> bool:
         """Add a connection; False if there is no room for it.
 
-        Room is made by the oldest idle connections of the client with the most of them, or, if
-        there are none, by a request that waits.
+        Room is made by the connections of the least use, the oldest ones of the client with the
+        most of them, or, if all are busy, by a request that waits.
         """
         owner = entry.owner
         if owner is not None and self._by_owner[owner] >= self._limit // 2:
-            room = self._evict_idle(owner) or self._shed()
+            room = self._evict(owner) or self._shed()
         elif len(self._entries) >= self._limit:
-            room = self._evict_idle(None) or self._shed()
+            room = self._evict(None) or self._shed()
         else:
             room = True
         if room:
@@ -107,16 +120,16 @@ class ConnectionTable:
         """A connection is stalled no more."""
         self._stalled.pop(entry, None)
 
-    def _evict_idle(self, owner: str | None) -> bool:
-        """Evict the oldest idle connections, of a client if it is given."""
-        idle = [
-            entry
-            for entry in self._entries
-            if entry.idle and (owner is None or entry.owner == owner)
-        ]
-        if not idle:
+    def _evict(self, owner: str | None) -> bool:
+        """Evict connections, of a client if it is given; False if all are busy."""
+        by_use: dict[Use, list[Entry]] = {}
+        for entry in self._entries:
+            if owner is None or entry.owner == owner:
+                by_use.setdefault(entry.use, []).append(entry)
+        least = min(by_use)
+        if least is Use.BUSY:
             return False
-        for entry in _oldest_of_the_largest(idle)[: self._evicted_at_once]:
+        for entry in _oldest_of_the_largest(by_use[least])[: self._evicted_at_once]:
             self.remove(entry)
             entry.evict()
         return True

@@ -34,12 +34,14 @@ class Sorted:
         client: whose requests are served a few at a time.
         address: of the client, behind trusted proxies.
         allowed: whether the rate of such requests allows this one.
+        has_key: whether it has a valid API key.
         probe: whether it is a probe.
     """
 
     client: Hashable
     address: str
     allowed: bool
+    has_key: bool = False
     probe: bool = False
 
 
@@ -52,6 +54,7 @@ class Triage:
         # A dashboard with its live view loads about 80 files.
         self._pages = Rates(per_s=20, burst=400, all_per_s=100, all_burst=1600)
         self._others = Rates(per_s=20, burst=100, all_per_s=100, all_burst=400)
+        self._accounts_rate = Rates(per_s=200, burst=3000, all_per_s=2000, all_burst=30_000)
         self._probes = Rates(per_s=20, burst=50, all_per_s=50, all_burst=100)
 
     def sort(self, method: str, path: str, headers: Headers, *, peer: str, now: float) -> Sorted:
@@ -73,7 +76,12 @@ class Triage:
             key = dict(headers).get(b"x-api-key", b"").decode("latin-1")
             account = self._accounts.authenticate(key) if key else None
             if account is not None:
-                return Sorted(client=("account", account.name), address=address, allowed=True)
+                return Sorted(
+                    client=("account", account.name),
+                    address=address,
+                    allowed=self._accounts_rate.take(account.name, now),
+                    has_key=True,
+                )
             rates = self._others
         else:
             rates = self._pages if _is_page(path) else self._others

@@ -46,6 +46,10 @@ def test_valid_keys_are_not_limited(triage: Triage, flood: str) -> None:
         assert found.client == ("account", "alice")
 
 
+def test_an_account_has_a_rate(triage: Triage) -> None:
+    assert any(not sort(triage, "/api/v1/tasks", KEY).allowed for _ in range(9000))
+
+
 def test_invalid_keys_do_not_close_the_pages(triage: Triage) -> None:
     exhaust(triage, "/api/v1/tasks")
     exhaust(triage, "/nothing")
