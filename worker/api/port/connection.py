@@ -101,9 +101,10 @@ class Connection(HttpToolsProtocol):
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio allows both
         """The client has ended its side; it may still wait for its answer."""
-        if self._phase is not _Phase.ANSWER:
+        if self._phase is not _Phase.ANSWER or self.transport.is_closing():
             return False
         self.cycle.keep_alive = False
+        self.transport.peer_ended = True
         return True
 
     def pause_writing(self) -> None:

@@ -32,6 +32,7 @@ class LingeringTransport:
         lingers: whether the peer may still be sending. `close` then ends our side only, and what
             arrives is discarded for a while: unread data would reset the connection, and the peer
             would lose the answer.
+        peer_ended: whether the peer has ended its side.
         written_bytes: how much was written in total.
         closed_at: when it was closed, by the loop's clock; None until then.
     """
@@ -40,7 +41,7 @@ class LingeringTransport:
         self._transport, self._loop = transport, loop
         self._discarded_bytes = 0
         self.closed_at: float | None = None
-        self.lingers = False
+        self.lingers = self.peer_ended = False
         self.written_bytes = 0
 
     # -- what uvicorn uses
@@ -67,7 +68,7 @@ class LingeringTransport:
         if self.is_closing():
             return
         self.closed_at = self._loop.time()
-        if self.lingers:
+        if self.lingers and not self.peer_ended:
             self._transport.write_eof()
             self._transport.resume_reading()
         else:
