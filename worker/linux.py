@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import signal
 import socket
 import struct
+import sys
+import termios
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +26,7 @@ _PR_SET_DUMPABLE: Final = 4
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _IPC_RMID: Final = 0  # linux/ipc.h
 _SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h
+_CPUCLOCK_SCHED: Final = 2  # linux/posix-timers.h
 _CLONE_NEWUSER: Final = 0x1000_0000  # linux/sched.h
 _CLONE_NEWPID: Final = 0x2000_0000
 _CLONE_NEWNET: Final = 0x4000_0000
@@ -136,6 +140,24 @@ def drop_connections(listener: socket.socket) -> None:
     program = ctypes.create_string_buffer(drop_all)
     sock_fprog = struct.pack("HL", 1, ctypes.addressof(program))
     listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, sock_fprog)
+
+
+def peer_cpu_clock(connection: socket.socket) -> int:
+    """The clock, for `time.clock_gettime`, of the CPU time of a Unix socket's other end.
+
+    unix(7), SO_PEERCRED: for a connection it is the process that listened. The clock's number is
+    that of clock_getcpuclockid(3).
+    """
+    credentials = struct.Struct("3i")  # pid, uid, gid
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, credentials.size)
+    pid, _, _ = credentials.unpack(raw)
+    return ~int(pid) << 3 | _CPUCLOCK_SCHED
+
+
+def unacknowledged_bytes(connection: socket.socket) -> int:
+    """How much of what was sent has not been acknowledged by the peer (tcp(7), SIOCOUTQ)."""
+    raw = fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4))
+    return int.from_bytes(raw, sys.byteorder)
 
 
 def sandbox_errno() -> int:

@@ -37,7 +37,7 @@ class Stream:
         self.first_frames = 0
         self.result = None
         self._ours = ours
-        rfb = ClientFilter(control=control, one_frame=True)
+        rfb = ClientFilter(control=control, screen_px=(64, 32), one_frame=True)
         self.viewer = Viewer(ViewerSocket(ours), server, rfb, self._on_first_frame)
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
