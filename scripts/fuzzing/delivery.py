@@ -20,11 +20,16 @@ if TYPE_CHECKING:
 
 SEND_TIMEOUT_S: Final = 2.0
 _CONNECT_TIMEOUT_S: Final = 5.0
+_REAL_DISPLAY_SLOWER: Final = 5
 _RECEIVE_BYTES: Final = 65536
 
 
 def deliver(case: Case, server: ServerProcess) -> None:
-    """Send a case; its `delivery` determines the cuts, the pauses and the end."""
+    """Send a case; its `delivery` determines the cuts, the pauses and the end.
+
+    A real x11vnc gets more time for its updates.
+    """
+    slower = 1 if server.real_display is None else _REAL_DISPLAY_SLOWER
     rng = random.Random(case.delivery)  # noqa: S311
     data = case.data
     for placeholder, role in zip(PLACEHOLDERS, (Role.VIEW, Role.CONTROL), strict=True):
@@ -39,11 +44,11 @@ def deliver(case: Case, server: ServerProcess) -> None:
             for start, end in itertools.pairwise(bounds):
                 connection.sendall(data[start:end])
                 if rng.random() < 0.7:  # noqa: PLR2004
-                    _read(connection, rng.choice((0.0, 0.005, 0.02)))
-            _end(connection, rng)
+                    _read(connection, rng.choice((0.0, 0.005, 0.02)) * slower)
+            _end(connection, rng, slower)
 
 
-def _end(connection: socket.socket, rng: random.Random) -> None:
+def _end(connection: socket.socket, rng: random.Random, slower: float) -> None:
     match rng.choice(("close", "reset", "half", "read")):
         case "reset":
             linger = struct.pack("ii", 1, 0)
@@ -52,7 +57,7 @@ def _end(connection: socket.socket, rng: random.Random) -> None:
             connection.shutdown(socket.SHUT_WR)
             _read(connection, 0.2)
         case "read":
-            _read(connection, 0.05)
+            _read(connection, 0.05 * slower)
 
 
 def _read(connection: socket.socket, seconds: float) -> None:
