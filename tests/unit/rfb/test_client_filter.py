@@ -127,53 +127,51 @@ def assert_allowed(passed: bytes, *, control: bool) -> None:
     """Assert that this consists of complete messages that the role allows, all of them clamped."""
     for message in ServerSide(passed).session():
         assert message.name in (SEEN_BY_CONTROL if control else SEEN_BY_VIEW)
-        getattr(Allowed, message.name, lambda **_: None)(**message.fields)
+        fields = message.fields
+        match message.name:
+            case "FramebufferUpdateRequest":
+                x, y, width, height = fields["rect"]
+                assert width > 0
+                assert height > 0
+                assert x + width <= SCREEN[0]
+                assert y + height <= SCREEN[1]
+            case "SetEncodings":
+                assert_served(fields["encodings"])
+            case "SetPixelFormat":
+                assert_possible(**fields)
+            case "PointerEvent":
+                assert fields["x"] < SCREEN[0]
+                assert fields["y"] < SCREEN[1]
+            case "KeyEvent":
+                assert 0 < fields["keysym"] < 1 << 29
+            case "ClientCutText":
+                assert len(fields["text"]) <= MIB
+                fields["text"].decode()
 
 
-class Allowed:
-    """What must hold for the fields of each message."""
+def assert_served(encodings: list[int]) -> None:
+    """Each encoding once, and at most one level of each kind, within its limit."""
+    assert len(encodings) == len(set(encodings))
+    levels = [each for each in encodings if -256 <= each <= -247]
+    qualities = [each for each in encodings if -32 <= each <= -23]
+    assert len(levels) <= 1
+    assert len(qualities) <= 1
+    assert all(level <= -254 for level in levels)
+    assert levels or 6 not in encodings
+    assert set(encodings) - {*levels, *qualities} <= PASSED_ENCODINGS
 
-    @staticmethod
-    def FramebufferUpdateRequest(incremental: bool, rect: tuple[int, ...]) -> None:  # noqa: N802
-        x, y, width, height = rect
-        assert width > 0
-        assert height > 0
-        assert x + width <= SCREEN[0]
-        assert y + height <= SCREEN[1]
 
-    @staticmethod
-    def SetEncodings(encodings: list[int]) -> None:  # noqa: N802
-        assert len(encodings) == len(set(encodings))
-        levels = [each for each in encodings if -256 <= each <= -247]
-        assert len(levels) <= 1
-        assert all(level <= -254 for level in levels)
-        assert levels or 6 not in encodings
-        assert len([each for each in encodings if -32 <= each <= -23]) <= 1
-        assert set(encodings) - set(levels) - set(range(-32, -22)) <= PASSED_ENCODINGS
-
-    @staticmethod
-    def SetPixelFormat(**fields: Any) -> None:  # noqa: N802
-        assert fields["bits"] in {8, 16, 32}
-        assert 0 < fields["depth"] <= fields["bits"]
-        if fields["true_colour"]:
-            masks = [a << b for a, b in zip(fields["maxima"], fields["shifts"], strict=True)]
-            assert all(0 < mask < 1 << fields["bits"] for mask in masks)
-            assert sum(masks) == masks[0] | masks[1] | masks[2]
-            assert sum(mask.bit_count() for mask in masks) <= fields["depth"]
-
-    @staticmethod
-    def PointerEvent(buttons: int, x: int, y: int) -> None:  # noqa: N802
-        assert x < SCREEN[0]
-        assert y < SCREEN[1]
-
-    @staticmethod
-    def KeyEvent(down: bool, keysym: int) -> None:  # noqa: N802
-        assert 0 < keysym < 1 << 29
-
-    @staticmethod
-    def ClientCutText(text: bytes) -> None:  # noqa: N802
-        assert len(text) <= MIB
-        text.decode()
+def assert_possible(
+    *, bits: int, depth: int, true_colour: bool, maxima: list[int], shifts: list[int]
+) -> None:
+    """The channels of a pixel format fit and do not overlap."""
+    assert bits in {8, 16, 32}
+    assert 0 < depth <= bits
+    if true_colour:
+        masks = [maximum << shift for maximum, shift in zip(maxima, shifts, strict=True)]
+        assert all(0 < mask < 1 << bits for mask in masks)
+        assert sum(masks) == masks[0] | masks[1] | masks[2]
+        assert sum(mask.bit_count() for mask in masks) <= depth
 
 
 u8, u16, u32 = (st.integers(0, 2**bits - 1) for bits in (8, 16, 32))
