@@ -76,7 +76,9 @@ def _size(rng: random.Random) -> int:
 def _update_request(rng: random.Random) -> bytes:
     if rng.random() < 0.3:  # noqa: PLR2004 - the whole screen: every encoder has work
         return struct.pack(">BBHHHH", 3, rng.randint(0, 1), 0, 0, 1920, 1080)
-    rect = (_size(rng), _size(rng), _size(rng), _size(rng))
+    rect = [_size(rng), _size(rng), _size(rng), _size(rng)]
+    if rng.random() < 0.3:  # noqa: PLR2004
+        rect[rng.choice((2, 3))] = 0
     return struct.pack(">BBHHHH", 3, rng.choice((0, 1, 1, 255)), *rect)
 
 

@@ -14,6 +14,7 @@ from x_client import Canvas
 
 from worker.stream.policy import SILENT_S
 
+PLACE = {"x": 100, "y": 100}
 COLOURS = [(200, 10, 10), (10, 200, 10)]
 
 
@@ -48,7 +49,7 @@ def test_viewer_is_kept_over_a_suspension(run, processes, seconds):
     """With more data under way than the sockets' buffers hold, it then gets what has changed."""
     worker = run("--", "sleep", "600")
     with (
-        Canvas(worker.display, worker.xauthority) as canvas,
+        Canvas(worker.display, worker.xauthority, **PLACE, width=64, height=64) as canvas,
         Viewer.connect(worker.stream_url()) as viewer,
     ):
         viewer.request_update(incremental=False)
@@ -59,7 +60,7 @@ def test_viewer_is_kept_over_a_suspension(run, processes, seconds):
             with suspended(processes(worker)):
                 viewer.request_update(incremental=True)
                 time.sleep(seconds)
-            while viewer.pixel(960, 540) != colour:
+            while viewer.pixel(PLACE["x"] + 32, PLACE["y"] + 32) != colour:
                 viewer.read_update(20)
                 viewer.request_update(incremental=True)
         assert viewer.websocket.closed is None
