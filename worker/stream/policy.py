@@ -34,6 +34,7 @@ QUEUE_MAX_BYTES: Final = 24 * 1024 * 1024
 HOLD_BYTES: Final = 1024 * 1024  # from this queue on, the viewer's update requests are held back
 FRAME_SENT_S: Final = 0.02  # a full update is complete when x11vnc has sent nothing for this time
 
+WORK_BYTES: Final = 1024  # received bytes are work: so many count as a message
 INPUT_MAX_BYTES: Final = 256 * 1024  # queued for x11vnc; above this the viewer is not read
 
 # The end. The stream server waits 2 s for its viewers: longer than the last three in total.

@@ -175,7 +175,7 @@ class Viewer:
 
     def _due_at(self, now: float) -> float | None:
         due_at = self._rfb.due_at(now)
-        overdrawn_s = self._share.overdrawn_s(now) if self._share is not None else 0.0
+        overdrawn_s = self._share.overdrawn_s() if self._share is not None else 0.0
         if not overdrawn_s:
             return due_at
         return min(due_at or now + overdrawn_s, now + overdrawn_s)
@@ -226,7 +226,7 @@ class Viewer:
         state.server_sent_at = now
         state.frame_began = True
         if self._share is not None:
-            self._share.served(now)
+            self._share.served()
         if state.last_frame is not None:
             state.last_frame.server_sent(now)
             self._request_last_frame(state.last_frame)
@@ -238,11 +238,13 @@ class Viewer:
 
     def _from_client(self) -> None:
         state, client = self._state, self._client
-        frames_before = client.received_frames
+        frames_before, bytes_before = client.received_frames, client.received_bytes
         try:
             messages = client.receive()
             state.active_at = now = self._clock()
-            self._rfb.charge(client.received_frames - frames_before, now)
+            work = client.received_frames - frames_before
+            work += (client.received_bytes - bytes_before) // policy.WORK_BYTES
+            self._rfb.charge(work, now)
             for message in messages:
                 self._to_x11vnc(self._rfb.feed(message, now))
                 for waiting in self._greeting.from_viewer(message):
@@ -272,7 +274,7 @@ class Viewer:
         now, requests = self._clock(), self._rfb.requests
         pending_bytes = self._client.pending_bytes
         self._requests_held = policy.holds_requests(pending_bytes, held=self._requests_held)
-        overdrawn = self._share is not None and self._share.overdrawn_s(now) > 0
+        overdrawn = self._share is not None and self._share.overdrawn_s() > 0
         requests.hold(held=self._requests_held or overdrawn)
         if requests.awaits_frame and not pending_bytes and self._state.frame_is_sent(now):
             requests.frame_sent()

@@ -281,8 +281,8 @@ class Ticking:
 def test_requests_of_an_overdrawn_viewer_are_held_back(stream):
     """They pass when its account of x11vnc's time is refilled."""
     cpu_s = [0.0]
-    share = Shares().join(lambda: cpu_s[0])
     now = Ticking()
+    share = Shares(now).join(lambda: cpu_s[0])
     streamed = stream(share=share, monotonic=now)
     streamed.greet()
     for _ in range(4):

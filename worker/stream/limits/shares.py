@@ -4,7 +4,8 @@ x11vnc encodes the updates of all viewers in one thread. A viewer whose updates 
 of its encodings or because it requests much, would take the time of the others. Each viewer
 therefore has an account of the CPU time that x11vnc spends on it: what x11vnc has used from the
 arrival of any viewer's data to the arrival of this viewer's. Waiting for changes costs nothing.
-An account is refilled with an equal share of the time. While it is overdrawn, the viewer's update
+An account is refilled with an equal share of the time, among the viewers that x11vnc has served
+lately. While it is overdrawn, the viewer's update
 requests are held back, so it gets fewer updates, each with all that has changed.
 """
 
@@ -21,13 +22,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SURPLUS: Final = 1.25  # of an equal share: x11vnc's own work is charged to its viewers as well
+ACTIVE_S: Final = 2.0  # a viewer that was not served for so long needs no share
 BURST_S: Final = 0.25  # of CPU time: a first frame, or a moment with much motion
 
 
 class Shares:
-    """The accounts of all viewers of one x11vnc."""
+    """The accounts of all viewers of one x11vnc.
 
-    def __init__(self) -> None:
+    Args:
+        monotonic: The time in seconds.
+    """
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self.now = monotonic
         self._lock = threading.Lock()
         self._viewers: set[Share] = set()
         self._used_s = 0.0
@@ -63,36 +70,45 @@ class Shares:
     @property
     def refill(self) -> float:
         """How much CPU time an account gets per second."""
-        return min(1.0, SURPLUS / max(1, len(self._viewers)))
+        now = self.now()
+        with self._lock:
+            active = sum(now - viewer.served_at < ACTIVE_S for viewer in self._viewers)
+        return min(1.0, SURPLUS / max(1, active))
 
 
 class Share:
-    """The account of one viewer, used by its thread. Times are in seconds of one clock."""
+    """The account of one viewer, used by its thread.
+
+    Attributes:
+        served_at: When x11vnc has last sent this viewer something.
+    """
 
     def __init__(self, shares: Shares, cpu_s: Callable[[], float]) -> None:
         self._shares, self._cpu_s = shares, cpu_s
         self._left_s = BURST_S
-        self._at: float | None = None
+        self._at = self.served_at = shares.now()
 
-    def served(self, now: float) -> None:
+    def served(self) -> None:
         """Note that x11vnc has sent this viewer something."""
-        self._refill(now)
+        self.served_at = self._refill()
         self._left_s -= self._shares.use(self._cpu_s())
 
-    def overdrawn_s(self, now: float) -> float:
+    def overdrawn_s(self) -> float:
         """Return for how long the viewer's update requests are to be held back; 0 if not."""
-        self._refill(now)
-        return max(0.0, -self._left_s / self._shares.refill)
+        self._refill()
+        return -self._left_s / self._shares.refill if self._left_s < 0 else 0.0
 
     def leave(self) -> None:
         """Close the account."""
         self._shares.leave(self)
 
-    def _refill(self, now: float) -> None:
-        if self._at is not None and now > self._at:
+    def _refill(self) -> float:
+        now = self._shares.now()
+        if self._left_s < BURST_S:
             refilled_s = self._left_s + (now - self._at) * self._shares.refill
             self._left_s = min(BURST_S, refilled_s)
         self._at = now
+        return now
 
 
 def peer_cpu_s(connection: socket.socket) -> Callable[[], float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from worker.stream.limits.shares import BURST_S, SURPLUS, Shares
+from worker.stream.limits.shares import ACTIVE_S, BURST_S, SURPLUS, Shares
 
 
 class X11vnc:
@@ -14,7 +14,7 @@ class X11vnc:
         self.now = self.cpu_s = 50.0
         self.costs_s = costs_s
         self.served = [0] * len(costs_s)
-        shares = Shares()
+        shares = Shares(lambda: self.now)
         self.shares = [shares.join(lambda: self.cpu_s) for _ in costs_s]
 
     def run(self, seconds: float) -> list[int]:
@@ -23,11 +23,11 @@ class X11vnc:
         while self.now < end:
             self.now += 0.005
             for index, share in enumerate(self.shares):
-                if not share.overdrawn_s(self.now):
+                if not share.overdrawn_s():
                     self.cpu_s += self.costs_s[index]
                     self.now += self.costs_s[index]
                     self.served[index] += 1
-                    share.served(self.now)
+                    share.served()
         return [now - then for now, then in zip(self.served, before, strict=True)]
 
 
@@ -56,30 +56,39 @@ def test_waiting_for_changes_costs_nothing():
     """X11vnc polls the screen meanwhile; one arrival is charged with a burst at most."""
     x11vnc = X11vnc([0.02, 0.02])
     share = x11vnc.shares[0]
-    share.served(x11vnc.now)
+    share.served()
     for _ in range(10):
         x11vnc.now += 60
         x11vnc.cpu_s += 3
-        share.overdrawn_s(x11vnc.now)
-        share.served(x11vnc.now)
-        assert share.overdrawn_s(x11vnc.now) == 0
+        share.overdrawn_s()
+        share.served()
+        assert share.overdrawn_s() == 0
 
 
 def test_overdrawn_account_is_refilled_with_an_equal_share():
     x11vnc = X11vnc([0, 0])
     share = x11vnc.shares[0]
-    share.overdrawn_s(x11vnc.now)
     for _ in range(3):
         x11vnc.cpu_s += BURST_S
-        share.served(x11vnc.now)
-    assert share.overdrawn_s(x11vnc.now) == pytest.approx(2 * BURST_S / (SURPLUS / 2))
+        share.served()
+    assert share.overdrawn_s() == pytest.approx(2 * BURST_S / (SURPLUS / 2))
     x11vnc.shares[1].leave()
-    assert share.overdrawn_s(x11vnc.now) == pytest.approx(2 * BURST_S)
+    assert share.overdrawn_s() == pytest.approx(2 * BURST_S)
+
+
+def test_viewer_that_was_not_served_lately_needs_no_share():
+    x11vnc = X11vnc([0, 0])
+    share = x11vnc.shares[0]
+    x11vnc.now += ACTIVE_S
+    for _ in range(3):
+        x11vnc.cpu_s += BURST_S
+        share.served()
+    assert share.overdrawn_s() == pytest.approx(2 * BURST_S)
 
 
 def test_x11vnc_that_was_restarted_begins_at_0():
     x11vnc = X11vnc([0, 0])
     share = x11vnc.shares[0]
     x11vnc.cpu_s = 0.0
-    share.served(x11vnc.now)
-    assert share.overdrawn_s(x11vnc.now) == 0
+    share.served()
+    assert share.overdrawn_s() == 0
