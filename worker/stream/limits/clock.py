@@ -43,5 +43,8 @@ def patience() -> float:
     A viewer on the same machine does not run either. It is the load per core: processes that wait
     for a core or for a disk count.
     """
-    load = os.getloadavg()[0] / (os.cpu_count() or 1)
+    try:
+        load = os.getloadavg()[0] / (os.cpu_count() or 1)
+    except OSError:  # /proc/loadavg cannot be read
+        return 1.0
     return min(max(1.0, load), PATIENCE_MAX)
