@@ -155,7 +155,8 @@ class ViewerState:
         pinged_at: When it was last pinged.
         pending_bytes: How much is queued for it.
         due_at: When something that was held back may pass; None if that does not depend on time.
-        patience: How many times as long its limits are, on a busy machine.
+        in_handshake: Whether a step of the handshake is awaited from it.
+        patience: How many times as long it may take to read and to answer, on a busy machine.
         awaits_frame: Whether a full update was requested and is not yet sent.
         frame_began: Whether a part of that update has arrived from x11vnc.
         server_sent_at: When x11vnc last sent something.
@@ -175,6 +176,7 @@ class ViewerState:
     pinged_at: float = field(init=False)
     pending_bytes: int = 0
     due_at: float | None = None
+    in_handshake: bool = False
     patience: float = 1.0
     awaits_frame: bool = False
     frame_began: bool = False
@@ -220,7 +222,7 @@ class ViewerState:
             received_bytes=received_bytes,
             completed=completed,
             partial=partial,
-            patience=self.patience,
+            patience=self.patience if self.in_handshake else 1.0,
         )
 
     def request_close(self, close: Close) -> None:

@@ -154,8 +154,8 @@ class Viewer:
         client, rfb, state = self._client, self._rfb, self._state
         if now >= self._patience_at:
             state.patience, self._patience_at = patience(), now + policy.TICK_S
-        in_handshake = rfb.handshakes < self._greeting.prompts
-        partial = in_handshake or rfb.mid_message or client.mid_message
+        state.in_handshake = rfb.handshakes < self._greeting.prompts
+        partial = state.in_handshake or rfb.mid_message or client.mid_message
         state.awaits_frame = rfb.requests.awaits_frame
         state.due_at = self._due_at(now)
         state.close_received = client.close_received
