@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 GAP_MAX_S: Final = 1.25  # a thread waits for at most a second between two looks at the clock
-PATIENCE_MAX: Final = 4.0
+PATIENCE_MAX: Final = 2.0
 
 
 class AttendedClock:
