@@ -5,8 +5,8 @@ of its encodings or because it requests much, would take the time of the others.
 therefore has an account of the CPU time that x11vnc spends on it: what x11vnc has used from the
 arrival of any viewer's data to the arrival of this viewer's. Waiting for changes costs nothing.
 An account is refilled with an equal share of the time, among the viewers that x11vnc has served
-lately. While it is overdrawn, the viewer's update
-requests are held back, so it gets fewer updates, each with all that has changed.
+lately. While it is overdrawn, the viewer's update requests are held back, so it gets fewer updates,
+each with all that has changed.
 """
 
 from __future__ import annotations
