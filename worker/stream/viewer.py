@@ -213,17 +213,10 @@ class Viewer:
 
     def _from_server(self) -> None:
         state = self._state
-        try:
-            data = self._server.recv(_RECEIVE_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        now = self._clock()
+        data = self._receive_from_server()
         if not data:
-            state.server_lost_at = now
             return
-        state.server_sent_at = now
+        state.server_sent_at = now = self._clock()
         state.frame_began = True
         if self._share is not None:
             self._share.served()
@@ -235,6 +228,18 @@ class Viewer:
         if self._on_first_frame and self._rfb.requests.passed and data[0] == FRAMEBUFFER_UPDATE:
             self._on_first_frame()
             self._on_first_frame = None
+
+    def _receive_from_server(self) -> bytes:
+        """Return what x11vnc has sent; empty if that is nothing, or if x11vnc is lost."""
+        try:
+            data = self._server.recv(_RECEIVE_BYTES)
+        except BlockingIOError:
+            return b""
+        except OSError:
+            data = b""
+        if not data:
+            self._state.server_lost_at = self._clock()
+        return data
 
     def _from_client(self) -> None:
         state, client = self._state, self._client
@@ -309,7 +314,8 @@ class Viewer:
         """Send and receive once, and discard what is received.
 
         The viewer's data must be read to the end: closing a socket with unread data makes the
-        kernel reset the connection, and the Close frame is lost.
+        kernel reset the connection, and the Close frame is lost. x11vnc's data must be read too:
+        x11vnc waits, and serves no other viewer, while it cannot send the rest of an update.
         """
         client = self._client
         poll = select.poll()
@@ -318,7 +324,10 @@ class Viewer:
             (0 if client.close_received else select.POLLIN)
             | (select.POLLOUT if client.pending_bytes else 0),
         )
-        poll.poll(timeout_s * 1000)
+        if self._state.server_lost_at is None:
+            poll.register(self._server.fileno(), select.POLLIN)
+        if self._server.fileno() in dict(poll.poll(timeout_s * 1000)):
+            self._receive_from_server()
         client.flush()
         if not client.close_received:
             with contextlib.suppress(MessageTooLarge):

@@ -178,6 +178,18 @@ def test_protocol_violation_closes_with_1008(stream, sent):
     assert streamed.viewer.limit == Limit.PROTOCOL
 
 
+@pytest.mark.parametrize("close", [TASK_ENDED, DISPLAY_RESTARTING])
+def test_x11vnc_is_read_while_the_viewer_is_closed(stream, close):
+    """A viewer that does not answer the Close does not block x11vnc, and so the others."""
+    streamed = stream()
+    streamed.greet()
+    streamed.viewer.end(close)
+    while streamed.read_frame()[0] != 0x8:
+        pass
+    streamed.x11vnc.sendall(bytes(1 << 20))
+    assert streamed.join() == close
+
+
 def test_viewers_close_is_answered(stream):
     streamed = stream()
     streamed.greet()
