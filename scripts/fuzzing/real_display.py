@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Self
 from Xlib import X
 
 from worker.display import connection, xvfb
-from worker.vnc import x11vnc
+from worker.vnc import shared_memory, x11vnc
 
 if TYPE_CHECKING:
     from Xlib.display import Display
@@ -61,6 +61,7 @@ class RealDisplay:
         for process in (*self._servers.values(), self._xvfb):
             process.kill()
             process.wait(_END_S)
+            shared_memory.mark_for_removal(process.pid)  # a killed x11vnc leaves it
 
     @property
     def rss_bytes(self) -> int:
@@ -90,6 +91,7 @@ class RealDisplay:
             for role, process in self._servers.items():
                 if process.poll() is not None:
                     self.findings.append(f"x11vnc ({role}) ended with {process.returncode}")
+                    shared_memory.mark_for_removal(process.pid)
                     self._servers[role] = self._start(role)
             if self._xvfb.poll() is not None:
                 self.findings.append(f"Xvfb ended with {self._xvfb.returncode}")
