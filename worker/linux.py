@@ -93,10 +93,8 @@ def cgroup2_mount() -> str | None:
 
 def proc_is_partial() -> bool:
     """Whether /proc may hide processes from this one (proc(5), hidepid)."""
-    if os.geteuid() == 0:
-        return False
     proc = [mount for mount in _mounts() if mount.point == str(_PROC)]
-    return not proc or "hidepid=" in proc[-1].options
+    return not proc or (os.geteuid() != 0 and "hidepid=" in proc[-1].options)
 
 
 def pid_max() -> int:
@@ -135,9 +133,10 @@ def _mounts() -> Iterator[_Mount]:
         return
     for line in lines:
         mount, _, system = line.partition(" - ")
-        _, _, _, root, point, *_ = mount.split(" ")
-        kind, _, options = system.split(" ", 2)
-        yield _Mount(root, point, kind, options)
+        with contextlib.suppress(ValueError):
+            _, _, _, root, point, *_ = mount.split(" ")
+            kind, _, options = system.split(" ", 2)
+            yield _Mount(root, point, kind, options)
 
 
 def _stat(pid: int, field: int) -> int | None:
@@ -159,7 +158,11 @@ def _stat_fields(name: str) -> list[bytes] | None:
 
 def processes() -> Iterator[tuple[int, int, str]]:
     """The processes that /proc shows: pid, parent, and state (proc(5): `Z` is a zombie)."""
-    for name in os.listdir(_PROC):  # noqa: PTH208 - twice as fast, while processes are ended
+    try:
+        names = os.listdir(_PROC)  # noqa: PTH208 - twice as fast, while processes are ended
+    except OSError:
+        return
+    for name in names:
         if name.isdigit() and (fields := _stat_fields(name)) is not None:
             yield int(name), int(fields[_PARENT_FIELD]), fields[0].decode()
 
@@ -188,6 +191,23 @@ def pids_with_arguments(*arguments: str) -> Iterator[int]:
             with contextlib.suppress(OSError):
                 if part in (entry / "cmdline").read_bytes():
                     yield int(entry.name)
+
+
+def pids_with_variable(variable: bytes, uid: int) -> Iterator[int]:
+    """The processes of a user that were started with this variable (`NAME=value`) set."""
+    for entry in _PROC.iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if entry.stat().st_uid == uid and has_variable(int(entry.name), variable):
+                    yield int(entry.name)
+
+
+def has_variable(pid: int, variable: bytes) -> bool:
+    """Whether a process was started with this variable (`NAME=value`) set."""
+    try:
+        return variable in (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
 
 
 # -- the kernel's objects

@@ -74,3 +74,18 @@ def create(path: Path) -> TaskCgroup | None:
             path.rmdir()
         return None
     return TaskCgroup(path=path)
+
+
+def existing(recorded: str, *, name: str) -> TaskCgroup | None:
+    """The cgroup of an earlier session, from a record that its task may have changed.
+
+    Args:
+        recorded: its path.
+        name: which it must have.
+    """
+    mount = linux.cgroup2_mount()
+    path = Path(os.path.realpath(recorded)) if "\0" not in recorded else None
+    if mount is None or path is None or path.name != name:
+        return None
+    is_cgroup = path.is_relative_to(mount) and (path / "cgroup.kill").is_file()
+    return TaskCgroup(path=path) if is_cgroup else None

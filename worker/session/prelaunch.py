@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from worker.display import xvfb
-from worker.process import supervisord_config
+from worker.process import session_folder, supervisord_config
 from worker.process.program import Program
 from worker.task.spec import StartedChild, TaskSpec, start_child
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 AUTHORITY: Final = "Xauthority"
 DISPLAY_NUMBER: Final = "xvfb.display"
 STREAM_SOCKET: Final = "stream.sock"
-_TMP: Final = "tmp"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,12 +55,13 @@ class Prelaunched:
 def prelaunch(plan: Plan) -> Prelaunched:
     """Make the session's folder, and start the task's process and supervisord."""
     began = time.monotonic()
-    folder = Path(tempfile.mkdtemp(prefix="worker-"))  # 0700
-    (folder / _TMP).mkdir()
+    folder = Path(tempfile.mkdtemp(prefix=session_folder.PREFIX))  # 0700
+    session_folder.lock(folder)
+    (folder / session_folder.TMP).mkdir()
     task = TaskSpec(
         target=plan.target,
         inputs=plan.inputs,
-        environ={**plan.environ, **plan.task_environ, "TMPDIR": str(folder / _TMP)},
+        environ={**plan.environ, **plan.task_environ, "TMPDIR": str(folder / session_folder.TMP)},
         launch_options=plan.launch,
         log=plan.artifacts.log,
     )
@@ -82,7 +82,11 @@ def prelaunch(plan: Plan) -> Prelaunched:
     )
     # Its own TMPDIR: Python writes a file to the temporary folder at its first use, and a process
     # that is killed at that moment leaves it.
-    environ = {**plan.environ, "XAUTHORITY": str(authority), "TMPDIR": str(folder / _TMP)}
+    environ = {
+        **plan.environ,
+        "XAUTHORITY": str(authority),
+        "TMPDIR": str(folder / session_folder.TMP),
+    }
     return Prelaunched(
         began=began,
         folder=folder,

@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import shutil
 import signal
 import sys
 import time
@@ -15,12 +14,13 @@ import traceback
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from worker import artifacts, outcome
+from worker import artifacts, outcome, stale_sessions, trees
 from worker.errors import SessionError, StartFailed
 from worker.events import rfc3339
 from worker.net import netloc
 from worker.outcome import Outcome, TaskError
-from worker.process.children import Children, preload_sweep
+from worker.process import session_folder, task_cgroup
+from worker.process.children import Children, in_thread
 from worker.session import prelaunch
 from worker.session.control import ControlDisplay
 from worker.session.display_stack import DisplayStack
@@ -30,7 +30,8 @@ from worker.stream.tokens import Role
 from worker.task import process
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Coroutine
+    from collections.abc import Awaitable, Coroutine, Mapping
+    from pathlib import Path
 
     from worker.events import Events
     from worker.session.plan import Plan
@@ -39,7 +40,15 @@ if TYPE_CHECKING:
 
 START_TIMEOUT_S: Final = 20.0
 SWEEP_GRACE_S: Final = 0.5
-SWEEP_LIMIT_S: Final = 5.0
+SWEEP_LIMIT_S: Final = 4.0
+# The sum of these, and of the viewers' 3 s, is less than the 25 s that are documented.
+_STOP_TASK_LIMIT_S: Final = 5.0
+_STOP_DISPLAY_LIMIT_S: Final = 5.0
+_LAST_SWEEP_LIMIT_S: Final = 3.0
+_REMOVE_LIMIT_S: Final = 2.0
+_STALE_LIMIT_S: Final = 1.0
+_MARGIN_S: Final = 0.2
+EVENT_ERROR_MAX_CHARS: Final = 10_000
 SIGNAL_EXIT_CODES: Final = {
     signal.SIGTERM: outcome.EXIT_SIGTERM,
     signal.SIGINT: outcome.EXIT_SIGINT,
@@ -60,9 +69,11 @@ async def run(plan: Plan, prelaunched: Prelaunched, events: Events, stop: Stop) 
     session = _Session(plan, prelaunched, events, stop)
     try:
         ended = await session.run()
-    finally:
-        await session.clean_up()
-    session.report_finish(ended)
+    except Exception as error:  # a defect of ours: print it, and still clean up
+        traceback.print_exc()
+        ended = session.outcome or _lost(error)
+    left = await session.clean_up()
+    session.report_finish(ended, left)
     return ended
 
 
@@ -103,6 +114,9 @@ class _Session:
         self.channel: StreamChannel | None = None
         self.task: Task | None = None
         self.held: Outcome | None = None
+        self.outcome: Outcome | None = None
+        self._confined: asyncio.Task[None] | None = None
+        self._stale: asyncio.Task[None] | None = None
         self.stack = DisplayStack(
             prelaunched=prelaunched,
             children=self.children,
@@ -120,7 +134,7 @@ class _Session:
         )
         for notice in self.plan.notices:
             self.events.emit(notice.event, **notice.fields)
-        ended = await self._until_stopped(self._start_and_run())
+        ended = self.outcome = await self._until_stopped(self._start_and_run())
         self._mark("task")
         self._write_result(ended)
         if self.channel is not None:
@@ -140,7 +154,7 @@ class _Session:
             async with asyncio.timeout(self.plan.timeout_s):
                 await task.go()
                 self.events.emit("task.started", target=self.plan.target.text)
-                preload_sweep()
+                self._remove_stale()
                 ended = await task.ended()
         except TimeoutError:
             return outcome.timed_out(self.plan.timeout_s)
@@ -176,6 +190,7 @@ class _Session:
         """Start everything that can start in parallel; returns when all of it is ready."""
         started = self.prelaunched
         self.task = await process.start(started.task, started.child, self.children)
+        self._confined = asyncio.ensure_future(in_thread(self._make_cgroup))
         self.channel = StreamChannel(
             path=self.stack.folder / prelaunch.STREAM_SOCKET,
             config=self._stream_config(),
@@ -185,8 +200,10 @@ class _Session:
             emit=self.events.emit,
         )
         await self.stack.start_display()
+        self._record(session_folder.DISPLAY, self.stack.display)
         await self.stack.start_clients()
-        await _all(self._prepare_task(self.task), self._open_stream(self.channel))
+        confined = asyncio.shield(self._confined)
+        await _all(self._prepare_task(self.task), self._open_stream(self.channel), confined)
         return self.task
 
     async def _prepare_task(self, task: Task) -> None:
@@ -211,24 +228,47 @@ class _Session:
                     await self.channel.viewers_gone.wait()
         self._mark("viewers_told")
 
-    async def clean_up(self) -> None:
-        """Stop everything; no process, socket or folder is left."""
+    async def clean_up(self) -> dict[str, Any]:
+        """Stop everything, whatever fails; returns the fields that describe what is left."""
         self.stack.unwatch()
         await _each(
+            _STOP_TASK_LIMIT_S + SWEEP_LIMIT_S + _MARGIN_S,
             self._stop_task(),
             self.control.close(),
             self.stack.stop("x11vnc", "window_manager"),
         )
-        await _each(self._stop_display())
-        await self.children.sweep(grace_s=SWEEP_GRACE_S, limit_s=SWEEP_LIMIT_S)
+        await _each(_STOP_DISPLAY_LIMIT_S, self._stop_display())
+        sweep = self.children.sweep(grace_s=SWEEP_GRACE_S, limit_s=_LAST_SWEEP_LIMIT_S)
+        await _each(_LAST_SWEEP_LIMIT_S + _MARGIN_S, sweep)
+        left: dict[str, Any] = {}
+        await _each(_REMOVE_LIMIT_S + _MARGIN_S, self._clear_away(left))
+        await _each(_STALE_LIMIT_S, self._remove_stale())
+        self._mark("cleared_away")
+        return left
+
+    async def _clear_away(self, left: dict[str, Any]) -> None:
+        if processes := self.children.left():
+            left["left"] = processes
+        left["left_files"] = [f"{self.prelaunched.folder}: not removed in time"]
         self.stack.remove_display_socket()
         self.plan.listener.close()
-        shutil.rmtree(self.prelaunched.folder, ignore_errors=True)
-        self._mark("cleared_away")
+        left["left_files"] = await in_thread(self._remove_files)
+        if not left["left_files"]:
+            del left["left_files"]
+
+    def _remove_files(self) -> list[str]:
+        folder = self.prelaunched.folder
+        left = []
+        if self.children.cgroup is not None and not self.children.cgroup.remove():
+            left.append(str(self.children.cgroup.path))
+        removed = trees.remove(folder, limit_s=_REMOVE_LIMIT_S, last=session_folder.LOCK)
+        return left + [f"{folder}/{name}" for name in removed]
 
     async def _stop_task(self) -> None:
         if self.task is not None:
-            await self.task.stop()
+            await _each(_STOP_TASK_LIMIT_S, self.task.stop())
+        if self._confined is not None:
+            await asyncio.wait([self._confined], timeout=_MARGIN_S)
         await self.children.sweep(
             spare=(self.stack.supervisord_pid,), grace_s=SWEEP_GRACE_S, limit_s=SWEEP_LIMIT_S
         )
@@ -244,11 +284,38 @@ class _Session:
         await self.stack.shut_down()
         self._mark("display_stopped")
 
-    def report_finish(self, ended: Outcome) -> None:
+    def _remove_stale(self) -> asyncio.Future[None]:
+        """Remove once what killed workers left, in a thread."""
+        if self._stale is None:
+            self._stale = asyncio.ensure_future(self._report_stale())
+        return self._stale
+
+    async def _report_stale(self) -> None:
+        parent = self.prelaunched.folder.parent
+        for fields in await in_thread(lambda: list(stale_sessions.remove(parent))):
+            self.events.emit("session.removed", **fields)
+
+    def _make_cgroup(self) -> None:
+        """Give the task a cgroup, if that is possible, before any code of it runs."""
+        folder = self.prelaunched.folder
+        path = task_cgroup.planned(folder.name)
+        if path is not None:
+            self._record(session_folder.CGROUP, str(path))
+            self.children.cgroup = task_cgroup.create(path)
+        if self.children.cgroup is not None and self.prelaunched.child is not None:
+            self.children.cgroup.add(self.prelaunched.child.process.pid)
+
+    def _record(self, name: str, text: str) -> None:
+        """Record in the session's folder what must be removed if this process is killed."""
+        with contextlib.suppress(OSError):  # a full disk
+            (self.prelaunched.folder / name).write_text(text)
+
+    def report_finish(self, ended: Outcome, left: Mapping[str, Any]) -> None:
         """Write the last event; exactly once."""
         self.events.emit(
             "worker.finished",
             **_summary(ended),
+            **left,
             duration_s=self._duration_s(),
             stages_ms=self.stages_ms,
         )
@@ -266,13 +333,23 @@ class _Session:
             "duration_s": self._duration_s(),
             "stages_ms": self.stages_ms,
         }
+        target = self.plan.artifacts.result
         try:
             self.plan.artifacts.write_result(json.dumps(result, indent=2, ensure_ascii=False))
-            if self.plan.termination_log is not None:
-                artifacts.write_termination_message(self.plan.termination_log, result)
-        except OSError as error:
-            self.events.emit("result.failed", path=str(self.plan.artifacts.result), why=str(error))
-            print(f"worker: cannot write the result: {error}", file=sys.stderr)  # noqa: T201
+        except Exception as error:  # a full disk, or memory; the outcome remains the task's
+            self._report_result_failed(target, error)
+        if self.plan.termination_log is None:
+            return
+        try:
+            artifacts.write_termination_message(self.plan.termination_log, result)
+        except Exception as error:  # the same
+            self._report_result_failed(self.plan.termination_log, error)
+
+    def _report_result_failed(self, path: Path, error: Exception) -> None:
+        why = str(error) or type(error).__name__
+        self.events.emit("result.failed", path=str(path), why=why)
+        with contextlib.suppress(OSError, ValueError):  # stderr may be on the same full disk
+            print(f"worker: cannot write the result: {why}", file=sys.stderr)  # noqa: T201
 
     # -- what the stream server needs
 
@@ -326,7 +403,9 @@ class _Session:
 def _summary(ended: Outcome) -> dict[str, Any]:
     summary: dict[str, Any] = {"status": str(ended.status), "exit_code": ended.exit_code}
     if ended.error is not None:
-        summary["error"] = f"{ended.error.type}: {ended.error.message}"
+        text = f"{ended.error.type}: {ended.error.message}"
+        is_long = len(text) > EVENT_ERROR_MAX_CHARS
+        summary["error"] = f"{text[:EVENT_ERROR_MAX_CHARS]}…" if is_long else text
     return summary
 
 
@@ -348,8 +427,12 @@ async def _all(*steps: Awaitable[object]) -> None:
         raise errors.exceptions[0] from None
 
 
-async def _each(*steps: Awaitable[object]) -> None:
-    """Run steps in parallel, each to its end: an error in one does not stop the others."""
-    for result in await asyncio.gather(*steps, return_exceptions=True):
+async def _each(limit_s: float, *steps: Awaitable[object]) -> None:
+    """Run steps in parallel, each to its end, or for `limit_s`: no error stops the others."""
+    running = [asyncio.ensure_future(step) for step in steps]
+    _, late = await asyncio.wait(running, timeout=limit_s)
+    for step in late:
+        step.cancel()
+    for result in await asyncio.gather(*running, return_exceptions=True):
         if isinstance(result, Exception):
             traceback.print_exception(result)
