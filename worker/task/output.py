@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 MAX_BYTES: Final = 16 * 1024 * 1024
 # A deeper output could be written, but not read: pydantic, in the API, stops at 255 levels.
 MAX_DEPTH: Final = 200
+# Bounds the memory of the programs that parse a result: a value takes up to 40 bytes a character.
+MAX_VALUES: Final = 1_000_000
 _QUOTES_BYTES: Final = 2
 
 
@@ -33,19 +35,22 @@ def check(output: object) -> str:
 
 
 def _check_extent(output: object) -> None:
-    """Check the depth, and a lower bound of the size, before memory is used in proportion to it.
+    """Check depth, number of values, and a lower bound of the size, before the text is made.
 
     A value that is referred to many times counts each time, as in its JSON text.
     """
-    size_bytes = 0
+    size_bytes = count = 0
     path: list[tuple[Iterator[object], int]] = [(iter((output,)), 0)]
     inside: set[int] = set()
     while path:
         values, own = path[-1]
         for value in values:
             size_bytes += _QUOTES_BYTES + str.__len__(value) if isinstance(value, str) else 1
+            count += 1
             if size_bytes > MAX_BYTES:
                 raise _too_large()
+            if count > MAX_VALUES:
+                raise _too_many()
             if isinstance(value, (dict, list, tuple)):
                 if id(value) in inside:
                     raise _not_json("it contains itself")
@@ -80,6 +85,13 @@ def _not_json(why: str) -> TypeError:
 def _too_large() -> ValueError:
     return ValueError(
         f"the task's return value is larger than {MAX_BYTES} bytes; write it to a file in "
+        "WORKER_ARTIFACTS_DIR instead"
+    )
+
+
+def _too_many() -> ValueError:
+    return ValueError(
+        f"the task's return value has more than {MAX_VALUES} values; write it to a file in "
         "WORKER_ARTIFACTS_DIR instead"
     )
 
