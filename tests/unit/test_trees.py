@@ -33,7 +33,7 @@ def fill(root):
     os.mkfifo(root / "fifo")
     (root / ("n" * 255)).mkdir()
     Path(os.fsdecode(os.fsencode(root) + b"/\xff\n")).write_text("odd name")
-    for number in range(300):
+    for number in range(50):
         (root / "wide" / str(number)).mkdir(parents=True)
     (root / "locked" / "inner").mkdir(parents=True)
     (root / "locked" / "inner" / "file").touch()

@@ -115,17 +115,27 @@ async def _call_async(
     if current is None:
         return
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, current.cancel)
+    stopped = asyncio.Event()
+
+    def stop() -> None:
+        stopped.set()
+        current.cancel()
+
+    loop.add_signal_handler(signal.SIGTERM, stop)
     session.report_started()
     try:
         output = await (function or loading.load(run))(**_arguments(run, page))
         _send_output(session, output)
-    except BaseException as error:
-        if isinstance(error, asyncio.CancelledError) and current.cancelling():
+    except asyncio.CancelledError as error:
+        if stopped.is_set():
             current.uncancel()
             session.send(_STOPPED)
+        elif current.cancelling():
+            raise  # the event loop is ending, by an error in a callback, which `main` reports
         else:
             _report_error(session, error)
+    except BaseException as error:
+        _report_error(session, error)
     finally:
         loop.remove_signal_handler(signal.SIGTERM)
 

@@ -26,7 +26,7 @@ def of(error: BaseException) -> TaskError:
 
 def is_normal_exit(error: BaseException) -> bool:
     """Whether it is SystemExit without a code, or with 0: the function has ended as it meant to."""
-    if not isinstance(error, SystemExit):
+    if not issubclass(type(error), SystemExit):  # isinstance() reads an attribute of the error
         return False
     code = _CODE.__get__(error)
     return code is None or (type(code) in {int, bool} and not code)

@@ -178,8 +178,9 @@ class Zero(int):
         (SystemExit(1), False),
         (SystemExit("text"), False),
         (ValueError(0), False),
+        (Getattr(), False),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_a_normal_exit(error, expected):
     assert error_report.is_normal_exit(error) is expected
