@@ -7,6 +7,7 @@ and what it imports are the standard library and light modules of ours only.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from worker.display import xvfb
+from worker.errors import StartFailed
 from worker.process import session_folder, supervisord_config
 from worker.process.program import Program
 from worker.task.spec import StartedChild, TaskSpec, start_child
@@ -53,9 +55,23 @@ class Prelaunched:
 
 
 def prelaunch(plan: Plan) -> Prelaunched:
-    """Make the session's folder, and start the task's process and supervisord."""
+    """Make the session's folder, and start the task's process and supervisord.
+
+    Raises:
+        StartFailed: a file cannot be written, for example because the disk is full.
+    """
     began = time.monotonic()
-    folder = Path(tempfile.mkdtemp(prefix=session_folder.PREFIX))  # 0700
+    folder = None
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=session_folder.PREFIX))  # 0700
+        return _start(plan, began, folder)
+    except OSError as error:  # what was started ends with this process
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise StartFailed("the session", str(error)) from error
+
+
+def _start(plan: Plan, began: float, folder: Path) -> Prelaunched:
     session_folder.lock(folder)
     (folder / session_folder.TMP).mkdir()
     task = TaskSpec(

@@ -14,16 +14,16 @@ import traceback
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from worker import artifacts, outcome, stale_sessions, trees
+from worker import artifacts, outcome
 from worker.errors import SessionError, StartFailed
 from worker.events import rfc3339
 from worker.net import netloc
 from worker.outcome import Outcome, TaskError
-from worker.process import session_folder, task_cgroup
-from worker.process.children import Children, in_thread
+from worker.process.children import Children
 from worker.session import prelaunch
 from worker.session.control import ControlDisplay
 from worker.session.display_stack import DisplayStack
+from worker.session.leftovers import REMOVE_LIMIT_S, Leftovers
 from worker.session.stream_channel import StreamChannel
 from worker.stream.messages import Facts, State, StreamConfig
 from worker.stream.tokens import Role
@@ -45,7 +45,6 @@ SWEEP_LIMIT_S: Final = 4.0
 _STOP_TASK_LIMIT_S: Final = 5.0
 _STOP_DISPLAY_LIMIT_S: Final = 5.0
 _LAST_SWEEP_LIMIT_S: Final = 3.0
-_REMOVE_LIMIT_S: Final = 2.0
 _STALE_LIMIT_S: Final = 1.0
 _MARGIN_S: Final = 0.2
 EVENT_ERROR_MAX_CHARS: Final = 10_000
@@ -115,8 +114,7 @@ class _Session:
         self.task: Task | None = None
         self.held: Outcome | None = None
         self.outcome: Outcome | None = None
-        self._confined: asyncio.Task[None] | None = None
-        self._stale: asyncio.Task[None] | None = None
+        self.leftovers = Leftovers(prelaunched.folder, self.children, events.emit)
         self.stack = DisplayStack(
             prelaunched=prelaunched,
             children=self.children,
@@ -154,7 +152,7 @@ class _Session:
             async with asyncio.timeout(self.plan.timeout_s):
                 await task.go()
                 self.events.emit("task.started", target=self.plan.target.text)
-                self._remove_stale()
+                self.leftovers.remove_stale()
                 ended = await task.ended()
         except TimeoutError:
             return outcome.timed_out(self.plan.timeout_s)
@@ -190,7 +188,8 @@ class _Session:
         """Start everything that can start in parallel; returns when all of it is ready."""
         started = self.prelaunched
         self.task = await process.start(started.task, started.child, self.children)
-        self._confined = asyncio.ensure_future(in_thread(self._make_cgroup))
+        child = started.child and started.child.process.pid
+        confined = asyncio.ensure_future(self.leftovers.confine(child))
         self.channel = StreamChannel(
             path=self.stack.folder / prelaunch.STREAM_SOCKET,
             config=self._stream_config(),
@@ -200,9 +199,8 @@ class _Session:
             emit=self.events.emit,
         )
         await self.stack.start_display()
-        self._record(session_folder.DISPLAY, self.stack.display)
+        self.leftovers.record_display(self.stack.display)
         await self.stack.start_clients()
-        confined = asyncio.shield(self._confined)
         await _all(self._prepare_task(self.task), self._open_stream(self.channel), confined)
         return self.task
 
@@ -241,34 +239,22 @@ class _Session:
         sweep = self.children.sweep(grace_s=SWEEP_GRACE_S, limit_s=_LAST_SWEEP_LIMIT_S)
         await _each(_LAST_SWEEP_LIMIT_S + _MARGIN_S, sweep)
         left: dict[str, Any] = {}
-        await _each(_REMOVE_LIMIT_S + _MARGIN_S, self._clear_away(left))
-        await _each(_STALE_LIMIT_S, self._remove_stale())
+        await _each(_MARGIN_S, self._clear_away(left))
+        await _each(REMOVE_LIMIT_S + _MARGIN_S, self.leftovers.remove(left))
+        await _each(_STALE_LIMIT_S, self.leftovers.remove_stale())
         self._mark("cleared_away")
         return left
 
     async def _clear_away(self, left: dict[str, Any]) -> None:
         if processes := self.children.left():
             left["left"] = processes
-        left["left_files"] = [f"{self.prelaunched.folder}: not removed in time"]
         self.stack.remove_display_socket()
         self.plan.listener.close()
-        left["left_files"] = await in_thread(self._remove_files)
-        if not left["left_files"]:
-            del left["left_files"]
-
-    def _remove_files(self) -> list[str]:
-        folder = self.prelaunched.folder
-        left = []
-        if self.children.cgroup is not None and not self.children.cgroup.remove():
-            left.append(str(self.children.cgroup.path))
-        removed = trees.remove(folder, limit_s=_REMOVE_LIMIT_S, last=session_folder.LOCK)
-        return left + [f"{folder}/{name}" for name in removed]
 
     async def _stop_task(self) -> None:
         if self.task is not None:
             await _each(_STOP_TASK_LIMIT_S, self.task.stop())
-        if self._confined is not None:
-            await asyncio.wait([self._confined], timeout=_MARGIN_S)
+        await self.leftovers.confined()
         await self.children.sweep(
             spare=(self.stack.supervisord_pid,), grace_s=SWEEP_GRACE_S, limit_s=SWEEP_LIMIT_S
         )
@@ -283,32 +269,6 @@ class _Session:
             self.channel.close()
         await self.stack.shut_down()
         self._mark("display_stopped")
-
-    def _remove_stale(self) -> asyncio.Future[None]:
-        """Remove once what killed workers left, in a thread."""
-        if self._stale is None:
-            self._stale = asyncio.ensure_future(self._report_stale())
-        return self._stale
-
-    async def _report_stale(self) -> None:
-        parent = self.prelaunched.folder.parent
-        for fields in await in_thread(lambda: list(stale_sessions.remove(parent))):
-            self.events.emit("session.removed", **fields)
-
-    def _make_cgroup(self) -> None:
-        """Give the task a cgroup, if that is possible, before any code of it runs."""
-        folder = self.prelaunched.folder
-        path = task_cgroup.planned(folder.name)
-        if path is not None:
-            self._record(session_folder.CGROUP, str(path))
-            self.children.cgroup = task_cgroup.create(path)
-        if self.children.cgroup is not None and self.prelaunched.child is not None:
-            self.children.cgroup.add(self.prelaunched.child.process.pid)
-
-    def _record(self, name: str, text: str) -> None:
-        """Record in the session's folder what must be removed if this process is killed."""
-        with contextlib.suppress(OSError):  # a full disk
-            (self.prelaunched.folder / name).write_text(text)
 
     def report_finish(self, ended: Outcome, left: Mapping[str, Any]) -> None:
         """Write the last event; exactly once."""

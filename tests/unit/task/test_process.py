@@ -7,7 +7,6 @@ import contextlib
 import os
 import signal
 import socket
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -266,9 +265,11 @@ async def test_a_protocol_broken_before_the_start_makes_the_task_fail(log):
 
 @settings(deadline=None)  # threads and an event loop a case
 @given(st.binary(max_size=100))
-def test_arbitrary_bytes_end_in_a_failed_task(data):
+def test_arbitrary_bytes_end_in_a_failed_task(tmp_path_factory, data):
+    log = tmp_path_factory.getbasetemp() / "arbitrary.log"
+
     async def feed():
-        async with function_task(Path(os.devnull), exit_code=0) as (task, peer):
+        async with function_task(log, exit_code=0) as (task, peer):
             peer.sendall(data)
             end(task, peer)
             return await task.ended()

@@ -13,7 +13,7 @@ from worker.api.runners import files
 from worker.api.runners.background import BackgroundTasks
 from worker.api.runners.fairness import Capacity
 from worker.api.runners.leases import CallbackLeases
-from worker.api.runners.local import task_end
+from worker.api.runners.local import stale, task_end
 from worker.api.runners.local.retention import DEFAULT_S, Retention
 from worker.api.runners.local.store import Store
 from worker.api.runners.local.watchdog import Watchdog
@@ -21,6 +21,7 @@ from worker.api.runners.local.workers import Workers
 from worker.api.runners.protocol import Artifact, Cursor, TaskRecord, TaskRequest, TaskStatus
 from worker.api.runners.worker_environment import passed_on
 from worker.errors import SettingError
+from worker.events import Events
 from worker.settings import PREFIX
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class LocalRunner:
         )
         self._opened = (store, workers)
         await workers.open()
+        self._background.start(stale.run(Events(None).emit))
         self._background.start(
             self._retention.run(store, lambda task_id: workers.folder(task_id).path)
         )
