@@ -72,6 +72,39 @@ def test_processes_are_ended_without_a_cgroup(tmp_path, hidepid, arguments):
     assert not marked_processes(mark)
 
 
+@pytest.fixture
+def freezer():
+    """A cgroup (version 1) whose processes can be frozen."""
+    folder = Path(f"/sys/fs/cgroup/freezer/test-{os.getpid()}")
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("no cgroup of version 1 can be created")
+    yield folder
+    (folder / "freezer.state").write_text("THAWED")
+    eventually(lambda: not (folder / "tasks").read_text(), what="its processes end")
+    folder.rmdir()
+
+
+@pytest.mark.parametrize("program", ["function", pytest.param("command", marks=pytest.mark.soak)])
+def test_a_process_that_cannot_be_killed_is_listed(run, tmp_path, freezer, program):
+    """The end is reported within 25 s of the signal."""
+    frozen = tmp_path / "frozen"
+    inputs = {"freezer": str(freezer), "frozen": str(frozen)}
+    target = [f"{NAUGHTY}:freezes", "--inputs", json.dumps(inputs)]
+    if program == "command":
+        script = f"sleep 600 & echo $! >{freezer}/tasks; echo FROZEN >{freezer}/freezer.state; "
+        target = ["--", "sh", "-c", f"{script} trap '' TERM; touch {frozen}; sleep 600"]
+    worker = run(*target)
+    eventually(frozen.exists)
+    (pid,) = map(int, (freezer / "tasks").read_text().split())
+    worker.signal(signal.SIGTERM)
+    assert worker.wait(timeout_s=25) == 143
+    finished = worker.event("worker.finished")
+    assert finished["left"] == [{"pid": pid, "command": "sleep"}]
+    (freezer / "freezer.state").write_text("THAWED")
+
+
 # -- errors and outputs
 
 

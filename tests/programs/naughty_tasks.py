@@ -64,6 +64,16 @@ def ignores_signals_hidden():
         os._exit(0)
 
 
+def freezes(inputs):
+    """Leave a process in a frozen cgroup (version 1), where SIGKILL does not end it."""
+    child = subprocess.Popen(["sleep", str(LIFETIME_S)])
+    Path(inputs["freezer"], "tasks").write_text(str(child.pid))
+    Path(inputs["freezer"], "freezer.state").write_text("FROZEN")
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    Path(inputs["frozen"]).touch()
+    time.sleep(LIFETIME_S)
+
+
 def leaves_a_deep_tree():
     at = os.open(os.environ["TMPDIR"], os.O_RDONLY)
     for _ in range(1200):

@@ -188,7 +188,7 @@ class _Session:
         """Start everything that can start in parallel; returns when all of it is ready."""
         started = self.prelaunched
         self.task = await process.start(started.task, started.child, self.children)
-        child = started.child and started.child.process.pid
+        child = None if started.child is None else started.child.process.pid
         confined = asyncio.ensure_future(self.leftovers.confine(child))
         self.channel = StreamChannel(
             path=self.stack.folder / prelaunch.STREAM_SOCKET,
