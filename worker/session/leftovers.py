@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from worker.process.children import Children
 
-REMOVE_LIMIT_S: Final = 2.0
 _CREATED_LIMIT_S: Final = 0.2
 
 
@@ -56,19 +55,19 @@ class Leftovers:
             self._stale = asyncio.ensure_future(self._report_stale())
         return self._stale
 
-    async def remove(self, left: dict[str, Any]) -> None:
+    async def remove(self, left: dict[str, Any], limit_s: float) -> None:
         """Remove folder and cgroup; `left` gets the field `left_files` if that fails."""
         left["left_files"] = [f"{self._folder}: it was not removed in time"]
-        left["left_files"] = await in_thread(self._remove)
+        left["left_files"] = await in_thread(self._remove, limit_s)
         if not left["left_files"]:
             del left["left_files"]
 
-    def _remove(self) -> list[str]:
+    def _remove(self, limit_s: float) -> list[str]:
         left = []
         cgroup = self._children.cgroup
         if cgroup is not None and not cgroup.remove():
             left.append(f"{cgroup.path}: its processes have not ended")
-        removed = trees.remove(self._folder, limit_s=REMOVE_LIMIT_S, last=session_folder.LOCK)
+        removed = trees.remove(self._folder, limit_s=limit_s, last=session_folder.LOCK)
         return left + [f"{self._folder}/{each}" for each in removed]
 
     def _make_cgroup(self, pid: int | None) -> None:

@@ -23,7 +23,7 @@ from worker.process.children import Children
 from worker.session import prelaunch
 from worker.session.control import ControlDisplay
 from worker.session.display_stack import DisplayStack
-from worker.session.leftovers import REMOVE_LIMIT_S, Leftovers
+from worker.session.leftovers import Leftovers
 from worker.session.stream_channel import StreamChannel
 from worker.stream.messages import Facts, State, StreamConfig
 from worker.stream.tokens import Role
@@ -41,10 +41,13 @@ if TYPE_CHECKING:
 START_TIMEOUT_S: Final = 20.0
 SWEEP_GRACE_S: Final = 0.5
 SWEEP_LIMIT_S: Final = 4.0
-# The sum of these, and of the viewers' 3 s, is less than the 25 s that are documented.
+# The sum of these, and of the viewers' 3 s, is less than the 25 s that are documented. To remove
+# the folder, which takes long for many or large files, there is the rest, typically 22 s.
+_END_LIMIT_S: Final = 23.0
 _STOP_TASK_LIMIT_S: Final = 5.0
 _STOP_DISPLAY_LIMIT_S: Final = 5.0
 _LAST_SWEEP_LIMIT_S: Final = 3.0
+_REMOVE_LIMIT_S: Final = 2.0
 _STALE_LIMIT_S: Final = 1.0
 _MARGIN_S: Final = 0.2
 EVENT_ERROR_MAX_CHARS: Final = 10_000
@@ -114,6 +117,7 @@ class _Session:
         self.task: Task | None = None
         self.held: Outcome | None = None
         self.outcome: Outcome | None = None
+        self._ends_at = 0.0
         self.leftovers = Leftovers(prelaunched.folder, self.children, events.emit)
         self.stack = DisplayStack(
             prelaunched=prelaunched,
@@ -133,6 +137,7 @@ class _Session:
         for notice in self.plan.notices:
             self.events.emit(notice.event, **notice.fields)
         ended = self.outcome = await self._until_stopped(self._start_and_run())
+        self._ends_at = time.monotonic() + _END_LIMIT_S
         self._mark("task")
         self._write_result(ended)
         if self.channel is not None:
@@ -240,7 +245,8 @@ class _Session:
         await _each(_LAST_SWEEP_LIMIT_S + _MARGIN_S, sweep)
         left: dict[str, Any] = {}
         await _each(_MARGIN_S, self._clear_away(left))
-        await _each(REMOVE_LIMIT_S + _MARGIN_S, self.leftovers.remove(left))
+        remove_s = max(_REMOVE_LIMIT_S, self._ends_at - time.monotonic())
+        await _each(remove_s + _MARGIN_S, self.leftovers.remove(left, remove_s))
         await _each(_STALE_LIMIT_S, self.leftovers.remove_stale())
         self._mark("cleared_away")
         return left
