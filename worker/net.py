@@ -38,6 +38,31 @@ def listen(host: str, port: int, *, backlog: int = 1) -> socket.socket:
         raise PortInUse(host, port, why) from error
 
 
+def inherited(descriptor: int) -> socket.socket:
+    """A listening TCP socket that was created by the process that started this one.
+
+    Raises:
+        SettingError: the descriptor is not such a socket.
+    """
+    try:
+        listener = socket.socket(fileno=descriptor)
+    except OSError as error:
+        why = f"descriptor {descriptor} is not a socket ({error.strerror})"
+        raise SettingError(f"WORKER_LISTENER_FD: {why}; pass a listening one") from error
+    if (
+        listener.family not in (socket.AF_INET, socket.AF_INET6)
+        or listener.type != socket.SOCK_STREAM
+        or not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    ):
+        listener.detach()
+        raise SettingError(
+            f"WORKER_LISTENER_FD: descriptor {descriptor} is not a listening TCP socket; "
+            "pass one that listens"
+        )
+    listener.set_inheritable(False)
+    return listener
+
+
 def netloc(host: str, port: int) -> str:
     """Host and port as a URL spells them: an IPv6 address is in brackets (RFC 3986, 3.2.2)."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

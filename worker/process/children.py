@@ -97,6 +97,7 @@ class Children:
         output: Path | None = None,
         pass_fds: Sequence[int] = (),
         descriptor_limit: int | None = None,
+        ruleset: int | None = None,
     ) -> Child:
         """Start a program; see `spawn.spawn`."""
         return self.adopt(
@@ -107,6 +108,7 @@ class Children:
                 output=output,
                 pass_fds=pass_fds,
                 descriptor_limit=descriptor_limit,
+                ruleset=ruleset,
             )
         )
 

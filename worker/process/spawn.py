@@ -7,7 +7,7 @@ import resource
 import subprocess
 from typing import TYPE_CHECKING
 
-from worker.linux import set_death_signal
+from worker.linux import confine, set_death_signal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,6 +22,7 @@ def spawn(
     output: Path | None = None,
     pass_fds: Sequence[int] = (),
     descriptor_limit: int | None = None,
+    ruleset: int | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a program with an empty stdin; its stdout and stderr are one pipe or file.
 
@@ -34,6 +35,7 @@ def spawn(
         output: the file that gets its stdout and stderr; default: a pipe.
         pass_fds: descriptors that it inherits.
         descriptor_limit: its soft NOFILE limit; default: this process's.
+        ruleset: Landlock rules that restrict it, from `worker.linux.landlock_ruleset`.
 
     Raises:
         OSError: it cannot be executed.
@@ -44,6 +46,8 @@ def spawn(
         if descriptor_limit is not None:
             _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
             resource.setrlimit(resource.RLIMIT_NOFILE, (min(descriptor_limit, hard), hard))
+        if ruleset is not None:
+            confine(ruleset)
 
     with contextlib.ExitStack() as stack:
         return subprocess.Popen(
@@ -54,5 +58,5 @@ def spawn(
             stderr=subprocess.STDOUT,
             pass_fds=pass_fds,
             start_new_session=True,
-            preexec_fn=in_child,  # noqa: PLW1509 - two system calls, no locks taken
+            preexec_fn=in_child,  # noqa: PLW1509 - a few system calls, no locks taken
         )

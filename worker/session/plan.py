@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from worker.artifacts import Artifacts
+    from worker.task.confinement import Confinement
     from worker.task.target import Target
 
 
@@ -30,6 +31,7 @@ class Plan:
         task_environ: variables that only the task gets in addition.
         launch: options of Playwright's `launch`.
         listener: the stream's TCP socket; it listens already.
+        confinement: the task's access to files; None: as its user's.
         novnc_dir: folder of noVNC; None if the debug page is not served.
     """
 
@@ -43,6 +45,7 @@ class Plan:
     timeout_s: float
     hold_s: float
     artifacts: Artifacts
+    confinement: Confinement | None
     termination_log: Path | None
     listener: socket.socket
     stream_key: bytes

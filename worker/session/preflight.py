@@ -10,16 +10,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 from worker import artifacts, net
 from worker.errors import ProgramMissing, SettingError
-from worker.linux import hide_from_peers, scrub_environment
+from worker.linux import hide_from_peers, landlock_abi, scrub_environment
 from worker.programs import DISPLAY_PROGRAMS
 from worker.session.plan import Notice, Plan
 from worker.settings import PREFIX, unknown_variables
 from worker.settings.run import RunSettings, secret_variables
 from worker.stream import tokens
 from worker.task import browser, sandbox, target
+from worker.task.confinement import Confinement, readable
+from worker.task.target import Command
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator, Sequence
+
+    from worker.task.target import Target
 
 _BACKLOG: Final = 128
 
@@ -48,7 +53,8 @@ def make(settings: RunSettings, text: str | None, command: Sequence[str] | None)
     novnc_dir = settings.novnc_dir if settings.serves_debug_page else None
     if novnc_dir is not None and not (novnc_dir / "core/rfb.js").is_file():
         raise ProgramMissing("noVNC", f"no core/rfb.js in {novnc_dir}")
-    listener = net.listen(settings.host, settings.port, backlog=_BACKLOG)
+    confinement = _confinement(settings, chosen, chromium) if settings.confine else None
+    listener = _listener(settings)
     folder = settings.artifacts_dir or Path("artifacts") / settings.task_id
     try:
         kept = artifacts.prepare(folder)
@@ -73,6 +79,7 @@ def make(settings: RunSettings, text: str | None, command: Sequence[str] | None)
         timeout_s=settings.timeout_s,
         hold_s=settings.hold_s,
         artifacts=kept,
+        confinement=confinement,
         termination_log=settings.termination_log,
         listener=listener,
         stream_key=key,
@@ -107,6 +114,31 @@ def _launch(settings: RunSettings, chromium: Path) -> tuple[dict[str, Any], tupl
         notices.append(Notice(event="shm.avoided", fields=fields))
     options = browser.launch_options(str(chromium), sandbox=sandboxed, shm=shm)
     return options, tuple(notices)
+
+
+def _listener(settings: RunSettings) -> socket.socket:
+    """The stream's socket: an inherited one, or a new one."""
+    if settings.listener_fd is not None:
+        return net.inherited(settings.listener_fd)
+    return net.listen(settings.host, settings.port, backlog=_BACKLOG)
+
+
+def _confinement(settings: RunSettings, target: Target, chromium: Path) -> Confinement:
+    if not landlock_abi():
+        raise SettingError(
+            "WORKER_CONFINE: the kernel offers no Landlock, or a seccomp profile forbids it; "
+            "enable it (`lsm=landlock,…` on the kernel's command line), or unset the variable"
+        )
+    read = [*readable(os.environ), chromium.resolve().parent, *settings.confine_read]
+    here = Path.cwd()
+    if here not in (Path.home(), Path(here.anchor)):
+        read.append(here)
+    if isinstance(target, Command):
+        program = shutil.which(target.argv[0]) or target.argv[0]
+        read.append(Path(os.path.realpath(program)).parent)
+    else:
+        read += [target.file.parent, target.file]
+    return Confinement(read=tuple(read), write=settings.confine_write, hidden=settings.confine_hide)
 
 
 def stream_key(settings: RunSettings) -> bytes:

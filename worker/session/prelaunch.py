@@ -19,6 +19,7 @@ from worker.display import xvfb
 from worker.errors import StartFailed
 from worker.process import session_folder, supervisord_config
 from worker.process.program import Program
+from worker.task import confinement
 from worker.task.spec import StartedChild, TaskSpec, start_child
 
 if TYPE_CHECKING:
@@ -74,16 +75,10 @@ def prelaunch(plan: Plan) -> Prelaunched:
 def _start(plan: Plan, began: float, folder: Path) -> Prelaunched:
     session_folder.lock(folder)
     (folder / session_folder.TMP).mkdir()
-    task = TaskSpec(
-        target=plan.target,
-        inputs=plan.inputs,
-        environ={**plan.environ, **plan.task_environ, "TMPDIR": str(folder / session_folder.TMP)},
-        launch_options=plan.launch,
-        log=plan.artifacts.log,
-    )
-    child = start_child(task)
     authority = folder / AUTHORITY
     xvfb.write_authority(authority)
+    task = _task(plan, folder / session_folder.TMP, authority)
+    child = start_child(task)
     os.mkfifo(folder / DISPLAY_NUMBER)
     server = Program(
         name="xvfb",
@@ -111,4 +106,20 @@ def _start(plan: Plan, began: float, folder: Path) -> Prelaunched:
         supervisord=supervisord_config.start(folder, environ, (server, websockify)),
         xvfb=server,
         websockify=websockify,
+    )
+
+
+def _task(plan: Plan, tmp: Path, authority: Path) -> TaskSpec:
+    environ, ruleset = plan.environ, None
+    if plan.confinement is not None:
+        environ = confinement.environment(environ, tmp)
+        own = (tmp, plan.artifacts.folder)
+        ruleset = confinement.ruleset(plan.confinement, own=own, cookie=authority)
+    return TaskSpec(
+        target=plan.target,
+        inputs=plan.inputs,
+        environ={**environ, **plan.task_environ, "TMPDIR": str(tmp)},
+        launch_options=plan.launch,
+        log=plan.artifacts.log,
+        ruleset=ruleset,
     )

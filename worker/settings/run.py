@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import NoDecode
 
 from worker.net import LOOPBACK_HOSTS
 from worker.settings.shared import (
@@ -16,6 +17,7 @@ from worker.settings.shared import (
     Option,
     Scope,
     SharedSettings,
+    split_paths,
     variable,
 )
 
@@ -38,6 +40,12 @@ class RunSettings(SharedSettings):
     )
     port: Annotated[int, Scope.TASK, Option("--port")] = Field(
         default=6080, ge=0, le=PORT_MAX, description="Port of the stream; 0 selects a free port."
+    )
+    listener_fd: Annotated[int | None, Scope.TASK] = Field(
+        default=None,
+        ge=0,
+        description="Inherited descriptor of a listening TCP socket, used instead of `WORKER_HOST` "
+        "and `WORKER_PORT`.",
     )
     artifacts_dir: Annotated[Path | None, Scope.TASK, Option("--artifacts-dir")] = Field(
         default=None,
@@ -82,6 +90,27 @@ class RunSettings(SharedSettings):
         "then refuses to start.",
     )
 
+    confine: Annotated[bool, Scope.TASK] = Field(
+        default=False,
+        description="Restrict the task by Landlock: it reads the system's, the interpreter's and "
+        "its own folders, and writes its own only ([what exactly](#confinement)).",
+    )
+    confine_read: Annotated[tuple[Path, ...], NoDecode, Scope.TASK] = Field(
+        default=(),
+        description="Files and folders that a confined task may read as well, separated by `:`.",
+    )
+    confine_write: Annotated[tuple[Path, ...], NoDecode, Scope.TASK] = Field(
+        default=(), description="Folders that a confined task may write as well, separated by `:`."
+    )
+    confine_hide: Annotated[tuple[Path, ...], NoDecode, Scope.TASK] = Field(
+        default=(),
+        description="Files and folders that a confined task cannot access, even inside of those "
+        "that it may read, separated by `:`.",
+    )
+
+    _split_paths = field_validator("confine_read", "confine_write", "confine_hide", mode="before")(
+        split_paths
+    )
     @field_validator("stream_key")
     @classmethod
     def _is_hex_key(cls, value: SecretStr | None) -> SecretStr | None:

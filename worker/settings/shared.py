@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import Enum
 from ipaddress import ip_network
 from pathlib import Path
@@ -49,6 +50,13 @@ def split_list(value: object) -> object:
     """Split a comma-separated text into a tuple; other values are returned as they are."""
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def split_paths(value: object) -> object:
+    """Split a text like PATH into a tuple; other values are returned as they are."""
+    if isinstance(value, str):
+        return tuple(part for part in value.split(os.pathsep) if part)
     return value
 
 

@@ -238,7 +238,10 @@ class CommandTask:
         """Start the program; if it cannot be executed, `ended` returns the reason."""
         try:
             self._child = self._children.spawn(
-                self._target.argv, env=self._environ, death_signal=signal.SIGKILL
+                self._target.argv,
+                env=self._environ,
+                death_signal=signal.SIGKILL,
+                ruleset=self._spec.ruleset,
             )
         except OSError as error:
             message = f"cannot execute {self._target.argv[0]}: {error.strerror}"

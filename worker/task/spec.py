@@ -27,6 +27,7 @@ class TaskSpec:
         environ: its whole environment except DISPLAY and XAUTHORITY.
         launch_options: the arguments of Playwright's `launch`.
         log: the file that its output is copied to.
+        ruleset: Landlock rules that restrict the process; None: it is not confined.
     """
 
     target: Target
@@ -34,6 +35,7 @@ class TaskSpec:
     environ: Mapping[str, str]
     launch_options: Mapping[str, Any]
     log: Path
+    ruleset: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +62,7 @@ def start_child(spec: TaskSpec) -> StartedChild | None:
             env=spec.environ,
             death_signal=signal.SIGKILL,
             pass_fds=[descriptor],
+            ruleset=spec.ruleset,
         )
     from worker.wire import encode  # noqa: PLC0415 - 5 ms, while the process starts
 
