@@ -361,6 +361,27 @@ def has_variable(pid: int, variable: bytes) -> bool:
         return False
 
 
+def running_processes_of(uid: int, *, but: int = 0) -> list[int]:
+    """The processes of a user, by any of their uids, except zombies and the process `but`."""
+    return [pid for pid, uids, state in _statuses() if uid in uids and state != "Z" and pid != but]
+
+
+def uids_in_use() -> set[int]:
+    """The users of all processes."""
+    return {uid for _, uids, _ in _statuses() for uid in uids}
+
+
+def _statuses() -> Iterator[tuple[int, list[int], str]]:
+    """Pid, uids (real, effective, saved, of files) and state of each process (proc(5))."""
+    for entry in _PROC.iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                lines = (entry / "status").read_text(errors="replace").splitlines()
+                fields = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+                uids = [int(uid) for uid in fields["Uid"].split()]
+                yield int(entry.name), uids, fields["State"][0]
+
+
 # -- the kernel's objects
 
 

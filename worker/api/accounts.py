@@ -65,6 +65,15 @@ class Accounts:
         """
         self._refresh()
 
+    def names(self) -> list[str]:
+        """The accounts that have a key, those with the oldest keys first.
+
+        Raises:
+            SettingError: the file exists and cannot be read.
+        """
+        self._refresh()
+        return list(dict.fromkeys(account.name for _, account in self._keys))
+
     def authenticate(self, key: str) -> Account | None:
         """The account of a key.
 

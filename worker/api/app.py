@@ -14,7 +14,7 @@ from worker.api import refusals
 from worker.api.authentication import AuthenticationMiddleware
 from worker.api.refusals import Refusal, responses_for
 from worker.api.routes import artifacts, dashboard, docs, probes, streams, tasks
-from worker.api.runners.protocol import QueueFull, RunnerUnavailable
+from worker.api.runners.protocol import AccountRefused, QueueFull, RunnerUnavailable
 
 if TYPE_CHECKING:
     from fastapi import Request
@@ -80,6 +80,9 @@ def _add_refusals(app: FastAPI) -> None:
     async def queue_full(_request: Request, error: QueueFull) -> JSONResponse:
         return refusals.response(refusals.queue_full(error.retry_after_s, error.account_max))
 
+    async def account_refused(_request: Request, error: AccountRefused) -> JSONResponse:
+        return refusals.response(Refusal(HTTPStatus.FORBIDDEN, str(error)))
+
     async def unavailable(_request: Request, error: RunnerUnavailable) -> JSONResponse:
         return refusals.response(refusals.unavailable(str(error), _UNAVAILABLE_RETRY_S))
 
@@ -89,5 +92,6 @@ def _add_refusals(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, refused)  # type: ignore[arg-type]
     app.add_exception_handler(RequestValidationError, invalid)  # type: ignore[arg-type]
     app.add_exception_handler(QueueFull, queue_full)  # type: ignore[arg-type]
+    app.add_exception_handler(AccountRefused, account_refused)  # type: ignore[arg-type]
     app.add_exception_handler(RunnerUnavailable, unavailable)  # type: ignore[arg-type]
     app.add_exception_handler(Exception, failed)

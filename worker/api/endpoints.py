@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from worker import examples
 from worker.errors import SettingError, TargetError
 from worker.task import target
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from worker.settings.serve import ServeSettings
 
 NAME_PATTERN: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
 
@@ -56,6 +58,11 @@ class Endpoints:
     @staticmethod
     def _is_endpoint(file: Path) -> bool:
         return NAME_PATTERN.fullmatch(file.stem) is not None and file.is_file()
+
+
+def endpoints_folder(settings: ServeSettings) -> Path:
+    """The configured folder, or the package's examples."""
+    return (settings.endpoints_dir or Path(examples.__file__).parent).expanduser().absolute()
 
 
 def _check(file: Path, name: str) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _DESCRIPTIONS: Final[dict[HTTPStatus, str]] = {
     HTTPStatus.UNAUTHORIZED: "Invalid or missing API key",
-    HTTPStatus.FORBIDDEN: "The API key does not allow this",
+    HTTPStatus.FORBIDDEN: "The account or its API key may not do this",
     HTTPStatus.NOT_FOUND: "Not found, or owned by another account",
     HTTPStatus.CONFLICT: "The task is not running",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is too large",

@@ -7,19 +7,18 @@ import importlib
 import os
 from functools import partial
 from http import HTTPStatus
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import uvicorn
 import uvloop
 from fastapi import FastAPI
 
-from worker import examples, net
+from worker import net
 from worker.api import app, master_secret
 from worker.api.accounts import Accounts, keys_file
 from worker.api.callbacks.sender import Sender
 from worker.api.dependencies import Services
-from worker.api.endpoints import Endpoints
+from worker.api.endpoints import Endpoints, endpoints_folder
 from worker.api.port.connection import Connection
 from worker.api.port.port import Port
 from worker.api.port.transport import tune
@@ -76,6 +75,8 @@ async def serve(settings: ServeSettings) -> None:
     try:
         for name in unknown_variables(type(settings), os.environ):
             events.emit("setting.unknown", name=name)
+        for name, fields in getattr(runner, "notices", ()):
+            events.emit(name, **fields)
         host, port = listener.getsockname()[:2]
         events.emit("api.started", host=host, port=port, runner=settings.runner)
         proxies = TrustedProxies(settings.trusted_proxies)
@@ -128,11 +129,10 @@ def _port(
 
 
 def _services(settings: ServeSettings, secret: bytes, runner: Runner) -> Services:
-    folder = settings.endpoints_dir or Path(examples.__file__).parent
     return Services(
         runner=runner,
         accounts=Accounts(keys_file(settings)),
-        endpoints=Endpoints(folder.expanduser()),
+        endpoints=Endpoints(endpoints_folder(settings)),
         stream_key=lambda task_id: tokens.derive_key(secret, task_id),
         stream_base_url=settings.stream_base_url,
         default_timeout_s=settings.timeout_s,

@@ -17,7 +17,7 @@ from worker.settings import PREFIX, unknown_variables
 from worker.settings.run import RunSettings, secret_variables
 from worker.stream import tokens
 from worker.task import browser, sandbox, target
-from worker.task.confinement import Confinement, readable
+from worker.task.confinement import Confinement, home, readable
 from worker.task.target import Command
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _confinement(settings: RunSettings, target: Target, chromium: Path) -> Confi
         )
     read = [*readable(os.environ), chromium.resolve().parent, *settings.confine_read]
     here = Path.cwd()
-    if here not in (Path.home(), Path(here.anchor)):
+    if here not in (home(os.environ), Path(here.anchor)):
         read.append(here)
     if isinstance(target, Command):
         program = shutil.which(target.argv[0]) or target.argv[0]

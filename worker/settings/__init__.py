@@ -1,8 +1,9 @@
 """Settings: the `WORKER_…` variables, one module per program (`run`, `serve`) or runner.
 
 A new setting is a field of the class that reads it: `run.RunSettings`, `serve.ServeSettings`,
-`docker.DockerSettings` or `kubernetes.KubernetesSettings`; of `shared.SharedSettings`, if both
-programs read it. After a change, `python -m worker.settings` updates the tables in the READMEs.
+`local.LocalSettings`, `docker.DockerSettings` or `kubernetes.KubernetesSettings`; of
+`shared.SharedSettings`, if both programs read it. After a change, `python -m worker.settings`
+updates the tables in the READMEs.
 """
 
 from worker.settings.loading import load, load_serve, unknown_variables

@@ -61,7 +61,7 @@ def load_serve(
         environ: as for `load`.
 
     Returns:
-        a DockerSettings or KubernetesSettings, if that runner is selected.
+        the LocalSettings, DockerSettings or KubernetesSettings of the selected runner.
 
     Raises:
         SettingError: as for `load`.
@@ -78,16 +78,19 @@ def load_serve(
         from worker.settings.kubernetes import KubernetesSettings  # noqa: PLC0415 - the same
 
         return load(KubernetesSettings, options, environ)
-    return chosen
+    from worker.settings.local import LocalSettings  # noqa: PLC0415 - the same
+
+    return load(LocalSettings, options, environ)
 
 
 def every_class() -> tuple[type[SharedSettings], ...]:
     """The settings classes of all programs and runners."""
     from worker.settings.docker import DockerSettings  # noqa: PLC0415 - not for `worker run`
     from worker.settings.kubernetes import KubernetesSettings  # noqa: PLC0415 - the same
+    from worker.settings.local import LocalSettings  # noqa: PLC0415 - the same
     from worker.settings.serve import ServeSettings  # noqa: PLC0415 - the same
 
-    return RunSettings, ServeSettings, DockerSettings, KubernetesSettings
+    return RunSettings, ServeSettings, LocalSettings, DockerSettings, KubernetesSettings
 
 
 def unknown_variables(kind: type[SharedSettings], environ: Mapping[str, str]) -> list[str]:

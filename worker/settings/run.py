@@ -111,6 +111,7 @@ class RunSettings(SharedSettings):
     _split_paths = field_validator("confine_read", "confine_write", "confine_hide", mode="before")(
         split_paths
     )
+
     @field_validator("stream_key")
     @classmethod
     def _is_hex_key(cls, value: SecretStr | None) -> SecretStr | None:

@@ -57,14 +57,20 @@ class Confinement:
 def readable(environ: Mapping[str, str]) -> Iterator[Path]:
     """The folders of the interpreter, its packages, the programs on PATH, and Playwright."""
     yield from (Path(sys.prefix), Path(sys.base_prefix), Path(__file__).parents[1])
-    yield from (Path(entry) for entry in sys.path if entry)
+    here = Path.cwd()  # on the path of `python -m`
+    yield from (path for path in map(Path, filter(None, sys.path)) if path.absolute() != here)
     yield from (Path(entry) for entry in environ.get("PATH", "").split(os.pathsep) if entry)
     yield browsers(environ)
 
 
 def browsers(environ: Mapping[str, str]) -> Path:
     """The folder of Playwright's own browsers."""
-    return Path(environ.get(_BROWSERS) or Path.home() / ".cache/ms-playwright")
+    return Path(environ.get(_BROWSERS) or home(environ) / ".cache/ms-playwright")
+
+
+def home(environ: Mapping[str, str]) -> Path:
+    """The user's home folder; a uid without an account has none."""
+    return Path(environ.get("HOME") or "/nonexistent")
 
 
 def environment(environ: Mapping[str, str], tmp: Path) -> dict[str, str]:
@@ -74,10 +80,15 @@ def environment(environ: Mapping[str, str], tmp: Path) -> dict[str, str]:
         environ: the worker's.
         tmp: the task's temporary folder.
     """
+    own = tmp / HOME
+    own.mkdir(mode=0o700)
+    return {**without_folders_of_the_user(environ), "HOME": str(own)}
+
+
+def without_folders_of_the_user(environ: Mapping[str, str]) -> dict[str, str]:
+    """An environment for another home folder; Playwright still finds its own browsers."""
     kept = {name: value for name, value in environ.items() if name not in _FOLDERS_OF_THE_USER}
-    home = tmp / HOME
-    home.mkdir(mode=0o700)
-    return {**kept, "HOME": str(home), _BROWSERS: str(browsers(environ))}
+    return {**kept, _BROWSERS: str(browsers(environ))}
 
 
 def ruleset(chosen: Confinement, *, own: Iterable[Path], cookie: Path) -> int:

@@ -47,6 +47,7 @@ async def endpoints(services: ServicesDep) -> EndpointList:
     status_code=HTTPStatus.ACCEPTED,
     summary="Start a task",
     responses=responses_for(
+        HTTPStatus.FORBIDDEN,
         HTTPStatus.NOT_FOUND,
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         HTTPStatus.UNPROCESSABLE_ENTITY,

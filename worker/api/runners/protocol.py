@@ -115,6 +115,10 @@ class QueueFull(Exception):
         self.account_max = account_max
 
 
+class AccountRefused(Exception):
+    """Tasks of this account cannot be started; the text is for the client."""
+
+
 class RunnerUnavailable(Exception):
     """The engine or cluster that runs the tasks does not answer; `str()` is the reason."""
 

@@ -5,20 +5,33 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
+from worker import linux
+from worker.api.accounts import Accounts, keys_file
+from worker.api.endpoints import endpoints_folder
 from worker.api.runners import files
 from worker.api.runners.background import BackgroundTasks
 from worker.api.runners.fairness import Capacity
 from worker.api.runners.leases import CallbackLeases
 from worker.api.runners.local import stale, task_end
+from worker.api.runners.local.isolation import mechanism
+from worker.api.runners.local.isolation.mechanism import Isolation
 from worker.api.runners.local.retention import DEFAULT_S, Retention
 from worker.api.runners.local.store import Store
+from worker.api.runners.local.task_folder import TaskFolder
 from worker.api.runners.local.watchdog import Watchdog
 from worker.api.runners.local.workers import Workers
-from worker.api.runners.protocol import Artifact, Cursor, TaskRecord, TaskRequest, TaskStatus
+from worker.api.runners.protocol import (
+    AccountRefused,
+    Artifact,
+    Cursor,
+    TaskRecord,
+    TaskRequest,
+    TaskStatus,
+)
 from worker.api.runners.worker_environment import passed_on
 from worker.errors import SettingError
 from worker.events import Events
@@ -26,7 +39,13 @@ from worker.settings import PREFIX
 
 if TYPE_CHECKING:
     from worker.api.runners.protocol import StreamKey
-    from worker.settings.serve import ServeSettings
+    from worker.settings.local import LocalSettings
+
+_TRIAL_TASK: Final = "trial"
+_NOT_ISOLATED: Final = (
+    "This API runs tasks of one account only, because they are not isolated from each other; its "
+    "operator can change that (WORKER_LOCAL_SHARED)"
+)
 
 
 class LocalRunner:
@@ -35,7 +54,7 @@ class LocalRunner:
     Workers continue to run after `close`, and the next `open` finds them again.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one argument for each setting, by name
         self,
         *,
         state_dir: Path,
@@ -44,6 +63,8 @@ class LocalRunner:
         capacity: Capacity,
         retention: Retention,
         watchdog: Watchdog | None = None,
+        detect: Callable[[], Isolation] = Isolation,
+        accounts: Callable[[], Sequence[str]] | None = None,
     ) -> None:
         """Store the settings; `open` begins.
 
@@ -54,6 +75,9 @@ class LocalRunner:
             capacity: the limits of running and queued tasks.
             retention: how long an ended task is kept.
             watchdog: the limits of a worker's time; default: Watchdog's own.
+            detect: finds out how tasks are isolated; default: not at all.
+            accounts: the accounts, of which only the first may start tasks that are not isolated;
+                None: all may.
         """
         self._state_dir = state_dir
         self._environ = environ
@@ -61,6 +85,8 @@ class LocalRunner:
         self._capacity = capacity
         self._retention = retention
         self._watchdog = watchdog or Watchdog()
+        self._detect, self._accounts = detect, accounts
+        self._isolation = Isolation()
         self._background = BackgroundTasks()
         self._leases = CallbackLeases()
         self._lock: int | None = None
@@ -76,6 +102,8 @@ class LocalRunner:
                 f"WORKER_STATE_DIR: cannot use {self._state_dir}: {error.strerror}; "
                 "set another folder"
             ) from error
+        self._isolation = await asyncio.to_thread(self._detect)
+        self._check_accounts()
         store = Store(self._state_dir / "tasks.sqlite3", self._capacity)
         workers = Workers(
             store,
@@ -84,6 +112,7 @@ class LocalRunner:
             stream_key=self._stream_key,
             max_running=self._capacity.max_running,
             watchdog=self._watchdog,
+            isolation=self._isolation,
         )
         self._opened = (store, workers)
         await workers.open()
@@ -120,10 +149,34 @@ class LocalRunner:
             raise RuntimeError("the runner is not open")
         return self._opened
 
+    @property
+    def notices(self) -> Sequence[tuple[str, dict[str, Any]]]:
+        """Events that report how tasks are isolated, each with its fields."""
+        return [self._isolation.notice]
+
+    def _refused_accounts(self) -> Sequence[str]:
+        if self._accounts is None or self._isolation.mechanism != "none":
+            return ()
+        return self._accounts()[1:]
+
+    def _check_accounts(self) -> None:
+        if refused := self._refused_accounts():
+            raise SettingError(
+                f"tasks are not isolated from each other ({self._isolation.why}), so one account "
+                f"could read and control the tasks of another: {', '.join(refused)}; run the API "
+                "as root, enable Landlock, revoke the others' keys, or set WORKER_LOCAL_SHARED=true"
+            )
+
     # -- tasks
 
     async def start(self, request: TaskRequest) -> TaskRecord:
-        """Store the task as queued, unless its id exists."""
+        """Store the task as queued, unless its id exists.
+
+        Raises:
+            AccountRefused: tasks are not isolated, and the account is not the first one.
+        """
+        if request.account in self._refused_accounts():
+            raise AccountRefused(_NOT_ISOLATED)
         record = await self._store.add(request)
         self._workers.wake()
         return record
@@ -176,22 +229,40 @@ class LocalRunner:
         self._leases.release(task.task_id)
 
 
-def make(settings: ServeSettings, stream_key: StreamKey) -> LocalRunner:
+def make(settings: LocalSettings, stream_key: StreamKey) -> LocalRunner:
     """Make the runner; `open` finds the workers of an earlier API process."""
+    state_dir = settings.state_dir.expanduser().absolute()
+    environ = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(PREFIX)},
+        **passed_on(os.environ, same_machine=True),
+        # The debug page gives stream URLs without authentication; the API requires a key.
+        f"{PREFIX}DEBUG_PAGE": "false",
+    }
+    keys = keys_file(settings)
+
+    def detect() -> Isolation:
+        linux.hide_from_peers()
+        return mechanism.detect(
+            settings.local_isolation,
+            settings.uids,
+            folder=TaskFolder(path=state_dir / _TRIAL_TASK),
+            environ=environ,
+            readable=tuple(path.absolute() for path in settings.local_readable),
+            hidden=(state_dir, keys),
+            endpoints=endpoints_folder(settings),
+        )
+
     return LocalRunner(
-        state_dir=settings.state_dir.expanduser().absolute(),
-        environ={
-            **{name: value for name, value in os.environ.items() if not name.startswith(PREFIX)},
-            **passed_on(os.environ, same_machine=True),
-            # The debug page gives stream URLs without authentication; the API requires a key.
-            f"{PREFIX}DEBUG_PAGE": "false",
-        },
+        state_dir=state_dir,
+        environ=environ,
         stream_key=stream_key,
         capacity=Capacity.of(settings),
         retention=Retention(
             kept_s=DEFAULT_S if settings.retention_s is None else settings.retention_s
         ),
         watchdog=Watchdog(margin_s=Watchdog().margin_s + settings.hold_s),
+        detect=detect,
+        accounts=None if settings.local_shared else Accounts(keys).names,
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     import sqlite3
 
-VERSION: Final = 2
+VERSION: Final = 3
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS tasks (
     number INTEGER PRIMARY KEY,
@@ -25,6 +25,8 @@ CREATE TABLE IF NOT EXISTS tasks (
     cancel INTEGER NOT NULL DEFAULT 0,
     pid INTEGER,
     pid_started INTEGER,
+    port INTEGER,
+    uid INTEGER,
     started_at TEXT,
     finished_at TEXT,
     exit_code INTEGER,
@@ -34,12 +36,17 @@ CREATE TABLE IF NOT EXISTS tasks (
 CREATE INDEX IF NOT EXISTS tasks_of_account ON tasks (account, created_at, task_id);
 CREATE INDEX IF NOT EXISTS tasks_in_phase ON tasks (phase, number);
 CREATE INDEX IF NOT EXISTS workers_noted ON tasks (number) WHERE pid IS NOT NULL;
+CREATE INDEX IF NOT EXISTS uids_taken ON tasks (uid) WHERE uid IS NOT NULL;
 CREATE INDEX IF NOT EXISTS tasks_finished ON tasks (finished_at) WHERE finished_at IS NOT NULL;
 CREATE INDEX IF NOT EXISTS callbacks_pending ON tasks (number) WHERE callback_pending;
 """
 _FROM_1: Final = """
 ALTER TABLE tasks RENAME COLUMN callback_owed TO callback_pending;
 DROP INDEX IF EXISTS callbacks_owed;
+"""
+_FROM_2: Final = """
+ALTER TABLE tasks ADD COLUMN port INTEGER;
+ALTER TABLE tasks ADD COLUMN uid INTEGER;
 """
 
 
@@ -62,6 +69,8 @@ def prepare(connection: sqlite3.Connection) -> None:
     # Version 1 could be killed between creating the table and storing the version.
     columns = {row[1] for row in connection.execute("PRAGMA table_info(tasks)")}
     migration = _FROM_1 if "callback_owed" in columns else ""
+    if columns and "port" not in columns:
+        migration += _FROM_2
     try:
         connection.executescript(
             f"BEGIN IMMEDIATE; {migration} {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"

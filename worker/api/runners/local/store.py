@@ -150,6 +150,19 @@ class Store:
         """Queue a task again, in its old place: its worker never began."""
         await self._update("phase = ?", (QUEUED,), task_id, from_phases=(STARTING,))
 
+    async def save_start(self, task_id: str, *, port: int, uid: int | None) -> None:
+        """Store where a task's worker will listen, and its user, before it is started."""
+        await self._update("port = ?, uid = ?", (port, uid), task_id)
+
+    async def mark_cleaned_up(self, task_id: str) -> None:
+        """Store that nothing of a task's user is left."""
+        await self._update("uid = NULL", (), task_id)
+
+    def uids(self) -> Sequence[int]:
+        """The users of tasks that are not cleaned up yet."""
+        rows = self._database.read("SELECT uid FROM tasks WHERE uid IS NOT NULL")
+        return [row["uid"] for row in rows]
+
     async def save_process(self, task_id: str, pid: int, pid_started: int) -> bool:
         """Store the worker's process; returns whether the task has been cancelled since."""
         await self._update("pid = ?, pid_started = ?", (pid, pid_started), task_id)
@@ -201,9 +214,10 @@ class Store:
         )
 
     def unfinished(self) -> Sequence[StoredTask]:
-        """The tasks whose workers may still exist, ended tasks included."""
+        """The tasks whose workers, or files of their users, may still exist; also ended ones."""
         rows = self._database.read(
-            "SELECT * FROM tasks WHERE phase IN (?, ?) OR pid IS NOT NULL ORDER BY number",
+            "SELECT * FROM tasks WHERE phase IN (?, ?) OR pid IS NOT NULL "
+            "OR uid IS NOT NULL ORDER BY number",
             (STARTING, str(TaskStatus.RUNNING)),
         )
         return [task_from(row) for row in rows]
@@ -223,7 +237,7 @@ class Store:
         """Tasks that ended before this, with no callback pending and no worker left."""
         rows = self._database.read(
             "SELECT task_id FROM tasks WHERE finished_at IS NOT NULL AND finished_at < ? "
-            "AND pid IS NULL AND NOT callback_pending ORDER BY finished_at LIMIT ?",
+            "AND pid IS NULL AND uid IS NULL AND NOT callback_pending ORDER BY finished_at LIMIT ?",
             (rfc3339(before), limit),
         )
         return [row["task_id"] for row in rows]

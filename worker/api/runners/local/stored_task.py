@@ -25,7 +25,13 @@ SUMMARY: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredTask:
-    """A row of the local runner's tasks; `pid_started` is in clock ticks since boot."""
+    """A row of the local runner's tasks.
+
+    Attributes:
+        pid_started: in clock ticks since boot.
+        port: where its worker listens for viewers.
+        uid: its own user, from its start until it is cleaned up.
+    """
 
     task_id: str
     file: Path
@@ -35,6 +41,8 @@ class StoredTask:
     cancel: bool
     pid: int | None
     pid_started: int | None
+    port: int | None = None
+    uid: int | None = None
 
     @property
     def ended(self) -> bool:
@@ -75,6 +83,8 @@ def task_from(row: sqlite3.Row) -> StoredTask:
         cancel=bool(row["cancel"]),
         pid=row["pid"],
         pid_started=row["pid_started"],
+        port=row["port"],
+        uid=row["uid"],
     )
 
 

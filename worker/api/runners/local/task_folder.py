@@ -5,6 +5,9 @@
     events.jsonl   the worker's events; the first is written before the task is started
     stderr         the worker's error output
     artifacts/     the task's artifacts, `result.json` among them
+    home/, tmp/    the task's home and temporary folders
+
+The folder belongs to the API: a task that is isolated can access the last three only.
 
 After the API process was killed, a free lock means that no worker exists, and an empty events.jsonl
 that none ever began: only such a task may be started again.
@@ -23,6 +26,7 @@ from typing import Any, Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, Field
 
+from worker.api.runners.local import channel
 from worker.api.runners.protocol import TaskStatus
 
 EXIT_CODE_MAX: Final = 255
@@ -66,6 +70,21 @@ class TaskFolder:
         """The task's artifacts."""
         return self.path / "artifacts"
 
+    @property
+    def home(self) -> Path:
+        """The worker's current folder, and with a uid of its own also its home."""
+        return self.path / "home"
+
+    @property
+    def tmp(self) -> Path:
+        """What a worker with a uid of its own sees as /tmp."""
+        return self.path / "tmp"
+
+    @property
+    def writable(self) -> tuple[Path, ...]:
+        """The folders that the task may write."""
+        return self.artifacts, self.home, self.tmp
+
     def worker_exists(self) -> bool:
         """Whether a worker holds the lock."""
         try:
@@ -102,10 +121,12 @@ class TaskFolder:
 
     def remove_session(self) -> None:
         """Remove the temporary folder of a worker that was killed before it could do so."""
+        first = channel.first_event(self.events)
+        if first is None:
+            return
         try:
-            with self.events.open("rb") as file:
-                session = Path(json.loads(file.readline())["folder"])
-        except (OSError, ValueError, KeyError, TypeError):
+            session = Path(first.fields["folder"])
+        except (KeyError, TypeError, ValueError):
             return
         if session.parent == Path(tempfile.gettempdir()) and session.name.startswith("worker-"):
             shutil.rmtree(session, ignore_errors=True)

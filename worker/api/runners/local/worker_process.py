@@ -1,26 +1,32 @@
-"""A worker process of the local runner: starts it, finds it again, reads its events."""
+"""A worker process of the local runner: starts it, and finds it again."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import fcntl
-import json
+import os
 import signal
 import subprocess
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from worker.api.runners.local import channel
 from worker.linux import pids_with_arguments, start_ticks
 from worker.process.children import exited, send_signal
+from worker.settings import PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    import socket
+    from collections.abc import Mapping
 
+    from worker.api.runners.local.isolation.mechanism import Isolation
+    from worker.api.runners.local.isolation.uids import Uid
     from worker.api.runners.local.stored_task import StoredTask
     from worker.api.runners.local.task_folder import TaskFolder
 
+LISTENER_FD: Final = f"{PREFIX}LISTENER_FD"
 _POLL_S: Final = 0.05
 _SEARCH_LIMIT_S: Final = 10.0
 
@@ -49,32 +55,70 @@ class WorkerProcess:
             send_signal(self.pid, signal.SIGTERM)
 
 
-def start_worker(task: StoredTask, folder: TaskFolder, environ: Mapping[str, str]) -> WorkerProcess:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """What a worker is started with.
+
+    Attributes:
+        environ: its environment, except what the isolation adds.
+        isolation: how it is isolated.
+        uid: its user; None: this process's.
+        listener: the socket on which it accepts viewers.
+    """
+
+    environ: Mapping[str, str]
+    isolation: Isolation
+    uid: Uid | None
+    listener: socket.socket
+
+    @property
+    def port(self) -> int:
+        """The listener's port."""
+        port: int = self.listener.getsockname()[1]
+        return port
+
+    @property
+    def uid_number(self) -> int | None:
+        """The uid, if it is not this process's."""
+        return self.uid.number if self.uid else None
+
+
+def start_worker(task: StoredTask, folder: TaskFolder, launch: Launch) -> WorkerProcess:
     """Start a worker that continues to run when this process ends; blocks for some milliseconds.
 
     Args:
         task: what to run.
         folder: where its output and artifacts go.
-        environ: its whole environment.
+        launch: with what; its listener is closed in this process.
 
     Raises:
         OSError: it cannot be executed, or the folder cannot be written.
     """
-    folder.artifacts.mkdir(parents=True, exist_ok=True)
+    with launch.listener:
+        return _start(task, folder, launch)
+
+
+def _start(task: StoredTask, folder: TaskFolder, launch: Launch) -> WorkerProcess:
+    uid = launch.uid_number
+    launch.isolation.prepare(folder, uid)
     argv = [sys.executable, "-m", "worker.cli", "run", str(task.file)]
-    argv += ["--task-id", task.task_id, "--timeout-s", repr(task.timeout_s), "--port", "0"]
+    argv += ["--task-id", task.task_id, "--timeout-s", repr(task.timeout_s)]
     argv += ["--artifacts-dir", str(folder.artifacts)]
+    environ = launch.isolation.environment(launch.environ, folder, uid)
     with contextlib.ExitStack() as stack:
         lock = stack.enter_context(folder.lock.open("wb"))
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        events = channel.create(folder.events)
+        stack.callback(os.close, events)
+        inherited = [lock.fileno(), launch.listener.fileno()]
         child = subprocess.Popen(
-            argv,
-            cwd=folder.path,
-            env=dict(environ),
+            launch.isolation.command(argv, folder, uid, task.file),
+            cwd=folder.home,
+            env={**environ, LISTENER_FD: str(launch.listener.fileno())},
             stdin=subprocess.DEVNULL,
-            stdout=stack.enter_context(folder.events.open("wb")),
+            stdout=events,
             stderr=stack.enter_context(folder.stderr.open("wb")),
-            pass_fds=[lock.fileno()],
+            pass_fds=[*inherited, launch.uid.lock] if launch.uid else inherited,
             start_new_session=True,
         )
     return WorkerProcess(pid=child.pid, started=start_ticks(child.pid) or 0, child=child)
@@ -96,18 +140,3 @@ async def find_worker(task: StoredTask, folder: TaskFolder) -> WorkerProcess | N
                         return WorkerProcess(pid=pid, started=started)
                 await asyncio.sleep(_POLL_S)
     return None
-
-
-async def events(folder: TaskFolder) -> AsyncIterator[dict[str, Any]]:
-    """The worker's events, from the first on; ends after `worker.finished`."""
-    rest = b""
-    with folder.events.open("rb") as file:
-        while True:
-            *lines, rest = (rest + file.read()).split(b"\n")
-            for line in lines:
-                with contextlib.suppress(ValueError):
-                    event = json.loads(line)
-                    yield event
-                    if event.get("event") == "worker.finished":
-                        return
-            await asyncio.sleep(_POLL_S)

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 import json
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from worker import net
 from worker.api.runners.background import BackgroundTasks
-from worker.api.runners.local import task_end
+from worker.api.runners.local import channel, task_end
+from worker.api.runners.local.isolation.uids import NoFreeUid
 from worker.api.runners.local.task_folder import TaskFolder
 from worker.api.runners.local.worker_process import (
+    Launch,
     WorkerProcess,
-    events,
     find_worker,
     start_worker,
 )
-from worker.net import netloc
+from worker.errors import PortInUse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from worker.api.runners.local.channel import Event
+    from worker.api.runners.local.isolation.mechanism import Isolation
     from worker.api.runners.local.store import Store
     from worker.api.runners.local.stored_task import StoredTask
     from worker.api.runners.local.watchdog import Watchdog
@@ -29,6 +35,8 @@ if TYPE_CHECKING:
 _STREAM_READY: Final = "stream.ready"
 _TASK_FINISHED: Final = "task.finished"
 _ORPHANS_GONE_S: Final = 1.0
+_HOST: Final = "127.0.0.1"
+_BACKLOG: Final = 128
 
 
 class Workers:
@@ -43,6 +51,7 @@ class Workers:
         stream_key: StreamKey,
         max_running: int,
         watchdog: Watchdog,
+        isolation: Isolation,
     ) -> None:
         self._store = store
         self._tasks_dir = tasks_dir
@@ -50,6 +59,7 @@ class Workers:
         self._stream_key = stream_key
         self._max_running = max_running
         self._watchdog = watchdog
+        self._isolation = isolation
         self._processes: dict[str, WorkerProcess] = {}
         self._addresses: dict[str, str] = {}
         self._running = 0
@@ -102,13 +112,44 @@ class Workers:
             "WORKER_INPUTS": json.dumps(task.inputs),
         }
         try:
+            launch = await self._assign(task, environ)
+        except (OSError, NoFreeUid, PortInUse) as error:
+            await self._fail_to_start(task, error)
+            return
+        task = dataclasses.replace(task, port=launch.port, uid=launch.uid_number)
+        try:
             # Shielded: a worker that was started must not be abandoned half-way by `close`.
-            process = await asyncio.shield(asyncio.to_thread(start_worker, task, folder, environ))
+            process = await asyncio.shield(asyncio.to_thread(start_worker, task, folder, launch))
         except OSError as error:
-            await self._store.mark_ended(task.task_id, task_end.not_started(str(error)))
-            self._free()
+            await self._fail_to_start(task, error)
             return
         await self._follow(task, folder, process)
+
+    async def _assign(self, task: StoredTask, environ: Mapping[str, str]) -> Launch:
+        """Choose a worker's user and address, and store them before it is started.
+
+        Viewers are sent to this address, whatever the worker's output contains.
+        """
+        uid = None
+        if self._isolation.assigns_uids:
+            uid = await asyncio.to_thread(self._isolation.take_uid, self._store.uids())
+        listener = net.listen(_HOST, 0, backlog=_BACKLOG)
+        launch = Launch(environ=environ, isolation=self._isolation, uid=uid, listener=listener)
+        await self._store.save_start(task.task_id, port=launch.port, uid=launch.uid_number)
+        return launch
+
+    async def _fail_to_start(self, task: StoredTask, error: Exception) -> None:
+        await self._store.mark_ended(task.task_id, task_end.not_started(str(error)))
+        self._free()
+        await self._clean_up(task)
+
+    async def _clean_up(self, task: StoredTask) -> None:
+        """Kill what is left of a task's own user, and take over its files."""
+        if task.uid is None:
+            return
+        folder = self.folder(task.task_id)
+        if await asyncio.to_thread(self._isolation.clean_up, folder, task.uid):
+            await self._store.mark_cleaned_up(task.task_id)
 
     async def _recover(self, task: StoredTask) -> None:
         """Continue a task that an earlier API process may have started; it runs exactly once."""
@@ -116,7 +157,8 @@ class Workers:
         if folder.worker_exists() and (process := await find_worker(task, folder)) is not None:
             self._running += 1
             self._background.start(self._follow(task, folder, process))
-        elif task.ended:
+            return
+        if task.ended:
             await self._store.mark_worker_gone(task_id)
         elif folder.has_events() or folder.stderr_tail():
             end = task_end.of_ended_worker(folder, None, was_cancelled=task.cancel)
@@ -125,7 +167,10 @@ class Workers:
         elif task.cancel:
             await self._store.mark_ended(task_id, task_end.cancelled())
         else:
+            await self._clean_up(task)
             await self._store.requeue(task_id)
+            return
+        self._background.start(self._clean_up(task))
 
     async def _follow(self, task: StoredTask, folder: TaskFolder, process: WorkerProcess) -> None:
         """From a worker's start to its end."""
@@ -152,24 +197,29 @@ class Workers:
         await self._store.mark_ended(task_id, end)
         await self._store.mark_worker_gone(task_id)
         self._free()
+        if task.uid is not None:
+            await self._clean_up(task)
+            return
         await asyncio.sleep(_ORPHANS_GONE_S)  # a killed worker's programs end by a kernel signal
         await asyncio.to_thread(folder.remove_session)
 
     async def _read_events(self, task: StoredTask, folder: TaskFolder) -> None:
         if task.ended:
             return
-        async for event in events(folder):
-            await self._on_event(task.task_id, folder, event)
+        with contextlib.suppress(OSError):
+            async for event in channel.events(folder.events):
+                await self._on_event(task, folder, event)
 
-    async def _on_event(self, task_id: str, folder: TaskFolder, event: dict[str, Any]) -> None:
-        if event["event"] == _STREAM_READY:
-            self._addresses[task_id] = f"ws://{netloc(event['host'], event['port'])}"
-            await self._store.mark_running(task_id, event["time"])
-        elif event["event"] == _TASK_FINISHED:
+    async def _on_event(self, task: StoredTask, folder: TaskFolder, event: Event) -> None:
+        if event.name == _STREAM_READY:
+            if task.port is not None:
+                self._addresses[task.task_id] = f"ws://{net.netloc(_HOST, task.port)}"
+            await self._store.mark_running(task.task_id, event.time)
+        elif event.name == _TASK_FINISHED:
             # The result is complete; the worker is still cleaning up.
-            self._addresses.pop(task_id, None)
+            self._addresses.pop(task.task_id, None)
             if (result := await asyncio.to_thread(folder.result)) is not None:
-                await self._store.mark_ended(task_id, task_end.from_result(result))
+                await self._store.mark_ended(task.task_id, task_end.from_result(result))
 
     def _free(self) -> None:
         self._running -= 1

@@ -1,0 +1,115 @@
+"""Executes a worker as another user, in a view of the machine that contains nothing of the others.
+
+    python -I -S enter.py VIEW PROGRAM [ARG]...        VIEW: the fields of `View`, as JSON
+
+It is executed by its path, as root, and needs only the standard library: it becomes the program.
+
+The view is a mount namespace. Folders that other users cannot enter, such as /root, are covered by
+empty ones, in which only what the worker needs is mounted. /tmp, /var/tmp and /dev/shm are the
+task's own, and System V shared memory too: nothing in them is left when its processes have ended.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if __name__ == "__main__":
+    sys.path.append(str(Path(__file__).parents[5]))
+
+from worker import linux
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+_OWN_TMP: Final = ("/tmp", "/var/tmp")  # noqa: S108 - mount points
+_SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108 - a mount point
+_X11_SOCKETS: Final = ".X11-unix"  # Xvfb cannot give it the sticky bit unless it is root
+_EMPTY: Final = "mode=0755,size=4m"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What a worker sees of the machine.
+
+    Attributes:
+        uid: its user and group.
+        home: its current folder.
+        tmp: what it sees as /tmp.
+        needed: the files and folders that it must reach, by their paths.
+    """
+
+    uid: int
+    home: str
+    tmp: str
+    needed: list[str]
+
+
+def main() -> None:
+    """Become the program."""
+    view = View(**json.loads(sys.argv[1]))
+    linux.unshare_mounts_and_ipc()
+    _arrange(view)
+    _become(view.uid)
+    os.umask(0o077)
+    linux.forbid_new_privileges()
+    os.chdir(view.home)
+    os.execv(sys.argv[2], sys.argv[2:])  # noqa: S606 - no shell is wanted
+
+
+def _become(uid: int) -> None:
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+
+
+def _arrange(view: View) -> None:
+    needed = sorted({name for each in view.needed for name in (each, os.path.realpath(each))})
+    opened = {name: os.open(name, os.O_PATH) for name in needed if Path(name).exists()}
+    covered = sorted({*_closed(opened), *filter(os.path.isdir, _OWN_TMP)}, key=len)
+    sockets = Path(view.tmp, _X11_SOCKETS)
+    sockets.mkdir(exist_ok=True)
+    sockets.chmod(0o1777)
+    tmp = os.open(view.tmp, os.O_PATH)
+    if Path(_SHARED_MEMORY).is_dir():
+        linux.mount_tmpfs(_SHARED_MEMORY, "mode=1777")
+    for cover in covered:
+        if cover in _OWN_TMP:
+            linux.bind_mount(f"/proc/self/fd/{tmp}", cover)
+        elif not _is_below(cover, covered):
+            linux.mount_tmpfs(cover, _EMPTY)
+    for name, descriptor in opened.items():  # sorted: what contains another comes first
+        if _is_below(name, covered) and not Path(name).exists():
+            _mount(descriptor, Path(name))
+
+
+def _closed(paths: Iterable[str]) -> Iterator[str]:
+    """The outermost folder above each path that other users cannot enter."""
+    for path in paths:
+        for parent in reversed(Path(path).parents):
+            if not parent.stat().st_mode & stat.S_IXOTH:
+                yield str(parent)
+                break
+
+
+def _is_below(path: str, covers: Iterable[str]) -> bool:
+    return any(path.startswith(cover + "/") for cover in covers)
+
+
+def _mount(descriptor: int, target: Path) -> None:
+    """Make an opened file or folder appear at its path in an empty folder."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        target.mkdir()
+    else:
+        target.touch()
+    linux.bind_mount(f"/proc/self/fd/{descriptor}", str(target))
+
+
+if __name__ == "__main__":
+    main()

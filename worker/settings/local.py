@@ -1,0 +1,58 @@
+"""Settings of `worker serve` with the local runner."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import NoDecode
+
+from worker.settings.serve import ServeSettings
+from worker.settings.shared import split_paths
+
+_UID_MIN: Final = 1000
+_UID_MAX: Final = 2**32 - 2
+
+
+class LocalSettings(ServeSettings):
+    """What the local runner reads in addition to the API's settings."""
+
+    local_isolation: Literal["auto", "landlock", "off"] = Field(
+        default="auto",
+        description="How tasks are isolated from the API and from each other: `auto`: each with a "
+        "uid of its own, if the API is root, and by Landlock; `landlock`: without uids; `off`.",
+    )
+    local_uids: str = Field(
+        default="70000-70999",
+        pattern=r"^\d{1,10}-\d{1,10}$",
+        description="Range of the tasks' uids (and gids), `first-last`, at least "
+        "`WORKER_MAX_RUNNING` of them; no user may have one. The default is used neither by Debian "
+        "nor by systemd nor for containers.",
+    )
+    local_readable: Annotated[tuple[Path, ...], NoDecode] = Field(
+        default=(),
+        description="Files and folders that tasks may read as well, separated by `:`. They may "
+        "read the system's, the interpreter's and the endpoints' folders.",
+    )
+    local_shared: bool = Field(
+        default=False,
+        description="Several accounts may start tasks even if nothing isolates these from each "
+        "other.",
+    )
+
+    _split_paths = field_validator("local_readable", mode="before")(split_paths)
+
+    @field_validator("local_uids")
+    @classmethod
+    def _is_range(cls, value: str) -> str:
+        first, last = map(int, value.split("-"))
+        if not _UID_MIN <= first <= last <= _UID_MAX:
+            raise ValueError(f"must be a range within {_UID_MIN}-{_UID_MAX}")
+        return value
+
+    @property
+    def uids(self) -> range:
+        """The range."""
+        first, last = map(int, self.local_uids.split("-"))
+        return range(first, last + 1)
