@@ -57,13 +57,18 @@ def run(display_programs: None) -> Iterator[Callable[..., WorkerRun]]:
 
 
 @pytest.fixture
-def serve(display_programs: None) -> Iterator[Callable[..., WorkerServe]]:
-    """Start APIs; after the test no process or file of them or their workers may be left."""
+def serve(display_programs: None, tmp_path: Path) -> Iterator[Callable[..., WorkerServe]]:
+    """Start APIs; after the test no process or file of them or their workers may be left.
+
+    Their tasks may read the test's folder, `tmp_path`.
+    """
+    tmp_path.chmod(0o755)
     folder = Path(tempfile.mkdtemp(prefix="t-", dir="/tmp"))  # short: sockets live below it
     apis: list[WorkerServe] = []
 
     def start(env: dict[str, str] | None = None) -> WorkerServe:
-        api = WorkerServe(folder / str(len(apis)), env)
+        readable = {"WORKER_LOCAL_READABLE": str(tmp_path)}
+        api = WorkerServe(folder / str(len(apis)), readable | (env or {}))
         apis.append(api)
         return api.start()
 

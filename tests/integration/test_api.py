@@ -34,7 +34,7 @@ def api(serve):
 
 @pytest.fixture
 def inputs(tmp_path):
-    return {"gate": str(tmp_path / "gate"), "ran": str(tmp_path / "ran")}
+    return {"gate": str(tmp_path / "gate")}
 
 
 def stream(api, task, **more):

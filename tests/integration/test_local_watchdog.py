@@ -58,7 +58,7 @@ class Machine:
             account="alice",
             endpoint_name="gated",
             file=PROGRAMS / "endpoints/gated.py",
-            inputs={"gate": gate, "ran": str(self.folder / "ran")},
+            inputs={"gate": gate},
             timeout_s=timeout_s,
             callback_url=None,
             digest="",

@@ -1,4 +1,4 @@
-"""Notes that it ran, then waits for a file and returns what the file says."""
+"""Appends its id to the artifact `ran`, then waits for a file and returns what the file says."""
 
 import os
 import time
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def run(inputs):
-    with Path(inputs["ran"]).open("a") as file:
+    with Path(os.environ["WORKER_ARTIFACTS_DIR"], "ran").open("a") as file:
         file.write(f"{os.environ['WORKER_TASK_ID']}\n")
     gate = Path(inputs["gate"])
     while not (gate.exists() and (said := gate.read_text())):
