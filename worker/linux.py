@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import os
 import signal
@@ -48,9 +49,10 @@ _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = (1 << bit for bit in range(4))
 _REFER, _TRUNCATE, _IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
 _FILE_RIGHTS: Final = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
 _RIGHTS_SINCE: Final = {1: (1 << 13) - 1, 2: _REFER, 3: _TRUNCATE, 5: _IOCTL_DEV}
-_SCOPE_ABI: Final = 6
 _SCOPE_SIGNALS: Final = 1 << 1
 
+SIGNALS_ABI: Final = 6
+"""From this version on, Landlock also denies signals to processes that it does not restrict."""
 READ: Final = _EXECUTE | _READ_FILE | _READ_DIR
 """Landlock rights: read, list and execute."""
 USE: Final = _READ_FILE | _WRITE_FILE | _TRUNCATE | _IOCTL_DEV
@@ -147,6 +149,19 @@ def unshare_mounts_and_ipc() -> None:
     _check(_LIBC.mount(None, b"/", None, ctypes.c_ulong(_MS_RECURSIVE_PRIVATE), None))
 
 
+def mounts_errno() -> int:
+    """The error of `unshare_mounts_and_ipc`, which a child that ends at once tries; 0: none."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            unshare_mounts_and_ipc()
+        except OSError as error:
+            os._exit(error.errno or errno.EIO)
+        os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
 def mount_tmpfs(target: str, options: str) -> None:
     """Mount an empty file system in memory (tmpfs(5)).
 
@@ -194,7 +209,7 @@ def landlock_ruleset(rules: Iterable[tuple[str, int]]) -> int:
     """
     abi = landlock_abi()
     handled = sum(rights for since, rights in _RIGHTS_SINCE.items() if since <= abi)
-    scoped = _SCOPE_SIGNALS if abi >= _SCOPE_ABI else 0
+    scoped = _SCOPE_SIGNALS if abi >= SIGNALS_ABI else 0
     attributes = struct.pack("QQQ", handled, 0, scoped)
     ruleset = _check(_landlock(_LANDLOCK_CREATE_RULESET, attributes, len(attributes), 0))
     for path, rights in rules:

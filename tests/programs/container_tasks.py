@@ -60,6 +60,19 @@ async def scripts_of_the_world(page):
     return {"fonts": fonts, "tofu": await page.evaluate(_SAME_AS_NOTDEF)}
 
 
+async def file_urls(page, inputs):
+    """What the browser shows of local files: the text, or the error."""
+    shown = {}
+    for url in inputs["urls"]:
+        opened = await page.context.new_page()
+        try:
+            await opened.goto(url)
+            shown[url] = await opened.inner_text("body")
+        except Exception as error:
+            shown[url] = str(error)
+    return shown
+
+
 def forks():
     """Leave 50 grandchildren in sessions of their own that ignore TERM, as their parent does."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

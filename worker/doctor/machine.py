@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import select
@@ -14,7 +15,7 @@ from worker import net
 from worker.display import xvfb
 from worker.doctor.finding import failure, ok, warning
 from worker.errors import PortInUse, SettingError, StartFailed
-from worker.linux import own_cgroups
+from worker.linux import SIGNALS_ABI, landlock_abi, mounts_errno, own_cgroups
 from worker.task import browser, sandbox
 
 if TYPE_CHECKING:
@@ -54,6 +55,28 @@ def chromium_sandbox(setting: str) -> Iterator[Finding]:
         yield failure("WORKER_CHROMIUM_SANDBOX is on, but the sandbox does not work", refusal)
     else:
         yield warning("Chromium runs without its sandbox", refusal)
+
+
+def isolation() -> Iterator[Finding]:
+    """What isolates the tasks of `worker serve` with the local runner from each other."""
+    abi = landlock_abi()
+    refusal = mounts_errno() if os.geteuid() == 0 else errno.EPERM
+    if not refusal:
+        also = f", and Landlock (ABI {abi})" if abi else ""
+        yield ok(f"local tasks are isolated by uids of their own{also}")
+    elif abi >= SIGNALS_ABI:
+        yield ok(f"local tasks are isolated by Landlock (ABI {abi})")
+    elif abi:
+        remedy = "run `worker serve` as root, or use Linux 6.12 or newer"
+        yield warning(
+            f"local tasks can signal each other's processes: Landlock has ABI {abi}", remedy
+        )
+    else:
+        remedy = (
+            "run `worker serve` as root on a host, or enable Landlock (Linux 5.13, `lsm=landlock,…` "
+            "on the kernel's command line)"
+        )
+        yield warning("nothing isolates local tasks from each other", remedy)
 
 
 def descriptors() -> Iterator[Finding]:

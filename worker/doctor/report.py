@@ -29,6 +29,7 @@ def examine(settings: RunSettings) -> Iterator[Finding]:
         software.fonts(),
         machine.shared_memory(),
         machine.chromium_sandbox(settings.chromium_sandbox),
+        machine.isolation(),
         machine.descriptors(),
         machine.memory(),
         machine.folders(artifacts),

@@ -16,7 +16,7 @@ from worker.session.plan import Notice, Plan
 from worker.settings import PREFIX, unknown_variables
 from worker.settings.run import RunSettings, secret_variables
 from worker.stream import tokens
-from worker.task import browser, sandbox, target
+from worker.task import browser, file_urls, sandbox, target
 from worker.task.confinement import Confinement, home, readable
 from worker.task.target import Command
 
@@ -53,7 +53,10 @@ def make(settings: RunSettings, text: str | None, command: Sequence[str] | None)
     novnc_dir = settings.novnc_dir if settings.serves_debug_page else None
     if novnc_dir is not None and not (novnc_dir / "core/rfb.js").is_file():
         raise ProgramMissing("noVNC", f"no core/rfb.js in {novnc_dir}")
-    confinement = _confinement(settings, chosen, chromium) if settings.confine else None
+    exception = _exception(allowed=settings.allow_file_urls)
+    confinement = None
+    if settings.confine:
+        confinement = _confinement(settings, chosen, [chromium.resolve().parent, *exception])
     listener = _listener(settings)
     folder = settings.artifacts_dir or Path("artifacts") / settings.task_id
     try:
@@ -123,13 +126,24 @@ def _listener(settings: RunSettings) -> socket.socket:
     return net.listen(settings.host, settings.port, backlog=_BACKLOG)
 
 
-def _confinement(settings: RunSettings, target: Target, chromium: Path) -> Confinement:
+def _exception(*, allowed: bool) -> list[Path]:
+    try:
+        created = file_urls.apply(allowed=allowed)
+    except OSError as error:
+        raise SettingError(
+            f"WORKER_ALLOW_FILE_URLS: cannot write {error.filename}: {error.strerror}; "
+            "with `docker run --read-only`, add --tmpfs /tmp"
+        ) from error
+    return [created] if created is not None else []
+
+
+def _confinement(settings: RunSettings, target: Target, browser: Sequence[Path]) -> Confinement:
     if not landlock_abi():
         raise SettingError(
             "WORKER_CONFINE: the kernel offers no Landlock, or a seccomp profile forbids it; "
             "enable it (`lsm=landlock,…` on the kernel's command line), or unset the variable"
         )
-    read = [*readable(os.environ), chromium.resolve().parent, *settings.confine_read]
+    read = [*readable(os.environ), *browser, *settings.confine_read]
     here = Path.cwd()
     if here not in (home(os.environ), Path(here.anchor)):
         read.append(here)

@@ -90,6 +90,10 @@ class RunSettings(SharedSettings):
         "then refuses to start.",
     )
 
+    allow_file_urls: bool = Field(
+        default=False,
+        description="In the image, whose policy for Chromium blocks them: allow `file://` URLs.",
+    )
     confine: Annotated[bool, Scope.TASK] = Field(
         default=False,
         description="Restrict the task by Landlock: it reads the system's, the interpreter's and "
