@@ -40,6 +40,8 @@ class WorkerServe:
         self.environ |= {"WORKER_ENDPOINTS_DIR": str(ENDPOINTS)} | (env or {})
         self.client = httpx.Client(timeout=_TIMEOUT_S)
         self.url = ""
+        self.python = sys.executable
+        self.user: dict[str, Any] = {}  # arguments of Popen: user, group, extra_groups
 
     # -- life cycle
 
@@ -47,8 +49,9 @@ class WorkerServe:
         """Start it, and wait until it listens."""
         with (self.folder / "stderr").open("ab") as stderr:
             process = subprocess.Popen(
-                [sys.executable, "-m", "worker.cli", "serve"],
+                [self.python, "-m", "worker.cli", "serve"],
                 env=self.environ,
+                **self.user,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
@@ -66,8 +69,9 @@ class WorkerServe:
     def start_refused(self) -> subprocess.CompletedProcess[str]:
         """Start another one on the same state folder, and wait until it ends."""
         return subprocess.run(
-            [sys.executable, "-m", "worker.cli", "serve"],
+            [self.python, "-m", "worker.cli", "serve"],
             env=self.environ,
+            **self.user,
             capture_output=True,
             text=True,
             timeout=PATIENCE_S,
@@ -145,8 +149,9 @@ class WorkerServe:
     def key(self, account: str = "alice", *options: str) -> str:
         """A new key."""
         made = subprocess.run(
-            [sys.executable, "-m", "worker.cli", "api-key", account, *options],
+            [self.python, "-m", "worker.cli", "api-key", account, *options],
             env=self.environ,
+            **self.user,
             capture_output=True,
             text=True,
             check=True,

@@ -73,7 +73,7 @@ def isolation() -> Iterator[Finding]:
         )
     else:
         remedy = (
-            "run `worker serve` as root on a host, or enable Landlock (Linux 5.13, `lsm=landlock,…` "
+            "run `worker serve` as root on a host, or enable Landlock (Linux 5.13, `lsm=landlock` "
             "on the kernel's command line)"
         )
         yield warning("nothing isolates local tasks from each other", remedy)
