@@ -156,7 +156,7 @@ class WorkerServe:
             text=True,
             check=True,
         )
-        return made.stdout.strip()
+        return str(made.stdout).strip()
 
     def sign_in(self, account: str = "alice", *options: str) -> str:
         """Make a key, and use it for the following requests."""

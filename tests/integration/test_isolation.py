@@ -71,7 +71,7 @@ def api(display_programs):
         skip_or_fail("root", "run the tests as root")
     folder = Path(tempfile.mkdtemp(prefix="t-", dir="/tmp"))  # short: sockets live below it
     folder.chmod(0o755)
-    made = []
+    made: list[Api] = []
 
     def make(env=None, *, as_user=False):
         made.append(Api(folder / str(len(made)), env, as_user=as_user))
@@ -240,8 +240,8 @@ def test_not_isolated(api):
 
 def test_uids_that_a_user_has_are_refused(api):
     """The user's processes would be killed with a task's."""
-    nobody = pwd.getpwnam("nobody").pw_uid
-    refused = api({"WORKER_LOCAL_UIDS": f"{nobody - 10}-{nobody}"}).start_refused()
+    user = max(pwd.getpwall(), key=lambda each: each.pw_uid)
+    refused = api({"WORKER_LOCAL_UIDS": f"{user.pw_uid - 9}-{user.pw_uid}"}).start_refused()
     assert refused.returncode == 64
     assert "WORKER_LOCAL_UIDS" in refused.stderr
-    assert "nobody" in refused.stderr
+    assert user.pw_name in refused.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 
 import pytest
@@ -45,3 +46,45 @@ def test_another_machine_s_address_cannot_be_listened_on():
 def test_a_host_that_cannot_be_resolved_is_an_error(host):
     with pytest.raises(SettingError, match="--host: cannot resolve"):
         net.listen(host, 0)
+
+
+def test_inherited_listener():
+    """Its address is that of the process that created it."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as created,
+        net.inherited(os.dup(created.fileno())) as listener,
+    ):
+        assert listener.getsockname() == created.getsockname()
+        assert not listener.get_inheritable()
+
+
+def _datagram():
+    return socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+
+
+def _not_listening():
+    return socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+
+
+def _unix(path):
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
+    listener.listen()
+    return listener
+
+
+@pytest.mark.parametrize("kind", ["file", "datagram", "not listening", "unix", "closed"])
+def test_other_descriptors_are_refused(tmp_path, kind):
+    """The error names the setting; the descriptor is not closed."""
+    made = {
+        "file": lambda: (tmp_path / "file").open("w"),
+        "datagram": _datagram,
+        "not listening": _not_listening,
+        "unix": lambda: _unix(tmp_path / "socket"),
+        "closed": lambda: (tmp_path / "file").open("w"),
+    }[kind]()
+    with made:
+        number = made.fileno() if kind != "closed" else 1_000_000
+        with pytest.raises(SettingError, match="WORKER_LISTENER_FD"):
+            net.inherited(number)
+        os.fstat(made.fileno())

@@ -26,7 +26,13 @@ FOLDERS = (
     "worker/stream",
     "worker/task",
 )
-SETTINGS = ("RunSettings", "ServeSettings", "DockerSettings", "KubernetesSettings")
+SETTINGS = (
+    "RunSettings",
+    "ServeSettings",
+    "LocalSettings",
+    "DockerSettings",
+    "KubernetesSettings",
+)
 AT_RUN_TIME = frozenset(
     {
         "api-keys.json",

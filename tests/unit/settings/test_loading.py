@@ -8,6 +8,7 @@ from worker.errors import SettingError
 from worker.settings import load, load_serve, unknown_variables
 from worker.settings.docker import DockerSettings
 from worker.settings.kubernetes import KubernetesSettings
+from worker.settings.local import LocalSettings
 from worker.settings.run import RunSettings
 from worker.settings.serve import ServeSettings
 
@@ -68,7 +69,7 @@ def test_an_error_names_the_option_if_the_value_came_from_it(monkeypatch):
 
 @pytest.mark.parametrize(
     ("runner", "kind"),
-    [("local", ServeSettings), ("docker", DockerSettings), ("kubernetes", KubernetesSettings)],
+    [("local", LocalSettings), ("docker", DockerSettings), ("kubernetes", KubernetesSettings)],
 )
 def test_serve_reads_the_settings_of_the_selected_runner(runner, kind):
     assert type(load_serve({"runner": runner}, {})) is kind

@@ -10,6 +10,7 @@ from worker.settings.shared import variable
 
 ALL = {variable(name): "x" for kind in every_class() for name in kind.model_fields}
 EVERY_WORKER = {
+    "WORKER_ALLOW_FILE_URLS",
     "WORKER_ALLOWED_ORIGINS",
     "WORKER_CHROMIUM_SANDBOX",
     "WORKER_HOLD_S",

@@ -25,13 +25,13 @@ CREATE TABLE IF NOT EXISTS tasks (
     cancel INTEGER NOT NULL DEFAULT 0,
     pid INTEGER,
     pid_started INTEGER,
-    port INTEGER,
-    uid INTEGER,
     started_at TEXT,
     finished_at TEXT,
     exit_code INTEGER,
     output TEXT,
-    error TEXT
+    error TEXT,
+    port INTEGER,
+    uid INTEGER
 );
 CREATE INDEX IF NOT EXISTS tasks_of_account ON tasks (account, created_at, task_id);
 CREATE INDEX IF NOT EXISTS tasks_in_phase ON tasks (phase, number);
@@ -40,7 +40,7 @@ CREATE INDEX IF NOT EXISTS uids_taken ON tasks (uid) WHERE uid IS NOT NULL;
 CREATE INDEX IF NOT EXISTS tasks_finished ON tasks (finished_at) WHERE finished_at IS NOT NULL;
 CREATE INDEX IF NOT EXISTS callbacks_pending ON tasks (number) WHERE callback_pending;
 """
-_FROM_1: Final = """
+FROM_1: Final = """
 ALTER TABLE tasks RENAME COLUMN callback_owed TO callback_pending;
 DROP INDEX IF EXISTS callbacks_owed;
 """
@@ -68,7 +68,7 @@ def prepare(connection: sqlite3.Connection) -> None:
         raise UnknownVersion(f"its version is {version}, and this program's {VERSION}")
     # Version 1 could be killed between creating the table and storing the version.
     columns = {row[1] for row in connection.execute("PRAGMA table_info(tasks)")}
-    migration = _FROM_1 if "callback_owed" in columns else ""
+    migration = FROM_1 if "callback_owed" in columns else ""
     if columns and "port" not in columns:
         migration += _FROM_2
     try:

@@ -52,6 +52,11 @@ VALUES
         '2026-05-04T00:00:01.000000+00:00', 'failed', '2026-05-04T00:01:00.000Z', 1,
         'null', 'null');
 """
+AND_2 = """
+CREATE INDEX callbacks_pending ON tasks (number) WHERE callback_pending;
+UPDATE tasks SET phase = 'running', pid = 7, finished_at = NULL WHERE task_id = 'done';
+PRAGMA user_version = 2;
+"""
 
 
 @pytest.fixture
@@ -87,9 +92,24 @@ async def test_migration_from_version_1(file, version):
     assert store.pending_callbacks() == []
     await store.close()
 
+    new = await layout_of_new(file)
+    assert layout(file) == new
+
+
+async def layout_of_new(file: Path) -> dict[str, str]:
     new = file.with_name("new.sqlite3")
     await Store(new, Capacity(max_running=2, queue_max=3)).close()
-    assert layout(file) == layout(new)
+    return layout(new)
+
+
+async def test_migration_from_version_2(file):
+    """Tasks of running workers are kept; their ports and users are unknown."""
+    write(file, VERSION_1 + schema.FROM_1 + AND_2)
+    store = Store(file, Capacity(max_running=2, queue_max=3))
+    [running] = store.unfinished()
+    assert (running.task_id, running.pid, running.port, running.uid) == ("done", 7, None, None)
+    await store.close()
+    assert layout(file) == await layout_of_new(file)
 
 
 async def test_migrated_file_is_opened_again(file):

@@ -98,16 +98,21 @@ def test_result_without_json_equivalent(folder):
     assert folder.result().output == ["NaN", "?"]
 
 
+def write_started(folder, session):
+    event = {"time": "2026-05-04T00:00:00.000Z", "event": "worker.started", "folder": str(session)}
+    folder.events.write_text(json.dumps(event) + "\n")
+
+
 def test_remove_session(folder):
     """The session's temporary folder is removed; any other path in an event is not."""
     session = Path(tempfile.mkdtemp(prefix="worker-"))
-    folder.events.write_text(json.dumps({"folder": str(session)}) + "\n")
+    write_started(folder, session)
     folder.remove_session()
     assert not session.exists()
 
     other = folder.path / "worker-other"
     other.mkdir()
-    folder.events.write_text(json.dumps({"folder": str(other)}) + "\n")
+    write_started(folder, other)
     folder.remove_session()
     assert other.exists()
 
