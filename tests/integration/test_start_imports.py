@@ -25,6 +25,7 @@ ALLOWED = {
     "worker.session",
     "worker.session.prelaunch",
     "worker.task",
+    "worker.task.confinement",
     "worker.task.spec",
     "worker.task.target",
 }
