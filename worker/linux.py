@@ -381,14 +381,19 @@ def running_processes_of(uid: int, *, but: int = 0) -> list[int]:
     return [pid for pid, uids, state in _statuses() if uid in uids and state != "Z" and pid != but]
 
 
+def is_process_of(pid: int, *users: int) -> bool:
+    """Whether a process exists and its real uid is one of these."""
+    return any(number == pid and uids[0] in users for number, uids, _ in _statuses(pid))
+
+
 def uids_in_use() -> set[int]:
     """The users of all processes."""
     return {uid for _, uids, _ in _statuses() for uid in uids}
 
 
-def _statuses() -> Iterator[tuple[int, list[int], str]]:
-    """Pid, uids (real, effective, saved, of files) and state of each process (proc(5))."""
-    for entry in _PROC.iterdir():
+def _statuses(*pids: int) -> Iterator[tuple[int, list[int], str]]:
+    """Of these processes, or of all: pid, uids (real, effective, saved, of files) and state."""
+    for entry in [_PROC / str(pid) for pid in pids] or _PROC.iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
                 lines = (entry / "status").read_text(errors="replace").splitlines()

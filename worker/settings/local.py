@@ -27,8 +27,8 @@ class LocalSettings(ServeSettings):
         default="70000-70999",
         pattern=r"^\d{1,10}-\d{1,10}$",
         description="Range of the tasks' uids (and gids), `first-last`, at least "
-        "`WORKER_MAX_RUNNING` of them; no user may have one. The default is used neither by Debian "
-        "nor by systemd nor for containers.",
+        "`WORKER_MAX_RUNNING` of them; no user or group may have one. The default is used neither "
+        "by Debian nor by systemd nor for containers.",
     )
     local_readable: Annotated[tuple[Path, ...], NoDecode] = Field(
         default=(),

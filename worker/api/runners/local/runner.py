@@ -97,6 +97,7 @@ class LocalRunner:
         try:
             self._state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock = _lock(self._state_dir)
+            self._state_dir.chmod(0o700)  # it may have been created by hand
         except OSError as error:
             raise SettingError(
                 f"WORKER_STATE_DIR: cannot use {self._state_dir}: {error.strerror}; "
@@ -239,6 +240,12 @@ def make(settings: LocalSettings, stream_key: StreamKey) -> LocalRunner:
         f"{PREFIX}DEBUG_PAGE": "false",
     }
     keys = keys_file(settings)
+    uses_uids = settings.local_isolation == "auto" and os.geteuid() == 0
+    if uses_uids and len(settings.uids) < settings.max_running:
+        raise SettingError(
+            f"WORKER_LOCAL_UIDS: {len(settings.uids)} uids are too few for WORKER_MAX_RUNNING "
+            f"{settings.max_running}; give a larger range"
+        )
 
     def detect() -> Isolation:
         linux.hide_from_peers()

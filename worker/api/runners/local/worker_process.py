@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from worker.api.runners.local import channel
-from worker.linux import pids_with_arguments, start_ticks
+from worker.linux import is_process_of, pids_with_arguments, start_ticks
 from worker.process.children import exited, send_signal
 from worker.settings import PREFIX
 
@@ -131,12 +131,14 @@ async def find_worker(task: StoredTask, folder: TaskFolder) -> WorkerProcess | N
     """
     if task.pid is not None and task.pid_started and start_ticks(task.pid) == task.pid_started:
         return WorkerProcess(pid=task.pid, started=task.pid_started)
+    # A task of another user may imitate the command line. Root: it is about to change its uid.
+    users = (os.geteuid(),) if task.uid is None else (task.uid, 0)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_SEARCH_LIMIT_S):
             while folder.worker_exists():
                 for pid in pids_with_arguments("--task-id", task.task_id):
                     started = start_ticks(pid)
-                    if started is not None:
+                    if started is not None and is_process_of(pid, *users):
                         return WorkerProcess(pid=pid, started=started)
                 await asyncio.sleep(_POLL_S)
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import grp
 import os
 import pwd
 from dataclasses import dataclass
@@ -44,14 +45,16 @@ class Uids:
         """Use a range.
 
         Raises:
-            SettingError: a user of the machine has a uid of the range.
+            SettingError: a user or group of the machine has a number of the range.
             OSError: the folder of the locks cannot be used.
         """
-        for user in pwd.getpwall():
-            if user.pw_uid in numbers:
+        taken = [(user.pw_uid, f"user {user.pw_name}") for user in pwd.getpwall()]
+        taken += [(group.gr_gid, f"group {group.gr_name}") for group in grp.getgrall()]
+        for number, owner in taken:
+            if number in numbers:
                 raise SettingError(
-                    f"WORKER_LOCAL_UIDS: {user.pw_uid} is the user {user.pw_name}; its processes "
-                    "would be killed with a task's; give a range that no user has"
+                    f"WORKER_LOCAL_UIDS: {number} is the {owner}, whose files a task could access "
+                    "and whose processes would be killed; give a range that is not used"
                 )
         locks.mkdir(mode=0o700, exist_ok=True)
         self.numbers, self._locks = numbers, locks
