@@ -231,15 +231,37 @@ class LocalRunner:
 
 
 def make(settings: LocalSettings, stream_key: StreamKey) -> LocalRunner:
-    """Make the runner; `open` finds the workers of an earlier API process."""
-    state_dir = settings.state_dir.expanduser().absolute()
+    """Make the runner; `open` finds the workers of an earlier API process.
+
+    Raises:
+        SettingError: the range of uids is too small.
+    """
     environ = {
         **{name: value for name, value in os.environ.items() if not name.startswith(PREFIX)},
         **passed_on(os.environ, same_machine=True),
         # The debug page gives stream URLs without authentication; the API requires a key.
         f"{PREFIX}DEBUG_PAGE": "false",
     }
-    keys = keys_file(settings)
+    return LocalRunner(
+        state_dir=_state_dir(settings),
+        environ=environ,
+        stream_key=stream_key,
+        capacity=Capacity.of(settings),
+        retention=Retention(
+            kept_s=DEFAULT_S if settings.retention_s is None else settings.retention_s
+        ),
+        watchdog=Watchdog(margin_s=Watchdog().margin_s + settings.hold_s),
+        detect=_detection(settings, environ),
+        accounts=None if settings.local_shared else Accounts(keys_file(settings)).names,
+    )
+
+
+def _state_dir(settings: LocalSettings) -> Path:
+    return settings.state_dir.expanduser().absolute()
+
+
+def _detection(settings: LocalSettings, environ: Mapping[str, str]) -> Callable[[], Isolation]:
+    """What finds out how tasks are isolated, once the state folder is locked."""
     uses_uids = settings.local_isolation == "auto" and os.geteuid() == 0
     if uses_uids and len(settings.uids) < settings.max_running:
         raise SettingError(
@@ -252,25 +274,14 @@ def make(settings: LocalSettings, stream_key: StreamKey) -> LocalRunner:
         return mechanism.detect(
             settings.local_isolation,
             settings.uids,
-            folder=TaskFolder(path=state_dir / _TRIAL_TASK),
+            folder=TaskFolder(path=_state_dir(settings) / _TRIAL_TASK),
             environ=environ,
             readable=tuple(path.absolute() for path in settings.local_readable),
-            hidden=(state_dir, keys),
+            hidden=(_state_dir(settings), keys_file(settings)),
             endpoints=endpoints_folder(settings),
         )
 
-    return LocalRunner(
-        state_dir=state_dir,
-        environ=environ,
-        stream_key=stream_key,
-        capacity=Capacity.of(settings),
-        retention=Retention(
-            kept_s=DEFAULT_S if settings.retention_s is None else settings.retention_s
-        ),
-        watchdog=Watchdog(margin_s=Watchdog().margin_s + settings.hold_s),
-        detect=detect,
-        accounts=None if settings.local_shared else Accounts(keys).names,
-    )
+    return detect
 
 
 def _lock(state_dir: Path) -> int:
