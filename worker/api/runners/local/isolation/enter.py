@@ -4,7 +4,7 @@
 
 It is executed by its path, as root, and needs only the standard library: it becomes the program.
 
-The view is a mount namespace. Folders that other users cannot enter, such as /root, are covered by
+The view is a mount namespace. Folders that other users cannot list, such as /root, are covered by
 empty ones, in which only what the worker needs is mounted. /tmp, /var/tmp and /dev/shm are the
 task's own, and System V shared memory too: nothing in them is left when its processes have ended.
 """
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _OWN_TMP: Final = ("/tmp", "/var/tmp")  # noqa: S108 - mount points
 _SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108 - a mount point
 _X11_SOCKETS: Final = ".X11-unix"  # Xvfb cannot give it the sticky bit unless it is root
+_LISTABLE: Final = stat.S_IROTH | stat.S_IXOTH
 _EMPTY: Final = "mode=0755,size=4m"
 
 
@@ -69,8 +70,9 @@ def _become(uid: int) -> None:
 
 
 def _arrange(view: View) -> None:
-    needed = sorted({name for each in view.needed for name in (each, os.path.realpath(each))})
-    opened = {name: os.open(name, os.O_PATH) for name in needed if Path(name).exists()}
+    names = {name for each in view.needed for name in (each, os.path.realpath(each))}
+    needed = sorted(part for name in names for part in _parts(name, view.uid))
+    opened = {name: os.open(name, os.O_PATH) for name in needed}
     covered = sorted({*_closed(opened), *filter(os.path.isdir, _OWN_TMP)}, key=len)
     sockets = Path(view.tmp, _X11_SOCKETS)
     sockets.mkdir(exist_ok=True)
@@ -88,11 +90,24 @@ def _arrange(view: View) -> None:
             _mount(descriptor, Path(name))
 
 
+def _parts(name: str, uid: int) -> Iterator[str]:
+    """A path, if it exists; its entries, if it is a folder that other users cannot list."""
+    path = Path(name)
+    if not path.exists():
+        return
+    status = path.stat()
+    listed = status.st_uid == uid or status.st_mode & _LISTABLE == _LISTABLE
+    if listed or not path.is_dir():
+        yield name
+    else:
+        yield from (str(entry) for entry in path.iterdir() if entry.exists())
+
+
 def _closed(paths: Iterable[str]) -> Iterator[str]:
-    """The outermost folder above each path that other users cannot enter."""
+    """The outermost folder above each path that other users cannot list."""
     for path in paths:
         for parent in reversed(Path(path).parents):
-            if not parent.stat().st_mode & stat.S_IXOTH:
+            if parent.stat().st_mode & _LISTABLE != _LISTABLE:
                 yield str(parent)
                 break
 
