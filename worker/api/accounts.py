@@ -72,7 +72,7 @@ class Accounts:
             SettingError: the file exists and cannot be read.
         """
         self._refresh()
-        return list(dict.fromkeys(account.name for _, account in self._keys))
+        return list(dict.fromkeys(account.name for account in self._by_digest.values()))
 
     def authenticate(self, key: str) -> Account | None:
         """The account of a key.

@@ -109,3 +109,11 @@ def test_concurrently_created_keys_are_all_kept(file):
         each.join()
     assert len(accounts.listed(file)) == 20
     assert {each.name for each in file.parent.iterdir()} == {"keys.json", "keys.json.lock"}
+
+
+def test_names_are_in_the_order_of_the_oldest_keys(tmp_path):
+    file = tmp_path / "keys.json"
+    assert accounts.Accounts(file).names() == []
+    for name in ("bob", "alice", "bob"):
+        accounts.create(file, name, control=False)
+    assert accounts.Accounts(file).names() == ["bob", "alice"]
