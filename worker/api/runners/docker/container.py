@@ -30,6 +30,9 @@ ENDPOINT_LABEL: Final = "worker.endpoint"
 CREATED_AT_LABEL: Final = "worker.created-at"
 DIGEST_LABEL: Final = "worker.digest"
 CALLBACK_URL_LABEL: Final = "worker.callback-url"
+_LABELS: Final = frozenset(
+    {TASK_LABEL, ACCOUNT_LABEL, ENDPOINT_LABEL, CREATED_AT_LABEL, DIGEST_LABEL, CALLBACK_URL_LABEL}
+)
 # Version 0.1 wrote `.told`; its containers may still exist.
 _NOTIFIED_SUFFIXES: Final = (NOTIFIED, ".told")
 _ENDED_STATES: Final = frozenset({"exited", "dead", "removing"})
@@ -48,9 +51,17 @@ class Container:
 
     @classmethod
     def from_list(cls, summary: Mapping[str, Any]) -> Container:
-        """From an item of `GET /containers/json`."""
+        """From an item of `GET /containers/json`.
+
+        Raises:
+            Exception: it is not a container as the runner makes them.
+        """
         name = (summary["Names"] or [""])[0]
-        return cls._of(summary, name, summary["State"], summary["Labels"])
+        made = cls._of(summary, name, summary["State"], summary["Labels"])
+        missing = _LABELS - made.labels.keys()
+        if missing or made.created_at.tzinfo is None:
+            raise ValueError(f"a container with invalid labels: {', '.join(sorted(missing))}")
+        return made
 
     @classmethod
     def from_inspect(cls, details: Mapping[str, Any]) -> Container:

@@ -11,21 +11,31 @@ from typing import TYPE_CHECKING, Any, Final
 
 from worker.api.runners.archive import Archive
 from worker.api.runners.docker.container import (
+    ACCOUNT_LABEL,
     ARTIFACTS_PATH,
+    CALLBACK_URL_LABEL,
+    DIGEST_LABEL,
+    ENDPOINT_LABEL,
     NETWORK_LABEL,
     TASK_LABEL,
     Container,
 )
 from worker.api.runners.docker.container_record import record
 from worker.api.runners.files import is_valid_name
+from worker.api.runners.machine_faults import describe, is_machine_fault
+from worker.api.runners.protocol import TaskRecord, TaskStatus
 from worker.api.runners.results import apply_result, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from worker.api.runners.docker.engine import Engine
-    from worker.api.runners.protocol import Artifact, TaskRecord
+    from worker.api.runners.background import Loops
+    from worker.api.runners.docker.engine import Calls, Engine
+    from worker.api.runners.protocol import Artifact
 
+UNREADABLE: Final = "TaskUnreadable"
+"""The type of the error of a task whose container is not as the runner makes them."""
+_READING: Final = "records"
 _CACHED_MAX: Final = 10_000
 _RESULT_MAX_BYTES: Final = 16 << 20
 _PIECE_BYTES: Final = 256 << 10
@@ -39,9 +49,10 @@ _START_LIMIT_S: Final = 25.0
 class TaskContainers:
     """The tasks' containers of one network."""
 
-    def __init__(self, engine: Engine, network: str) -> None:
+    def __init__(self, engine: Engine, network: str, loops: Loops) -> None:
         self._engine = engine
         self._network = network
+        self._loops = loops
         self._ended: OrderedDict[tuple[str, str], TaskRecord] = OrderedDict()
         self._files: OrderedDict[str, Sequence[Artifact]] = OrderedDict()
         self._ready: OrderedDict[str, None] = OrderedDict()
@@ -53,7 +64,12 @@ class TaskContainers:
         summaries = await self._engine.call_if_present(
             self._engine.client.containers, all=True, filters={"label": selected}
         )
-        return [Container.from_list(summary) for summary in summaries or ()]
+        found = []
+        for summary in summaries or ():
+            # Containers of others may have these labels; they are reported and left alone.
+            with self._loops.handling(_READING, str(summary.get("Id"))):
+                found.append(Container.from_list(summary))
+        return found
 
     async def of_task(self, task_id: str) -> Container | None:
         """A task's container."""
@@ -68,7 +84,10 @@ class TaskContainers:
         return [each for each in found if each is not None]
 
     async def record(self, container: Container) -> TaskRecord | None:
-        """The task's record; None if the container was removed. An ended task's is cached."""
+        """The task's record; None if the container was removed. An ended task's is cached.
+
+        The record of a container that cannot be read has the error UNREADABLE.
+        """
         key = (container.id, container.name)
         cached = self._ended.get(key)
         if cached is not None:
@@ -76,10 +95,16 @@ class TaskContainers:
         details = await self._inspect(container.id)
         if details is None:
             return None
-        task = record(container, details)
-        if task.status.ended:
-            if container.state != "created":
+        try:
+            task = record(container, details)
+            if task.status.ended and container.state != "created":
                 task = await self._with_result(container, task)
+        except Exception as error:  # any: the records of other tasks are not affected
+            if is_machine_fault(error):
+                raise
+            self._loops.skipped(_READING, container.task_id, error)
+            task = _unreadable(container, error)
+        if task.status.ended:
             _cache(self._ended, key, task)
         return task
 
@@ -97,14 +122,15 @@ class TaskContainers:
 
     async def _with_result(self, container: Container, task: TaskRecord) -> TaskRecord:
         """Add the worker's result, or the last line of its stderr if it left none."""
-        content = await self._engine.call_if_present(self._read_result, container.id)
+        reading = self._engine.reading(task.account)
+        content = await reading.call_if_present(self._read_result, container.id)
         if len(content or b"") > _RESULT_MAX_BYTES:
             return dataclasses.replace(task, output_omitted=True)
         result = parse_json(content)
         if result is not None or task.error is None:
             return apply_result(task, result)
         logs = self._engine.client.logs
-        line = await self._engine.call_if_present(logs, container.id, stdout=False, tail=1)
+        line = await reading.call_if_present(logs, container.id, stdout=False, tail=1)
         text = (line or b"").decode(errors="replace").strip()
         if not text:
             return task
@@ -130,7 +156,8 @@ class TaskContainers:
         if container.id in self._ready:
             return True
         # The event may have been rotated out of the log of a task that runs for long.
-        if _past_start_limit(task) or await self._engine.call_if_present(
+        reading = self._engine.reading(task.account)
+        if _past_start_limit(task) or await reading.call_if_present(
             self._log_has_ready_event, container.id
         ):
             _cache(self._ready, container.id, None)
@@ -142,8 +169,11 @@ class TaskContainers:
             container_id, stdout=True, stderr=False, stream=True, follow=False
         )
         head = b""
-        for chunk in log:
-            head += chunk if len(head) < _READY_LOG_MAX_BYTES else b""
+        with contextlib.closing(log):
+            for chunk in log:
+                head += chunk
+                if len(head) >= _READY_LOG_MAX_BYTES:
+                    break
         return _READY_EVENT in head
 
     # -- artifacts
@@ -154,7 +184,8 @@ class TaskContainers:
             return []
         found = self._files.get(container.id)
         if found is None:
-            found = await self._engine.call_if_present(self._list_files, container.id) or []
+            reading = self._engine.reading(container.labels[ACCOUNT_LABEL])
+            found = await reading.call_if_present(self._list_files, container.id) or []
             if container.ended:
                 _cache(self._files, container.id, found)
         return found
@@ -170,22 +201,38 @@ class TaskContainers:
             each.name for each in await self.files(container)
         }:
             return None
-        archive = await self._engine.call_if_present(self._archive, container.id, name)
-        return None if archive is None else self._pieces(archive)
-
-    async def _pieces(self, archive: Archive) -> AsyncIterator[bytes]:
-        try:
-            file = await self._engine.call_once(archive.only_file)
-            while file is not None and (
-                piece := await self._engine.call_once(file.read, _PIECE_BYTES)
-            ):
-                yield piece
-        finally:
-            archive.close()
+        reading = self._engine.reading(container.labels[ACCOUNT_LABEL])
+        archive = await reading.call_if_present(self._archive, container.id, name)
+        return None if archive is None else _pieces(reading, archive)
 
     def _archive(self, container_id: str, name: str = "") -> Archive:
         chunks, _ = self._engine.client.get_archive(container_id, f"{ARTIFACTS_PATH}/{name}")
         return Archive(chunks)
+
+
+async def _pieces(reading: Calls, archive: Archive) -> AsyncIterator[bytes]:
+    """No thread is in use while the client of a piece is slow."""
+    try:
+        file = await reading.call_once(archive.only_file)
+        while file is not None and (piece := await reading.call_once(file.read, _PIECE_BYTES)):
+            yield piece
+    finally:
+        archive.close()
+
+
+def _unreadable(container: Container, error: Exception) -> TaskRecord:
+    status = TaskStatus.QUEUED if container.queued else TaskStatus.RUNNING
+    return TaskRecord(
+        task_id=container.task_id,
+        account=container.labels[ACCOUNT_LABEL],
+        endpoint_name=container.labels[ENDPOINT_LABEL],
+        status=TaskStatus.FAILED if container.ended else status,
+        created_at=container.created_at,
+        digest=container.labels[DIGEST_LABEL],
+        callback_url=container.labels[CALLBACK_URL_LABEL] or None,
+        error={"type": UNREADABLE, "message": f"the container cannot be read: {describe(error)}"},
+        handle=container,
+    )
 
 
 def _past_start_limit(task: TaskRecord) -> bool:

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from worker.api.runners.background import Loops
     from worker.api.runners.local.store import Store
 
+NAME: Final = "retention"
 DEFAULT_S: Final = 7 * 86400.0
 _PERIOD_S: Final = 60.0
 _BATCH: Final = 100
@@ -29,20 +31,28 @@ class Retention:
 
     kept_s: float
 
-    async def run(self, store: Store, folder_of: Callable[[str], Path]) -> None:
-        """Remove expired tasks, now and regularly, until cancelled.
+    async def sweep(self, store: Store, folder_of: Callable[[str], Path], loops: Loops) -> None:
+        """Remove expired tasks.
 
         Args:
             store: the tasks.
             folder_of: returns a task's folder for its id.
+            loops: where a failure of one task is recorded.
         """
-        while self.kept_s:
-            while expired := store.expired(self._since(), _BATCH):
-                for task_id in expired:
+        while expired := store.expired(self._since(), _BATCH):
+            removed = []
+            for task_id in expired:
+                with loops.handling(NAME, task_id):
                     # Files first: a task that is still stored is handled again after a crash.
                     await asyncio.to_thread(_remove, folder_of(task_id))
-                await store.remove(expired)
-            await asyncio.sleep(min(_PERIOD_S, self.kept_s))
+                    removed.append(task_id)
+            if not removed:
+                return
+            await store.remove(removed)
+
+    async def pause(self) -> None:
+        """Return when the next sweep is to begin."""
+        await asyncio.sleep(min(_PERIOD_S, self.kept_s))
 
     def _since(self) -> datetime:
         return datetime.fromtimestamp(max(0, time.time() - self.kept_s), UTC)

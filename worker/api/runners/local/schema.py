@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     import sqlite3
 
-VERSION: Final = 2
+VERSION: Final = 3
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS tasks (
     number INTEGER PRIMARY KEY,
@@ -35,12 +35,14 @@ CREATE INDEX IF NOT EXISTS tasks_of_account ON tasks (account, created_at, task_
 CREATE INDEX IF NOT EXISTS tasks_in_phase ON tasks (phase, number);
 CREATE INDEX IF NOT EXISTS workers_noted ON tasks (number) WHERE pid IS NOT NULL;
 CREATE INDEX IF NOT EXISTS tasks_finished ON tasks (finished_at) WHERE finished_at IS NOT NULL;
-CREATE INDEX IF NOT EXISTS callbacks_pending ON tasks (number) WHERE callback_pending;
+CREATE INDEX IF NOT EXISTS callbacks_of_account ON tasks (account, number)
+    WHERE callback_pending;
 """
 _FROM_1: Final = """
 ALTER TABLE tasks RENAME COLUMN callback_owed TO callback_pending;
 DROP INDEX IF EXISTS callbacks_owed;
 """
+_FROM_2: Final = "DROP INDEX IF EXISTS callbacks_pending;"
 
 
 class UnknownVersion(Exception):
@@ -61,7 +63,7 @@ def prepare(connection: sqlite3.Connection) -> None:
         raise UnknownVersion(f"its version is {version}, and this program's {VERSION}")
     # Version 1 could be killed between creating the table and storing the version.
     columns = {row[1] for row in connection.execute("PRAGMA table_info(tasks)")}
-    migration = _FROM_1 if "callback_owed" in columns else ""
+    migration = (_FROM_1 if "callback_owed" in columns else "") + _FROM_2
     try:
         connection.executescript(
             f"BEGIN IMMEDIATE; {migration} {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"

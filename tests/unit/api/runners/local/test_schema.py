@@ -79,12 +79,13 @@ async def test_migration_from_version_1(file, version):
     """Tasks and pending callbacks are kept; the schema is that of a new file."""
     write(file, f"{VERSION_1} PRAGMA user_version = {version};")
     store = Store(file, Capacity(max_running=2, queue_max=3))
-    [pending] = store.pending_callbacks()
-    assert (pending.task_id, pending.status, pending.output) == ("pending", TaskStatus.SUCCESS, [1])
+    assert store.pending_callbacks(9) == [("alice", "pending")]
+    pending = store.find("alice", "pending")
+    assert (pending.status, pending.output) == (TaskStatus.SUCCESS, [1])
     assert len(store.list("alice", None, None, 10)) == 2
     assert store.expired(datetime(2027, 1, 1, tzinfo=UTC), 10) == ["done"]
     await store.finish_callback("pending")
-    assert store.pending_callbacks() == []
+    assert store.pending_callbacks(9) == []
     await store.close()
 
     new = file.with_name("new.sqlite3")
@@ -96,7 +97,7 @@ async def test_migrated_file_is_opened_again(file):
     write(file, f"{VERSION_1} PRAGMA user_version = 1;")
     await Store(file, Capacity(max_running=2, queue_max=3)).close()
     store = Store(file, Capacity(max_running=2, queue_max=3))
-    assert [each.task_id for each in store.pending_callbacks()] == ["pending"]
+    assert store.pending_callbacks(9) == [("alice", "pending")]
     await store.close()
 
 
