@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-_WRITE_BUSY_TIMEOUT_S: Final = 2.0
+_WRITE_BUSY_TIMEOUT_S: Final = 0.5
 _READ_BUSY_TIMEOUT_S: Final = 0.2
 """Short: reads run in the event loop, and in WAL mode only a foreign program can lock them out."""
 _PROBE_BYTES: Final = 128 << 10
