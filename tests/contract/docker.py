@@ -97,3 +97,11 @@ class DockerBackend(Backend):
     def lose(self) -> None:
         self.is_lost = True
         self.engine.stop()
+
+    async def start_spoiled(self) -> TaskRecord:
+        """Another program has changed its labels and environment."""
+        task = await self.start()
+        config = self.container(task).config
+        config["Env"] = ["odd"]
+        config["Labels"] = config["Labels"] | {"worker.created-at": "odd"}
+        return task

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ PATIENCE_S = 20
 
 
 @contextlib.contextmanager
-def opened(threads) -> Iterator:
+def opened(threads: Any) -> Iterator[Any]:
     try:
         yield threads
     finally:
@@ -32,7 +33,7 @@ async def test_calls():
 
 
 async def test_one_thread_keeps_the_order():
-    done = []
+    done: list[int] = []
     threads = Threads(1, "test")
     calls = [threads.submit(done.append, number) for number in range(100)]
     threads.join()

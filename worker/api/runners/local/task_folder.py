@@ -23,6 +23,7 @@ from typing import Any, Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, Field
 
+from worker.api.runners.machine_faults import is_machine_fault
 from worker.api.runners.protocol import TaskStatus
 
 EXIT_CODE_MAX: Final = 255
@@ -88,7 +89,11 @@ class TaskFolder:
             return False
 
     def result(self) -> Result | None:
-        """`result.json`; None if it is missing or invalid."""
+        """`result.json`; None if it is missing or invalid.
+
+        Raises:
+            OSError: the machine prevents that it is read (`machine_faults`).
+        """
         try:
             text = (self.artifacts / "result.json").read_bytes()
             # Python accepts NaN and unpaired surrogates; JSON, and so the API's answers, cannot.
@@ -97,7 +102,11 @@ class TaskFolder:
                 whole = json.dumps(result, ensure_ascii=False).encode(errors="replace")
                 result = json.loads(whole)
             return Result.model_validate(result)
-        except (OSError, ValueError, RecursionError):
+        except OSError as error:
+            if is_machine_fault(error):
+                raise
+            return None
+        except (ValueError, RecursionError):
             return None
 
     def remove_session(self) -> None:
