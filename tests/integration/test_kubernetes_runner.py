@@ -113,6 +113,28 @@ async def test_missing_secret(backend, runner, cluster):
     assert cluster.secret(task.task_id)["stringData"]
 
 
+@pytest.mark.parametrize("times", [1, 1000], ids=["one-refused", "all-refused"])
+async def test_repair_that_the_cluster_refuses(backend, runner, cluster, times):
+    """A refusal for one Job does not stop the repair of others; the next repair tries again."""
+    cluster.refuse("create", "secrets", 422, "not now", times=2)
+    waiting = {"waiting": {"reason": "CreateContainerConfigError", "message": "secret not found"}}
+    tasks = [await backend.start() for _ in range(2)]
+    for task in tasks:
+        cluster.set_pod(task.task_id, waiting)
+
+    def without_secret():
+        keys = [(SECRETS, NAMESPACE, task.task_id) for task in tasks]
+        return sum(key not in cluster.objects for key in keys)
+
+    assert without_secret() == 2
+    cluster.refuse("create", "secrets", 422, "not now", times=times)
+    await runner.repair()
+    assert without_secret() == (1 if times == 1 else 2)
+    cluster.allow()
+    await runner.repair()
+    assert without_secret() == 0
+
+
 # -- requests per operation
 
 

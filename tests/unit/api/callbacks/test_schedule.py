@@ -9,7 +9,7 @@ from worker.api.callbacks.schedule import Schedule
 
 
 def schedule(*waiting, slots=4, per_account=2):
-    made = Schedule(slots=slots, per_account=per_account)
+    made: Schedule[object] = Schedule(slots=slots, per_account=per_account)
     for account, callback, due_at in waiting:
         made.add(account, callback, due_at)
     return made
@@ -66,10 +66,12 @@ def test_hanging_receiver():
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 5)), max_size=60), st.randoms())
 def test_every_callback_is_taken_once(waiting, random):
     """Within the limits, whatever the order of taking and releasing is."""
-    made = Schedule(slots=3, per_account=2)
+    made: Schedule[tuple[str, int]] = Schedule(slots=3, per_account=2)
     for number, (account, due_at) in enumerate(waiting):
         made.add(account, (account, number), due_at)
-    in_use, taken, now = [], [], 0
+    in_use: list[str] = []
+    taken: list[int] = []
+    now = 0
     while in_use or made.next_at() is not None:
         for account, number in take_all(made, now):
             in_use.append(account)
