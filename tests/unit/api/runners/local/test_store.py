@@ -144,3 +144,41 @@ async def test_reopened_store_has_everything(store, tmp_path):
     [task] = again.unfinished()
     assert (task.task_id, task.pid, task.pid_started, task.cancel) == ("task-1", 7, 8, False)
     await again.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "inputs = '['",
+        "inputs = '[]'",
+        "phase = 'odd'",
+        "timeout_s = 'odd'",
+        "pid = 'odd'",
+        "task_id = '../x'",
+    ],
+)
+async def test_invalid_row(store, change):
+    """It is ended with an error that names the reason; other tasks are not affected."""
+    for number in range(2):
+        await store.add(request(number))
+    await store.take_next()
+    statement = f"UPDATE tasks SET {change} WHERE number = 1"  # noqa: S608 - constant texts
+    await store._database.write(lambda connection: connection.execute(statement))
+    assert store.unfinished() == []
+    [row] = store.unreadable()
+    await store.end_unreadable(row)
+    assert store.unreadable() == []
+    assert store.counts()[TaskStatus.FAILED] == 1
+    failed = next(each for each in store.list("alice", None, None, 10) if each.task_id != "task-1")
+    assert failed.status is TaskStatus.FAILED
+    assert (await store.take_next()).task_id == "task-1"
+
+
+async def test_queued_task_of_an_invalid_row_is_not_started(store):
+    for number in range(2):
+        await store.add(request(number))
+    await store._database.write(
+        lambda connection: connection.execute("UPDATE tasks SET inputs = '[' WHERE number = 1")
+    )
+    assert (await store.take_next()).task_id == "task-1"
+    assert store.find("alice", "task-0").error["type"] == "TaskUnreadable"
