@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from worker.api.runners.fields import time_of
 from worker.api.runners.protocol import Cursor, TaskRecord
 
 if TYPE_CHECKING:
@@ -34,43 +35,63 @@ CALLBACK_URL_LABEL: Final = "worker.callback-url"
 _NOTIFIED_SUFFIXES: Final = (NOTIFIED, ".told")
 _ENDED_STATES: Final = frozenset({"exited", "dead", "removing"})
 _MS: Final = 1000
+_CANCELLED_AT: Final = re.compile(re.escape(CANCELLED) + r"([0-9]{1,14})(?![0-9])")
+_LABELS: Final = (
+    TASK_LABEL,
+    ACCOUNT_LABEL,
+    NETWORK_LABEL,
+    ENDPOINT_LABEL,
+    CREATED_AT_LABEL,
+    DIGEST_LABEL,
+    CALLBACK_URL_LABEL,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Container:
-    """One container as it was when the engine was asked."""
+    """One container as it was when the engine was asked.
+
+    It has all labels of the docker runner; `created_at` is when the API accepted the task.
+    """
 
     id: str
     name: str
     state: str
     labels: Mapping[str, str]
+    created_at: datetime
     address: str
 
     @classmethod
-    def from_list(cls, summary: Mapping[str, Any]) -> Container:
-        """From an item of `GET /containers/json`."""
-        name = (summary["Names"] or [""])[0]
-        return cls._of(summary, name, summary["State"], summary["Labels"])
+    def from_list(cls, summary: Mapping[str, Any]) -> Container | None:
+        """From an item of `GET /containers/json`; None if the docker runner did not create it."""
+        name = (summary.get("Names") or [""])[0]
+        return cls._of(summary, name, summary.get("State"), summary.get("Labels"))
 
     @classmethod
-    def from_inspect(cls, details: Mapping[str, Any]) -> Container:
-        """From `GET /containers/{id}/json`."""
-        return cls._of(
-            details, details["Name"], details["State"]["Status"], details["Config"]["Labels"] or {}
-        )
+    def from_inspect(cls, details: Mapping[str, Any]) -> Container | None:
+        """From `GET /containers/{id}/json`; None if the docker runner did not create it."""
+        state, config = details.get("State") or {}, details.get("Config") or {}
+        return cls._of(details, details.get("Name"), state.get("Status"), config.get("Labels"))
 
     @classmethod
-    def _of(
-        cls, answer: Mapping[str, Any], name: str, state: str, labels: Mapping[str, str]
-    ) -> Container:
-        networks = answer["NetworkSettings"]["Networks"]
-        network = networks.get(labels.get(NETWORK_LABEL)) or {}
+    def _of(cls, answer: Mapping[str, Any], name: Any, state: Any, labels: Any) -> Container | None:
+        if not isinstance(labels, dict) or not all(
+            isinstance(labels.get(label), str) for label in _LABELS
+        ):
+            return None
+        created_at = time_of(labels[CREATED_AT_LABEL])
+        texts = (answer.get("Id"), name, state)
+        if created_at is None or not all(isinstance(each, str) for each in texts):
+            return None
+        networks = (answer.get("NetworkSettings") or {}).get("Networks") or {}
+        network = networks.get(labels[NETWORK_LABEL]) or {}
         return cls(
             id=answer["Id"],
             name=name.removeprefix("/"),
             state=state,
             labels=labels,
-            address=network.get("IPAddress", ""),
+            created_at=created_at,
+            address=network.get("IPAddress") or "",
         )
 
     @classmethod
@@ -122,7 +143,7 @@ class Container:
     @property
     def cancelled_at(self) -> datetime | None:
         """The time of the cancellation that its name records."""
-        found = re.search(re.escape(CANCELLED) + r"(\d+)", self.name)
+        found = _CANCELLED_AT.search(self.name)
         return datetime.fromtimestamp(int(found[1]) / _MS, UTC) if found else None
 
     @property
