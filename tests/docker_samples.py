@@ -35,7 +35,7 @@ SPEC = ContainerSpec(
 
 def container(state: str = "running", name: str = TASK_ID) -> Container:
     request = SPEC.create_body(REQUEST, b"k" * 32)
-    made = Container.from_list(
+    return Container.from_list(
         {
             "Id": "c1",
             "Names": [f"/{name}"],
@@ -44,8 +44,6 @@ def container(state: str = "running", name: str = TASK_ID) -> Container:
             "NetworkSettings": {"Networks": {"workers": {"IPAddress": "172.18.0.5"}}},
         }
     )
-    assert made is not None
-    return made
 
 
 def details(**state: Any) -> dict[str, Any]:

@@ -22,7 +22,6 @@ SCAN_MAX_BYTES: Final = 2 << 30
 _EXTENSION_MAX_BYTES: Final = 64 << 10
 _SIZE_MAX: Final = (1 << 63) - 1
 _BLOCK: Final = 512
-_PIECE_BYTES: Final = 1 << 20
 _SEPARATOR: Final = "/"
 _REGULAR: Final = frozenset({b"0", b"\0", b"7"})
 _WITHOUT_DATA: Final = frozenset({b"1", b"2", b"3", b"4", b"5", b"6"})
@@ -58,7 +57,7 @@ class Archive:
         return listed(
             Artifact(name=name, size_bytes=member.size)
             for member in self._members()
-            if member.is_regular and is_valid_name(name := member.name.partition(_SEPARATOR)[2])
+            if member.is_regular and is_valid_name(name := _below_folder(member.name))
         )
 
     def find(self, name: str) -> MemberFile | None:
@@ -113,12 +112,7 @@ class Archive:
         """Read so much; False if that exceeds the limit, or the stream has ended."""
         if self._pipe.received + size > SCAN_MAX_BYTES:
             return False
-        while size > 0:
-            piece = self._pipe.read(min(size, _PIECE_BYTES))
-            if not piece:
-                return False
-            size -= len(piece)
-        return True
+        return self._pipe.skip(size)
 
 
 class MemberFile:
@@ -195,19 +189,30 @@ class _Pipe:
     def read(self, size: int) -> bytes:
         """So many bytes, fewer at the end of the stream."""
         parts = []
-        missing = size
-        while missing > 0:
-            if not self._rest:
-                chunk = next(self._chunks, b"")
-                if not chunk:
-                    break
-                self._rest = memoryview(chunk)
-            parts.append(self._rest[:missing])
-            self._rest = self._rest[missing:]
-            missing -= len(parts[-1])
-        content = b"".join(parts)
-        self.received += len(content)
-        return content
+        while size > 0 and (part := self._next(size)):
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+
+    def skip(self, size: int) -> bool:
+        """Read so many bytes and drop them; False if the stream ends before."""
+        while size > 0 and (part := self._next(size)):
+            size -= len(part)
+        return size <= 0
+
+    def _next(self, size: int) -> memoryview:
+        """At most so many bytes; empty at the end of the stream."""
+        if not self._rest:
+            self._rest = memoryview(next(self._chunks, b""))
+        part, self._rest = self._rest[:size], self._rest[size:]
+        self.received += len(part)
+        return part
+
+
+def _below_folder(name: str) -> str:
+    """The name without the archived folder's; empty if it is not below a folder."""
+    folder, _, rest = name.partition(_SEPARATOR)
+    return rest if folder else ""
 
 
 def _text(field: bytes) -> bytes:

@@ -36,14 +36,16 @@ _NOTIFIED_SUFFIXES: Final = (NOTIFIED, ".told")
 _ENDED_STATES: Final = frozenset({"exited", "dead", "removing"})
 _MS: Final = 1000
 _CANCELLED_AT: Final = re.compile(re.escape(CANCELLED) + r"([0-9]{1,14})(?![0-9])")
-_LABELS: Final = (
-    TASK_LABEL,
-    ACCOUNT_LABEL,
-    NETWORK_LABEL,
-    ENDPOINT_LABEL,
-    CREATED_AT_LABEL,
-    DIGEST_LABEL,
-    CALLBACK_URL_LABEL,
+_LABELS: Final = frozenset(
+    {
+        TASK_LABEL,
+        ACCOUNT_LABEL,
+        NETWORK_LABEL,
+        ENDPOINT_LABEL,
+        CREATED_AT_LABEL,
+        DIGEST_LABEL,
+        CALLBACK_URL_LABEL,
+    }
 )
 
 
@@ -51,46 +53,37 @@ _LABELS: Final = (
 class Container:
     """One container as it was when the engine was asked.
 
-    It has all labels of the docker runner; `created_at` is when the API accepted the task.
+    Another client may have made it: the rest is defined only if `is_task` is true.
     """
 
     id: str
     name: str
     state: str
     labels: Mapping[str, str]
-    created_at: datetime
     address: str
 
     @classmethod
-    def from_list(cls, summary: Mapping[str, Any]) -> Container | None:
-        """From an item of `GET /containers/json`; None if the docker runner did not create it."""
+    def from_list(cls, summary: Mapping[str, Any]) -> Container:
+        """From an item of `GET /containers/json`."""
         name = (summary.get("Names") or [""])[0]
         return cls._of(summary, name, summary.get("State"), summary.get("Labels"))
 
     @classmethod
-    def from_inspect(cls, details: Mapping[str, Any]) -> Container | None:
-        """From `GET /containers/{id}/json`; None if the docker runner did not create it."""
+    def from_inspect(cls, details: Mapping[str, Any]) -> Container:
+        """From `GET /containers/{id}/json`."""
         state, config = details.get("State") or {}, details.get("Config") or {}
         return cls._of(details, details.get("Name"), state.get("Status"), config.get("Labels"))
 
     @classmethod
-    def _of(cls, answer: Mapping[str, Any], name: Any, state: Any, labels: Any) -> Container | None:
-        if not isinstance(labels, dict) or not all(
-            isinstance(labels.get(label), str) for label in _LABELS
-        ):
-            return None
-        created_at = time_of(labels[CREATED_AT_LABEL])
-        texts = (answer.get("Id"), name, state)
-        if created_at is None or not all(isinstance(each, str) for each in texts):
-            return None
+    def _of(cls, answer: Mapping[str, Any], name: Any, state: Any, labels: Any) -> Container:
+        labels = labels or {}
         networks = (answer.get("NetworkSettings") or {}).get("Networks") or {}
-        network = networks.get(labels[NETWORK_LABEL]) or {}
+        network = networks.get(labels.get(NETWORK_LABEL)) or {}
         return cls(
-            id=answer["Id"],
-            name=name.removeprefix("/"),
-            state=state,
+            id=answer.get("Id") or "",
+            name=(name or "").removeprefix("/"),
+            state=state or "",
             labels=labels,
-            created_at=created_at,
             address=network.get("IPAddress") or "",
         )
 
@@ -99,6 +92,11 @@ class Container:
         """The container that a record of the docker runner was read from."""
         container: Container = task.handle
         return container
+
+    @property
+    def is_task(self) -> bool:
+        """Whether it has the labels of a container that the docker runner created."""
+        return _LABELS <= self.labels.keys() and time_of(self.labels[CREATED_AT_LABEL]) is not None
 
     @property
     def task_id(self) -> str:

@@ -71,7 +71,7 @@ class TaskContainers:
             self._engine.client.containers, all=True, filters={"label": selected}
         )
         found = (Container.from_list(summary) for summary in summaries or ())
-        return [each for each in found if each is not None]
+        return [each for each in found if each.is_task]
 
     async def of_task(self, task_id: str) -> Container | None:
         """A task's container."""
@@ -120,10 +120,9 @@ class TaskContainers:
         if details is None:
             return None
         container = Container.from_inspect(details)
-        if container is None:
-            return None
-        labels = (container.labels[NETWORK_LABEL], container.task_id)
-        return record(container, details) if labels == (self._network, name) else None
+        labels = (container.labels.get(NETWORK_LABEL), container.labels.get(TASK_LABEL))
+        is_own = container.is_task and labels == (self._network, name)
+        return record(container, details) if is_own else None
 
     async def _inspect(self, container: str) -> Any:
         return await self._engine.call_if_present(self._engine.client.inspect_container, container)
