@@ -71,12 +71,14 @@ def test_fields():
 def test_termination_message():
     """It has the first four fields only."""
     found = results.parse(result(started_at=..., finished_at=..., duration_s=..., stages_ms=...))
+    assert isinstance(found, Result)
     assert (found.started_at, found.finished_at) == (None, None)
 
 
 def test_long_error_is_cut():
     long = {"type": "T" * 10_000, "message": "m" * 600_000, "traceback": "t" * 600_000}
     found = results.parse(result(error=long))
+    assert isinstance(found, Result)
     assert [len(found.error[name]) for name in long] == [200, 500_000, 500_000]
 
 

@@ -96,7 +96,7 @@ class Container:
     @property
     def is_task(self) -> bool:
         """Whether it has the labels of a container that the docker runner created."""
-        return _LABELS <= self.labels.keys() and time_of(self.labels[CREATED_AT_LABEL]) is not None
+        return self.labels.keys() >= _LABELS and time_of(self.labels[CREATED_AT_LABEL]) is not None
 
     @property
     def task_id(self) -> str:

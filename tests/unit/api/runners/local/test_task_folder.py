@@ -88,7 +88,7 @@ def test_special_files(folder, file, name):
 def test_remove_session(folder):
     """The session's temporary folder is removed; any other path in an event is not."""
     session = Path(tempfile.mkdtemp(prefix="worker-"))
-    plant("deep", session)
+    plant("links", session)
     folder.events.write_text(json.dumps({"folder": str(session)}) + "\n")
     folder.remove_session()
     assert not session.exists()
