@@ -12,7 +12,7 @@ from hostile_trees import TREES, plant
 
 from worker.removal import remove_tree
 
-NOBODY = 65534
+OTHER_UID = 65534
 
 
 def open_descriptors() -> int:
@@ -25,8 +25,8 @@ def unprivileged(folder: Path) -> Iterator[None]:
     if os.geteuid() != 0:
         yield
         return
-    os.chown(folder, NOBODY, NOBODY)
-    os.seteuid(NOBODY)
+    os.chown(folder, OTHER_UID, OTHER_UID)
+    os.seteuid(OTHER_UID)
     try:
         yield
     finally:

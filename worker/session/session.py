@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import json
 import os
 import shutil
 import signal
@@ -267,7 +266,7 @@ class _Session:
             "stages_ms": self.stages_ms,
         }
         try:
-            self.plan.artifacts.write_result(json.dumps(result, indent=2, ensure_ascii=False))
+            self.plan.artifacts.write_result(artifacts.result_text(result))
             if self.plan.termination_log is not None:
                 artifacts.write_termination_message(self.plan.termination_log, result)
         except OSError as error:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from worker.api.runners.fairness import Capacity
 from worker.api.runners.local import retention, task_end
 from worker.api.runners.local.retention import Retention
 from worker.api.runners.local.store import Store
@@ -17,7 +18,7 @@ from worker.api.runners.protocol import TaskRequest
 
 @pytest.fixture
 async def store(tmp_path) -> AsyncIterator[Store]:
-    made = Store(tmp_path / "tasks.sqlite3", queue_max=1000)
+    made = Store(tmp_path / "tasks.sqlite3", Capacity(max_running=1, queue_max=1000))
     yield made
     await made.close()
 

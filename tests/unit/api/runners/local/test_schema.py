@@ -106,7 +106,7 @@ async def test_migrated_file_is_opened_again(file):
 async def test_outputs_that_cannot_be_sent_are_omitted(file, output):
     """An earlier version stored them; the task's other columns are kept."""
     write(file, VERSION_1.replace("'[1]'", f"'{output}'"))
-    store = Store(file, queue_max=3)
+    store = Store(file, Capacity(max_running=2, queue_max=3))
     [task] = store.pending_callbacks()
     assert (task.status, task.output, task.output_omitted) == (TaskStatus.SUCCESS, None, True)
     assert not store.find("alice", "done").output_omitted
