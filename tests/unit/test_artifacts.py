@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 import pytest
 from hostile_results import SPECIAL
@@ -191,7 +192,7 @@ def test_termination_message_replaces_longer_content(tmp_path):
 
 def test_result_text_is_not_larger_than_its_parts():
     """Indentation of a nested output would multiply its size."""
-    output = [0] * 1000
+    output: list[Any] = [0] * 1000
     for _ in range(190):
         output = [output]
     whole = result(output=output)

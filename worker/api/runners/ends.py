@@ -32,13 +32,19 @@ class End:
     output_omitted: bool = False
 
 
-def settle(known: End, found: Found) -> End:
-    """The end of a task from what is known of its worker's end, and the result that was found."""
+def settle(known: End, found: Found, *, is_exit_code: bool = True) -> End:
+    """The end of a task from what is known of its worker's end, and the result that was found.
+
+    Args:
+        known: what is known.
+        found: the result.
+        is_exit_code: whether `known.exit_code` is that of the worker's process.
+    """
     if found is None:
         return dataclasses.replace(known, output_omitted=known.status is TaskStatus.SUCCESS)
     if isinstance(found, Invalid):
         return _omitted(known, INVALID_RESULT, f"{RESULT} is invalid: {found.why}")
-    if known.exit_code is not None and found.exit_code != known.exit_code:
+    if is_exit_code and known.exit_code is not None and found.exit_code != known.exit_code:
         return _contradicted(known, found)
     return End(
         status=found.status,
@@ -49,9 +55,10 @@ def settle(known: End, found: Found) -> End:
     )
 
 
-def apply(record: TaskRecord, found: Found) -> TaskRecord:
-    """The record of an ended task with the result that was found."""
-    end = settle(End(status=record.status, exit_code=record.exit_code, error=record.error), found)
+def apply(record: TaskRecord, found: Found, *, is_exit_code: bool = True) -> TaskRecord:
+    """The record of an ended task with the result that was found; see `settle`."""
+    known = End(status=record.status, exit_code=record.exit_code, error=record.error)
+    end = settle(known, found, is_exit_code=is_exit_code)
     return dataclasses.replace(
         record,
         status=end.status,

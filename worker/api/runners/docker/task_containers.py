@@ -131,7 +131,8 @@ class TaskContainers:
         """Add the worker's result, or the last line of its stderr if it left none; cache it."""
         read = await self._engine.call_if_present(self._read_result, container.id)
         found, size_bytes = read or (None, 0)
-        task = ends.apply(task, found)
+        # The code of an overdue container is the watchdog's.
+        task = ends.apply(task, found, is_exit_code=not container.overdue)
         if found is None and task.error is not None:
             line = await self._engine.call_if_present(self._last_line, container.id)
             if line:
@@ -240,8 +241,7 @@ class TaskContainers:
             archive.close()
 
     def _archive(self, container_id: str, name: str = "") -> Archive:
-        chunks, _ = self._engine.client.get_archive(container_id, f"{ARTIFACTS_PATH}/{name}")
-        return Archive(chunks)
+        return Archive(self._engine.read_archive(container_id, f"{ARTIFACTS_PATH}/{name}"))
 
 
 def _past_start_limit(task: TaskRecord) -> bool:
@@ -259,12 +259,10 @@ def _key(container: Container) -> tuple[str, str]:
 
 
 def _beginning(chunks: Iterator[bytes], size_bytes: int) -> bytes:
-    """The first bytes of an answer; the rest is not read."""
+    """The first bytes of an answer; the rest is dropped, so that the connection can be reused."""
     head = b""
     for chunk in chunks:
         head += chunk[: size_bytes - len(head)]
-        if len(head) == size_bytes:
-            break
     return head
 
 
