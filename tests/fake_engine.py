@@ -93,6 +93,7 @@ class FakeEngine(http.server.ThreadingHTTPServer):
         self.containers: dict[str, FakeContainer] = {}
         self.requests: list[str] = []
         self.failures = 0  # the number of further requests about containers that get a 500
+        self.fail_archives = False  # whether requests for files get a 500
         self.fail_inspections = 0  # the number of further inspections that get a 500
         self.images = 200  # the status of requests about images
         self.start_error = ""  # if set, containers cannot be started
@@ -252,6 +253,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._answer(200, frames, "application/octet-stream")
 
     def _archive(self, container: FakeContainer, query: dict[str, str]) -> None:
+        if self.server.fail_archives:
+            self._json(500, {"message": "cannot read"})
+            return
         path = query["path"].removeprefix("/artifacts").strip("/")
         members = {f"artifacts/{name}": content for name, content in container.files.items()}
         if path:

@@ -127,12 +127,12 @@ def annotations_of(thing: Mapping[str, Any]) -> Mapping[str, str]:
     return annotations
 
 
-def _environ(job: Mapping[str, Any]) -> dict[str, Any]:
+def _environ(job: Mapping[str, Any]) -> dict[str | None, Any]:
     try:
         variables = worker_container(job).get("env") or ()
     except (KeyError, TypeError, StopIteration):
         return {}  # another client changed the Job
-    return {each["name"]: each.get("value") for each in variables}
+    return {each.get("name"): each.get("value") for each in variables}
 
 
 def newest(pods: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
