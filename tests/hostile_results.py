@@ -73,6 +73,7 @@ HOSTILE: dict[str, bytes] = {
     "NaN": raw(b"NaN"),
     "Infinity": raw(b"[Infinity]"),
     "long integer": raw(b"9" * 100_000),
+    "many long integers": raw(b"[" + b",".join([b"9" * 4300] * 100) + b"]"),
     # limits
     "nested 201 deep": result(output=nested(201)),
     "nested 260 deep": result(output=nested(260)),

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 RESULT: Final = "result.json"
 RESULT_MAX_BYTES: Final = task_output.MAX_BYTES + (1 << 20)
 """The largest output of a worker, or an error of two texts of 500,000 characters, with the rest."""
+LONG_INTEGER_DIGITS: Final = 1000
+LONG_INTEGERS_MAX_DIGITS: Final = 100_000
+"""Of all integers together that have more than LONG_INTEGER_DIGITS."""
 _PIECE_BYTES: Final = 1 << 20
 _CANCELLED_CODES: Final = frozenset({EXIT_SIGTERM, EXIT_SIGINT})
 _STATUSES: Final = {str(each): each for each in TaskStatus if each.ended}
@@ -134,16 +137,32 @@ class _Objects:
         return made
 
 
+class _Integers:
+    """Makes the integers of a document: a long one takes time in proportion to its square."""
+
+    def __init__(self) -> None:
+        self._digits = 0
+
+    def __call__(self, text: str) -> int:
+        if len(text) > LONG_INTEGER_DIGITS:
+            self._digits += len(text)
+            if self._digits > LONG_INTEGERS_MAX_DIGITS:
+                raise _Refused("it has too many long integers")
+        return int(text)
+
+
 def _document(content: bytes) -> dict[str, Any]:
     """The parsed content; every string and number in it can be sent as JSON."""
     # Before parsing: a value takes up to 40 times the memory of its text.
     values_max = task_output.MAX_VALUES + _OTHER_VALUES_MAX
     if _has_more_values(content, values_max):
         raise _Refused(f"it has more than {task_output.MAX_VALUES} values")
-    objects = _Objects()
+    objects, integers = _Objects(), _Integers()
     try:
         text = content.decode()
-        document = json.loads(text, parse_constant=_refuse, object_pairs_hook=objects)
+        document = json.loads(
+            text, parse_constant=_refuse, parse_int=integers, object_pairs_hook=objects
+        )
     except UnicodeDecodeError:
         raise _Refused("it is not UTF-8") from None
     except (ValueError, RecursionError) as error:
