@@ -45,6 +45,10 @@ _BINARY_NUMBER: Final = 0x80
 _OCTAL: Final = 8
 
 
+class EndsTooEarly(OSError):
+    """An archive ends before one of its files does."""
+
+
 class Archive:
     """A tar stream while it is received. Reading blocks: use a thread, and close it at the end."""
 
@@ -126,11 +130,11 @@ class MemberFile:
         """At most `size` bytes; empty at the end.
 
         Raises:
-            OSError: the archive ends before the file does.
+            EndsTooEarly: the archive ends before the file does.
         """
         content = self._pipe.read(min(size, self.left_bytes))
         if not content and self.left_bytes and size:
-            raise OSError(errno.EIO, "the archive ends too early")
+            raise EndsTooEarly(errno.EIO, "the archive ends too early")
         self.left_bytes -= len(content)
         return content
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 from worker.api.runners import fields, files
+from worker.api.runners.archive import EndsTooEarly
 from worker.api.runners.protocol import TaskStatus
 from worker.outcome import EXIT_SIGINT, EXIT_SIGTERM, EXIT_SUCCESS
 from worker.task import output as task_output
@@ -87,19 +88,22 @@ def read_file(folder: Path) -> Found:
     with file:
         if os.fstat(file.fileno()).st_size > RESULT_MAX_BYTES:
             return _TOO_LARGE
-        return read_stream(file)
+        try:
+            return read_stream(file)
+        except OSError as error:
+            return Invalid(why=f"it cannot be read: {error.strerror}")
 
 
 def read_stream(file: _Readable) -> Result | Invalid:
-    """The result in a stream, of which RESULT_MAX_BYTES are read."""
+    """The result in a stream, of which RESULT_MAX_BYTES are read; errors of reading are raised."""
     content = bytearray()
     try:
         while piece := file.read(_PIECE_BYTES):
             content += piece
             if len(content) > RESULT_MAX_BYTES:
                 return _TOO_LARGE
-    except OSError as error:
-        return Invalid(why=f"it cannot be read: {error.strerror}")
+    except EndsTooEarly:
+        return Invalid(why="it ends too early")
     return parse(bytes(content))
 
 

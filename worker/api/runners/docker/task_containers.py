@@ -46,10 +46,10 @@ _START_LIMIT_S: Final = 25.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Ended:
-    """An ended task's record; if it is not whole, output and error are left out."""
+    """An ended task's record, without a large output or error; the whole one, if it is small."""
 
-    task: TaskRecord
-    whole: bool
+    summary: TaskRecord
+    whole: TaskRecord | None
 
 
 class TaskContainers:
@@ -91,28 +91,34 @@ class TaskContainers:
     async def _summary(self, container: Container) -> TaskRecord | None:
         cached = self._ended.get(_key(container))
         if cached is not None:
-            return cached.task
+            return cached.summary
         task = await self._without_result(container)
         if task is None or not _has_result(container):
             return task
         try:
-            return await self._with_result(container, task)
+            return (await self._with_result(container, task)).summary
         except RunnerUnavailable:
             return dataclasses.replace(task, output_omitted=True)
 
     async def record(self, container: Container) -> TaskRecord | None:
         """The task's whole record; None if the container was removed. An ended task's is cached."""
         cached = self._ended.get(_key(container))
-        if cached is not None and cached.whole:
-            return cached.task
+        if cached is not None and cached.whole is not None:
+            return cached.whole
         task = await self._without_result(container)
         if task is None or not _has_result(container):
             return task
-        return await self._with_result(container, task)
+        return (await self._with_result(container, task)).whole
 
     async def _without_result(self, container: Container) -> TaskRecord | None:
         details = await self._inspect(container.id)
-        return None if details is None else record(container, details)
+        if details is None:
+            return None
+        task = record(container, details)
+        if task.status.ended and not _has_result(container):
+            ended = _Ended(summary=task, whole=task)
+            self._ended.add(_key(container), ended, size_bytes=_RECORD_BYTES)
+        return task
 
     async def created_record(self, name: str) -> TaskRecord | None:
         """The record of a container that was created under this name; one call to the engine."""
@@ -127,7 +133,7 @@ class TaskContainers:
     async def _inspect(self, container: str) -> Any:
         return await self._engine.call_if_present(self._engine.client.inspect_container, container)
 
-    async def _with_result(self, container: Container, task: TaskRecord) -> TaskRecord:
+    async def _with_result(self, container: Container, task: TaskRecord) -> _Ended:
         """Add the worker's result, or the last line of its stderr if it left none; cache it."""
         read = await self._engine.call_if_present(self._read_result, container.id)
         found, size_bytes = read or (None, 0)
@@ -138,14 +144,15 @@ class TaskContainers:
             if line:
                 message = f"{task.error['message']}: {line}"
                 task = dataclasses.replace(task, error={**task.error, "message": message})
-        self._ended.add(
-            _key(container),
-            _Ended(task=task, whole=True)
-            if size_bytes <= _WHOLE_MAX_BYTES
-            else _Ended(task=dataclasses.replace(task, output=None, error=None), whole=False),
-            size_bytes=min(size_bytes, _WHOLE_MAX_BYTES) + _RECORD_BYTES,
-        )
-        return task
+        ended = _Ended(summary=task, whole=task)
+        cached = ended
+        if size_bytes > _WHOLE_MAX_BYTES:
+            summary = dataclasses.replace(task, output=None, error=None)
+            ended = _Ended(summary=summary, whole=task)
+            cached = _Ended(summary=summary, whole=None)
+        cached_bytes = _RECORD_BYTES + (size_bytes if cached.whole is not None else 0)
+        self._ended.add(_key(container), cached, size_bytes=cached_bytes)
+        return ended
 
     def _read_result(self, container_id: str) -> tuple[Found, int]:
         """What is in the result's place, and its size in bytes."""
