@@ -42,6 +42,7 @@ def test_tasks_that_forge_their_result(serve):
     assert api.wait_for_status(echo, "success")["output"] == {"n": 7}
     assert {each["status"] for each in api.get("/tasks").json()["tasks"]} == {"failed", "success"}
     assert rss_bytes(api.process.pid) - before <= GROWTH_MAX_BYTES
+    eventually(lambda: not list(api.tmpdir.glob("worker-*")), what="the workers' folders removed")
     api.stop()
     api.environ["WORKER_RETENTION_S"] = "0.1"
     api.start()
