@@ -23,16 +23,22 @@ def rss_bytes(pid):
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
 
 
-def test_tasks_that_forge_their_result(serve):
+@pytest.fixture
+def api(serve):
+    started = serve({"WORKER_MAX_RUNNING": "2"})
+    started.sign_in()
+    yield started
+    remove_tree(started.state / "tasks")  # if the test failed: `shutil` cannot remove it
+
+
+def test_tasks_that_forge_their_result(api):
     """They have failed by signal 9; other tasks run, and retention removes all of them."""
-    api = serve({"WORKER_MAX_RUNNING": "2"})
-    api.sign_in()
     before = rss_bytes(api.process.pid)
     hostile = [api.start_task("hostile", input_parameters={"kind": kind}) for kind in KINDS]
     echo = api.start_task("echo", input_parameters={"n": 7})
     for task in hostile:
         end = api.wait_for_status(task, "failed", "success")
-        assert (end["status"], end["exit_code"]) == ("failed", 137)
+        assert (end["status"], end["exit_code"]) == ("failed", 137), end
         assert (end["output"], end["output_omitted"]) == (None, True)
         assert "result.json" in end["error"]["message"]
         listed = api.get(f"/tasks/{task}/artifacts")
