@@ -12,12 +12,12 @@ import pytest
 from contract.backend import ERROR, OUTPUT, STREAM_KEY, Backend, Left
 from fake_engine import FakeContainer, FakeEngine
 
+from worker import trees
 from worker.api.runners.docker.container_spec import ContainerSpec
 from worker.api.runners.docker.runner import DockerRunner
 from worker.api.runners.docker.watchdog import Limits
 from worker.api.runners.fairness import Capacity
 from worker.api.runners.protocol import Runner, TaskRecord, TaskStatus
-from worker.removal import remove_tree
 
 READY = b'{"event": "stream.ready"}\n'
 
@@ -108,7 +108,7 @@ class DockerBackend(Backend):
                 made = Path(tempfile.mkdtemp()) / "result.json"
                 left(made)
                 container.files |= _archived(made)
-                remove_tree(made.parent)
+                assert not trees.remove(made.parent, limit_s=60)
             container.end(1)
 
     def lose(self) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from worker_run import eventually
 
-from worker.removal import remove_tree
+from worker import trees
 
 KINDS = ("fifo", "sparse", "forged")
 GROWTH_MAX_BYTES = 64 << 20
@@ -28,7 +28,9 @@ def api(serve):
     started = serve({"WORKER_MAX_RUNNING": "2"})
     started.sign_in()
     yield started
-    remove_tree(started.state / "tasks")  # if the test failed: `shutil` cannot remove it
+    trees.remove(
+        started.state / "tasks", limit_s=60
+    )  # if the test failed: `shutil` cannot remove it
 
 
 def test_tasks_that_forge_their_result(api):
@@ -75,4 +77,4 @@ def test_artifacts_folder_of_a_former_task(run, kind, tmp_path):
     assert (folder / "task.log").read_text() == "said\n"
     assert json.loads((folder / "result.json").read_text())["exit_code"] == 0
     assert outside.read_text() == "outside"
-    assert remove_tree(folder) is None
+    assert trees.remove(folder, limit_s=60) is None

@@ -13,7 +13,7 @@ from worker.api.runners import files
 from worker.api.runners.background import BackgroundTasks
 from worker.api.runners.fairness import Capacity
 from worker.api.runners.leases import CallbackLeases
-from worker.api.runners.local import task_end
+from worker.api.runners.local import stale, task_end
 from worker.api.runners.local.retention import DEFAULT_S, Retention
 from worker.api.runners.local.store import Store
 from worker.api.runners.local.watchdog import Watchdog
@@ -87,6 +87,7 @@ class LocalRunner:
         )
         self._opened = (store, workers)
         await workers.open()
+        self._background.start(stale.run(Events(None).emit))
         self._background.start(
             self._retention.run(store, lambda task_id: workers.folder(task_id).remove)
         )

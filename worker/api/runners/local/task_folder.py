@@ -20,14 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from worker import trees
 from worker.api.runners import files, results
-from worker.removal import remove_tree
 
 if TYPE_CHECKING:
     from worker.api.runners.results import Found
 
 _STDERR_TAIL_BYTES: Final = 2000
 _EVENT_MAX_BYTES: Final = 65536
+_REMOVAL_LIMIT_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +83,9 @@ class TaskFolder:
         return results.read_file(self.artifacts)
 
     def remove(self) -> str | None:
-        """Remove the folder; returns why it still exists."""
-        return remove_tree(self.path)
+        """Remove the folder, in at most a minute; returns why it still exists."""
+        left = trees.remove(self.path, limit_s=_REMOVAL_LIMIT_S)
+        return left[0] if left else None
 
     def remove_session(self) -> None:
         """Remove the temporary folder of a worker that was killed before it could do so."""
@@ -93,7 +95,7 @@ class TaskFolder:
         except (ValueError, KeyError, TypeError, RecursionError):
             return
         if session.parent == Path(tempfile.gettempdir()) and session.name.startswith("worker-"):
-            remove_tree(session)
+            trees.remove(session, limit_s=_REMOVAL_LIMIT_S)
 
     def stderr_tail(self) -> str:
         """The last 2000 bytes of the worker's stderr."""
