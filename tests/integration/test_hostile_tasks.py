@@ -77,4 +77,4 @@ def test_artifacts_folder_of_a_former_task(run, kind, tmp_path):
     assert (folder / "task.log").read_text() == "said\n"
     assert json.loads((folder / "result.json").read_text())["exit_code"] == 0
     assert outside.read_text() == "outside"
-    assert trees.remove(folder, limit_s=60) is None
+    assert trees.remove(folder, limit_s=60) == []
