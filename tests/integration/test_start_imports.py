@@ -18,6 +18,7 @@ ALLOWED = {
     "worker.outcome",
     "worker.process",
     "worker.process.program",
+    "worker.process.session_folder",
     "worker.process.spawn",
     "worker.process.supervisord_config",
     "worker.programs",

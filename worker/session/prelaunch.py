@@ -7,6 +7,7 @@ and what it imports are the standard library and light modules of ours only.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -15,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from worker.display import xvfb
-from worker.process import supervisord_config
+from worker.errors import StartFailed
+from worker.process import session_folder, supervisord_config
 from worker.process.program import Program
 from worker.task.spec import StartedChild, TaskSpec, start_child
 
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 AUTHORITY: Final = "Xauthority"
 DISPLAY_NUMBER: Final = "xvfb.display"
 STREAM_SOCKET: Final = "stream.sock"
-_TMP: Final = "tmp"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,14 +55,29 @@ class Prelaunched:
 
 
 def prelaunch(plan: Plan) -> Prelaunched:
-    """Make the session's folder, and start the task's process and supervisord."""
+    """Make the session's folder, and start the task's process and supervisord.
+
+    Raises:
+        StartFailed: a file cannot be written, for example because the disk is full.
+    """
     began = time.monotonic()
-    folder = Path(tempfile.mkdtemp(prefix="worker-"))  # 0700
-    (folder / _TMP).mkdir()
+    folder = None
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=session_folder.PREFIX))  # 0700
+        return _start(plan, began, folder)
+    except OSError as error:  # what was started ends with this process
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise StartFailed("the session", str(error)) from error
+
+
+def _start(plan: Plan, began: float, folder: Path) -> Prelaunched:
+    session_folder.lock(folder)
+    (folder / session_folder.TMP).mkdir()
     task = TaskSpec(
         target=plan.target,
         inputs=plan.inputs,
-        environ={**plan.environ, **plan.task_environ, "TMPDIR": str(folder / _TMP)},
+        environ={**plan.environ, **plan.task_environ, "TMPDIR": str(folder / session_folder.TMP)},
         launch_options=plan.launch,
         log=plan.artifacts.log,
     )
@@ -82,7 +98,11 @@ def prelaunch(plan: Plan) -> Prelaunched:
     )
     # Its own TMPDIR: Python writes a file to the temporary folder at its first use, and a process
     # that is killed at that moment leaves it.
-    environ = {**plan.environ, "XAUTHORITY": str(authority), "TMPDIR": str(folder / _TMP)}
+    environ = {
+        **plan.environ,
+        "XAUTHORITY": str(authority),
+        "TMPDIR": str(folder / session_folder.TMP),
+    }
     return Prelaunched(
         began=began,
         folder=folder,

@@ -14,6 +14,9 @@ _ERRNOS: Final = frozenset(
         *(errno.ETIMEDOUT, errno.ENODEV, errno.ENXIO, errno.ENOTCONN),
     }
 )
+# The file itself can cause these: a socket, a device, one with a lease (fcntl(2)), a mount that has
+# ended (FUSE).
+_OF_ONE_FILE: Final = frozenset({errno.ENXIO, errno.ENODEV, errno.EAGAIN, errno.ENOTCONN})
 _NO_THREAD: Final = "start new thread"
 _WHY_MAX_CHARS: Final = 500
 
@@ -28,6 +31,11 @@ def is_machine_fault(error: BaseException) -> bool:
     if isinstance(error, RuntimeError):  # CPython has no class of its own for it
         return _NO_THREAD in describe(error)
     return isinstance(error, (MemoryError, RunnerUnavailable))
+
+
+def prevents_reading(error: OSError) -> bool:
+    """`is_machine_fault` of reading a file that a task may have replaced."""
+    return is_machine_fault(error) and error.errno not in _OF_ONE_FILE
 
 
 def describe(error: BaseException) -> str:

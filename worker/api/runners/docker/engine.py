@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import logging
-import tarfile
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -16,7 +15,7 @@ from worker.api.runners.threads import SharedThreads, Threads
 from worker.errors import SettingError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Generator
 
 _TIMEOUT_S: Final = 20
 _THREADS: Final = 8
@@ -24,6 +23,7 @@ _STOP_THREADS: Final = 16
 _READ_THREADS: Final = 8
 _READS_PER_ACCOUNT: Final = 2
 _DELAYS_S: Final = (0.1, 0.4, 1.0)
+_CHUNK_BYTES: Final = 1 << 20
 _MACHINE_FAULTS: Final = (
     *("no space left on device", "disk quota exceeded", "read-only file system"),
     *("input/output error", "cannot allocate memory", "resource temporarily unavailable"),
@@ -132,7 +132,6 @@ class Engine(Calls):
             requests.exceptions.RequestException,
             urllib3.exceptions.HTTPError,
             docker.errors.DockerException,
-            tarfile.TarError,  # a truncated answer, for example if a file grows while it is read
             OSError,
         )
         found = docker.utils.kwargs_from_env()
@@ -161,6 +160,23 @@ class Engine(Calls):
         """Calls that read files or logs: slow ones occupy the account's share of threads only."""
         return Calls(partial(self._read_threads.call, account), self._errors)
 
+    def read_archive(self, container: str, path: str) -> Generator[bytes]:
+        """The tar stream of a path in a container; blocks, so use `call` for it and its chunks.
+
+        The library's own function does not end the answer when its stream is closed.
+        """
+        client = self.client
+        answer = client.get(
+            f"{client.base_url}/v{client.api_version}/containers/{container}/archive",
+            params={"path": path},
+            stream=True,
+            timeout=client.timeout,
+        )
+        if answer.status_code != HTTPStatus.OK:
+            with answer:
+                raise EngineError(answer.status_code, f"it has no archive of {path}")
+        return _chunks(answer)
+
     async def require(
         self, inspect: Callable[..., Any], name: str, kind: str, setting: str
     ) -> None:
@@ -185,3 +201,8 @@ class Engine(Calls):
         except RunnerUnavailable as error:
             self.close()
             raise SettingError(f"WORKER_RUNNER=docker: {error}") from error
+
+
+def _chunks(answer: Any) -> Generator[bytes]:
+    with answer:
+        yield from answer.iter_content(_CHUNK_BYTES)

@@ -20,7 +20,7 @@ from worker.api.runners import worker_environment
 from worker.api.runners.availability import Availability
 from worker.api.runners.background import BackgroundTasks, Loops, back_off_s
 from worker.api.runners.docker import queue
-from worker.api.runners.docker.container import ACCOUNT_LABEL, NOTIFIED, Container
+from worker.api.runners.docker.container import NOTIFIED, Container
 from worker.api.runners.docker.container_spec import ContainerSpec, seccomp_profile
 from worker.api.runners.docker.engine import Engine, EngineError
 from worker.api.runners.docker.queue import ContainerQueue
@@ -304,14 +304,22 @@ class DockerRunner:
         containers = await self._containers.matching()
         pending = [each for each in containers if each.ended and each.callback_pending]
         pending.sort(key=lambda each: each.cursor)
-        leased = self._leases.take((each.labels[ACCOUNT_LABEL], each.task_id) for each in pending)
+        leased = self._leases.take((each.account, each.task_id) for each in pending)
+        found = [each for each in pending if each.task_id in leased]
         try:
-            return await self._containers.records(
-                [each for each in pending if each.task_id in leased]
+            read = await asyncio.gather(
+                *(self._containers.record(each) for each in found), return_exceptions=True
             )
         except BaseException:
             self._leases.release(*leased)
             raise
+        failures = [each for each in read if isinstance(each, BaseException)]
+        for container, task in zip(found, read, strict=True):
+            if isinstance(task, BaseException):
+                self._leases.release(container.task_id)  # the others are delivered
+        if failures and len(failures) == len(read):
+            raise failures[0]
+        return [each for each in read if isinstance(each, TaskRecord)]
 
     async def finish_callback(self, task: TaskRecord) -> None:
         """Append `.notified` to the name as it is now: a cancellation may have been added."""

@@ -14,7 +14,7 @@ from worker.api.runners.availability import Availability
 from worker.api.runners.background import BackgroundTasks, Loops
 from worker.api.runners.fairness import Capacity
 from worker.api.runners.leases import PER_ACCOUNT_MAX, CallbackLeases
-from worker.api.runners.local import task_end
+from worker.api.runners.local import stale, task_end
 from worker.api.runners.local.retention import DEFAULT_S, NAME, Retention
 from worker.api.runners.local.store import Store
 from worker.api.runners.local.watchdog import Watchdog
@@ -106,12 +106,15 @@ class LocalRunner:
             await workers.open()
         except RunnerUnavailable as error:
             raise SettingError(f"WORKER_STATE_DIR: {error}; set another folder") from error
+        self._background.repeat(
+            stale.NAME, lambda: stale.remove_once(self._loops.report), stale.pause
+        )
         self._start_retention(store, workers)
 
     def _start_retention(self, store: Store, workers: Workers) -> None:
         async def sweep() -> None:
             await self._retention.sweep(
-                store, lambda task_id: workers.folder(task_id).path, self._loops
+                store, lambda task_id: workers.folder(task_id).remove, self._loops
             )
 
         if self._retention.kept_s:
@@ -189,7 +192,8 @@ class LocalRunner:
 
     async def open_artifact(self, task: TaskRecord, name: str) -> AsyncIterator[bytes] | None:
         """A file of the task's folder."""
-        return files.open_file(self._workers.folder(task.task_id).artifacts, name)
+        folder = self._workers.folder(task.task_id).artifacts
+        return await asyncio.to_thread(files.open_file, folder, name)
 
     # -- callbacks
 
@@ -223,7 +227,8 @@ def make(settings: ServeSettings, stream_key: StreamKey, loops: Loops | None = N
         stream_key=stream_key,
         capacity=Capacity.of(settings),
         retention=Retention(
-            kept_s=DEFAULT_S if settings.retention_s is None else settings.retention_s
+            kept_s=DEFAULT_S if settings.retention_s is None else settings.retention_s,
+            report=Events(None).emit,
         ),
         watchdog=Watchdog(margin_s=Watchdog().margin_s + settings.hold_s),
         loops=loops,

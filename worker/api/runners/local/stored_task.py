@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from worker.api.runners import fields
 from worker.api.runners.machine_faults import describe
 from worker.api.runners.protocol import TaskRecord, TaskStatus
 
@@ -19,7 +20,7 @@ STARTING: Final = "starting"
 """The phase in which a worker may have been started and viewers cannot connect yet."""
 SUMMARY: Final = (
     "task_id, account, endpoint_name, phase, created_at, digest, timeout_s, callback_url, "
-    "started_at, finished_at, exit_code"
+    "started_at, finished_at, exit_code, output_omitted"
 )
 """The columns of a record without inputs, output and error."""
 UNREADABLE: Final = "TaskUnreadable"
@@ -66,6 +67,7 @@ class TaskEnd:
     finished_at: str
     exit_code: int | None = None
     output: Any = None
+    output_omitted: bool = False
     error: dict[str, Any] | None = None
 
 
@@ -121,7 +123,8 @@ def _check(row: sqlite3.Row, inputs: object) -> None:
 def record_from(row: sqlite3.Row) -> TaskRecord:
     """From a row with at least the columns of SUMMARY.
 
-    Of an invalid row the valid values are returned, with the error UNREADABLE.
+    An earlier version stored times and errors that were not validated: such ones are left out. Of
+    an invalid row the valid values are returned, with the error UNREADABLE.
     """
     try:
         return _record(row)
@@ -138,6 +141,8 @@ def _record(row: sqlite3.Row) -> TaskRecord:
     }
     if row["phase"] != STARTING:
         TaskStatus(row["phase"])
+    if "error" in whole:
+        whole["error"] = fields.error_of(whole["error"])
     return TaskRecord(
         task_id=row["task_id"],
         account=row["account"],
@@ -147,9 +152,10 @@ def _record(row: sqlite3.Row) -> TaskRecord:
         digest=row["digest"],
         timeout_s=row["timeout_s"],
         callback_url=row["callback_url"],
-        started_at=_time(row["started_at"]),
-        finished_at=_time(row["finished_at"]),
+        started_at=fields.time_of(row["started_at"]),
+        finished_at=fields.time_of(row["finished_at"]),
         exit_code=row["exit_code"],
+        output_omitted=bool(row["output_omitted"]),
         **whole,
     )
 
@@ -161,22 +167,11 @@ def _record_of_invalid(row: sqlite3.Row, why: str) -> TaskRecord:
         endpoint_name=str(row["endpoint_name"]),
         digest=str(row["digest"]),
         status=status_of(row["phase"]),
-        created_at=_time_or_none(row["created_at"]) or _EPOCH,
-        finished_at=_time_or_none(row["finished_at"]),
+        created_at=fields.time_of(row["created_at"]) or _EPOCH,
+        finished_at=fields.time_of(row["finished_at"]),
         callback_url=row["callback_url"],
         error={"type": UNREADABLE, "message": f"the stored task cannot be read: {why}"},
     )
-
-
-def _time(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text).astimezone(UTC) if text else None
-
-
-def _time_or_none(text: Any) -> datetime | None:
-    try:
-        return _time(text)
-    except (ValueError, TypeError, OverflowError):
-        return None
 
 
 def _is_file_name(text: object) -> bool:

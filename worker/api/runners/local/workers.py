@@ -256,9 +256,8 @@ class Workers:
         if await self._watchdog.ends_in_time(process, task.timeout_s):
             return None
         reading.cancel()  # later events would describe the watchdog's signal
-        result = await self._reading.call(self.folder(task.task_id).result)
         await self._watchdog.end(process)
-        return task_end.overdue(task) if result is None else None
+        return task_end.overdue(task)  # not stored if the worker reported an end before
 
     async def _save_process(self, task: StoredTask, process: WorkerProcess) -> None:
         if await self._store.save_process(task.task_id, process.pid, process.started):
@@ -310,8 +309,9 @@ class Workers:
         elif event["event"] == _TASK_FINISHED:
             # The result is complete; the worker is still cleaning up.
             self._addresses.pop(task_id, None)
-            if (result := await self._reading.call(folder.result)) is not None:
-                await self._store.mark_ended(task_id, task_end.from_result(result))
+            end = await self._reading.call(task_end.of_finished_task, folder, event)
+            if end is not None:
+                await self._store.mark_ended(task_id, end)
 
     async def _retried(self, loop: str, task: StoredTask, work: Callable[[], Awaitable[T]]) -> T:
         """Do this work on a task, and repeat it with back-off while the machine prevents it.
