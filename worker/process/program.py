@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
-    from pathlib import Path
 
 
 def _no_action(_pid: int) -> None:
@@ -22,7 +21,7 @@ class Program:
         name: unique; events and metrics use it.
         command: the program and its arguments.
         restart: whether supervisord starts it again when it dies.
-        stdout: a file or FIFO for its stdout; default: none.
+        stdout: a file or FIFO of the session's folder, for its stdout; default: none.
         stop_signal: sent to stop it, for example `TERM`.
         ready: returns when it accepts work; raises StartFailed when it does not in time.
         on_up: called with its process id each time that it is ready.
@@ -32,7 +31,7 @@ class Program:
     name: str
     command: Sequence[str]
     restart: bool
-    stdout: Path | None = None
+    stdout: str | None = None
     stop_signal: str = "TERM"
     ready: Callable[[], Awaitable[object]] | None = None
     on_up: Callable[[int], None] = _no_action

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 import signal
-import sys
 from typing import TYPE_CHECKING, Final
 
+from worker.process.interpreter import command
 from worker.process.spawn import spawn
 
 if TYPE_CHECKING:
@@ -19,22 +19,27 @@ if TYPE_CHECKING:
 
 _DESCRIPTOR_LIMIT: Final = 1024  # x11vnc walks every descriptor up to the limit at each connect
 
+# supervisord replaces %(here)s with the folder of this file, after it has removed comments: the
+# folder's own name may contain ` ;`. It refuses to start if a hard limit is less than minfds or
+# minprocs, and closes the descriptors below minfds in its programs.
 _SUPERVISORD: Final = """\
 [supervisord]
 nodaemon=true
-logfile={folder}/supervisord.log
-pidfile={folder}/supervisord.pid
-childlogdir={folder}
+minfds=64
+minprocs=1
+logfile=%(here)s/supervisord.log
+pidfile=%(here)s/supervisord.pid
+childlogdir=%(here)s
 
 [unix_http_server]
-file={folder}/supervisor.sock
+file=%(here)s/supervisor.sock
 chmod=0700
 
 [rpcinterface:supervisor]
 supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
 
 [supervisorctl]
-serverurl=unix://{folder}/supervisor.sock
+serverurl=unix://%(here)s/supervisor.sock
 """
 
 # startsecs=0: a program that dies at once is restarted at once; the session limits how often.
@@ -43,7 +48,7 @@ _PROGRAM: Final = """
 command={command}
 stdout_logfile={stdout}
 stdout_logfile_maxbytes=0
-stderr_logfile={folder}/{name}.log
+stderr_logfile=%(here)s/{name}.log
 stderr_logfile_maxbytes=1MB
 stderr_logfile_backups=1
 autostart=false
@@ -62,13 +67,12 @@ def config_path(folder: Path) -> Path:
 
 def write_config(folder: Path, programs: Sequence[Program]) -> None:
     """Write the config of supervisord and its programs, atomically."""
-    sections = [_SUPERVISORD.format(folder=_literal(str(folder)))]
+    sections = [_SUPERVISORD]
     sections += [
         _PROGRAM.format(
             name=program.name,
             command=_literal(" ".join(quote(word) for word in program.command)),
-            stdout=_literal(str(program.stdout)) if program.stdout else "NONE",
-            folder=_literal(str(folder)),
+            stdout=f"%(here)s/{program.stdout}" if program.stdout else "NONE",
             restart="true" if program.restart else "false",
             stop_signal=program.stop_signal,
         )
@@ -76,7 +80,7 @@ def write_config(folder: Path, programs: Sequence[Program]) -> None:
     ]
     path = config_path(folder)
     draft = path.with_suffix(".draft")
-    draft.write_text("".join(sections))
+    draft.write_text("".join(sections), encoding="utf-8")
     os.replace(draft, path)  # noqa: PTH105 - the system call that is meant
 
 
@@ -99,7 +103,7 @@ def start(
     """Start supervisord, which starts none of the programs until `startProcess`."""
     write_config(folder, programs)
     return spawn(
-        [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(config_path(folder))],
+        command("supervisor.supervisord", "-n", "-c", str(config_path(folder))),
         env=environ,
         death_signal=signal.SIGTERM,
         descriptor_limit=_DESCRIPTOR_LIMIT,

@@ -7,7 +7,6 @@ and what it imports are the standard library and light modules of ours only.
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from worker.display import xvfb
-from worker.process import supervisord_config
+from worker.process import interpreter, supervisord_config
 from worker.process.program import Program
 from worker.task.spec import StartedChild, TaskSpec, start_child
 
@@ -73,11 +72,11 @@ def prelaunch(plan: Plan) -> Prelaunched:
         name="xvfb",
         command=xvfb.command(authority),
         restart=False,
-        stdout=folder / DISPLAY_NUMBER,
+        stdout=DISPLAY_NUMBER,
     )
     websockify = Program(
         name="websockify",
-        command=[sys.executable, "-m", "worker.stream.server", str(folder / STREAM_SOCKET)],
+        command=interpreter.command("worker.stream.server", str(folder / STREAM_SOCKET)),
         restart=True,
     )
     # Its own TMPDIR: Python writes a file to the temporary folder at its first use, and a process

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import signal
 import socket
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from worker.process.interpreter import command
 from worker.process.spawn import spawn
 from worker.task.target import Command, Function, Target
 
@@ -56,7 +56,7 @@ def start_child(spec: TaskSpec) -> StartedChild | None:
     with task_end:
         descriptor = task_end.fileno()
         process = spawn(
-            [sys.executable, "-m", "worker.task.child", str(descriptor)],
+            command("worker.task.child", str(descriptor), options=("-u",)),
             env=spec.environ,
             death_signal=signal.SIGKILL,
             pass_fds=[descriptor],
