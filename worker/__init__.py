@@ -7,4 +7,4 @@ import sys
 # interpreter is started once more without them. Both modules above are built in or already loaded:
 # nothing has been imported from there yet. argv[0] is `-m` while the module is being located.
 if sys.argv[:1] == ["-m"] and not sys.flags.isolated:
-    os.execv(sys.executable, [sys.executable, "-I", "-X", "utf8", *sys.orig_argv[1:]])
+    os.execv(sys.executable, [sys.executable, "-I", "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606

@@ -16,7 +16,7 @@ import sys
 from typing import TYPE_CHECKING, Final, TextIO
 
 if TYPE_CHECKING:
-    from collections.abc import Buffer
+    from _typeshed import ReadableBuffer
 
 # SIGHUP is ignored by nohup(1). Python itself ignores SIGPIPE and SIGXFSZ, and restores both in its
 # children. The rest are the job control of a shell.
@@ -32,7 +32,7 @@ def normalize() -> None:
     """Set this process to that state; the first call of a program."""
     open_descriptors()
     reset_signals()
-    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: PTH123, SIM115 - for the whole process
+    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115 - for the whole process
     sys.stdout = _utf8(sys.stdout) if sys.stdout else _writer(io.FileIO(1, "w", closefd=False))
     sys.stderr = _writer(_Lossy(2, "w", closefd=False))
 
@@ -68,7 +68,7 @@ def discard(stream: TextIO, descriptor: int) -> None:
 class _Lossy(io.FileIO):
     """A file that drops what cannot be written: a message must not be the cause of a failure."""
 
-    def write(self, data: Buffer, /) -> int:
+    def write(self, data: ReadableBuffer, /) -> int:
         size = memoryview(data).nbytes
         try:
             # None: the descriptor is non-blocking, set so by another process that uses it.

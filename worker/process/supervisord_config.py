@@ -42,13 +42,14 @@ supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
 serverurl=unix://%(here)s/supervisor.sock
 """
 
+# The names of log files are expanded twice, so their % is doubled.
 # startsecs=0: a program that dies at once is restarted at once; the session limits how often.
 _PROGRAM: Final = """
 [program:{name}]
 command={command}
 stdout_logfile={stdout}
 stdout_logfile_maxbytes=0
-stderr_logfile=%(here)s/{name}.log
+stderr_logfile=%%(here)s/{name}.log
 stderr_logfile_maxbytes=1MB
 stderr_logfile_backups=1
 autostart=false
@@ -72,7 +73,7 @@ def write_config(folder: Path, programs: Sequence[Program]) -> None:
         _PROGRAM.format(
             name=program.name,
             command=_literal(" ".join(quote(word) for word in program.command)),
-            stdout=f"%(here)s/{program.stdout}" if program.stdout else "NONE",
+            stdout=f"%%(here)s/{program.stdout}" if program.stdout else "NONE",
             restart="true" if program.restart else "false",
             stop_signal=program.stop_signal,
         )

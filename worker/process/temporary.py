@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -11,6 +12,7 @@ from worker.errors import SettingError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+PREFIX: Final = "worker-"
 _DEFAULTS: Final = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108 - their own names are the point
 _SOCKET_PATH_MAX_BYTES: Final = 107  # unix(7): sun_path, without the byte that ends it
 # The longest one in a session's folder is Chromium's own (its process_singleton_posix.cc).
@@ -46,6 +48,21 @@ def parent(environ: Mapping[str, str]) -> Path:
         f"this process can write to, with a path of at most {TMPDIR_MAX_BYTES} bytes; "
         "with `docker run --read-only`, add `--tmpfs /tmp`"
     )
+
+
+def make(folder: Path) -> Path:
+    """Create a private folder (0700) in the result of `parent`.
+
+    Raises:
+        SettingError: it cannot be created.
+    """
+    try:
+        return Path(tempfile.mkdtemp(prefix=PREFIX, dir=folder))
+    except OSError as error:
+        raise SettingError(
+            f"cannot create a temporary folder in {folder}: {error.strerror}; set TMPDIR to "
+            "another folder"
+        ) from error
 
 
 def _writable(folder: Path) -> bool:

@@ -7,19 +7,18 @@ and what it imports are the standard library and light modules of ours only.
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from worker.display import xvfb
-from worker.process import interpreter, supervisord_config
+from worker.process import interpreter, supervisord_config, temporary
 from worker.process.program import Program
 from worker.task.spec import StartedChild, TaskSpec, start_child
 
 if TYPE_CHECKING:
     import subprocess
+    from pathlib import Path
 
     from worker.session.plan import Plan
 
@@ -55,7 +54,7 @@ class Prelaunched:
 def prelaunch(plan: Plan) -> Prelaunched:
     """Make the session's folder, and start the task's process and supervisord."""
     began = time.monotonic()
-    folder = Path(tempfile.mkdtemp(prefix="worker-"))  # 0700
+    folder = temporary.make(plan.temporary_dir)
     (folder / _TMP).mkdir()
     task = TaskSpec(
         target=plan.target,

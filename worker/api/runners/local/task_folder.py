@@ -16,7 +16,6 @@ import fcntl
 import json
 import os
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -24,6 +23,8 @@ from typing import Any, Final, Literal
 from pydantic import AwareDatetime, BaseModel, Field
 
 from worker.api.runners.protocol import TaskStatus
+from worker.errors import SettingError
+from worker.process import temporary
 
 EXIT_CODE_MAX: Final = 255
 _STDERR_TAIL_BYTES: Final = 2000
@@ -105,9 +106,10 @@ class TaskFolder:
         try:
             with self.events.open("rb") as file:
                 session = Path(json.loads(file.readline())["folder"])
-        except (OSError, ValueError, KeyError, TypeError):
+            parent = temporary.parent(os.environ)
+        except (OSError, ValueError, KeyError, TypeError, SettingError):
             return
-        if session.parent == Path(tempfile.gettempdir()) and session.name.startswith("worker-"):
+        if session.parent == parent and session.name.startswith(temporary.PREFIX):
             shutil.rmtree(session, ignore_errors=True)
 
     def stderr_tail(self) -> str:
