@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 _DESCRIPTOR_LIMIT: Final = 1024  # x11vnc walks every descriptor up to the limit at each connect
 
-# supervisord replaces %(here)s with the folder of this file, after it has removed comments: the
-# folder's own name may contain ` ;`. It refuses to start if a hard limit is less than minfds or
-# minprocs, and closes the descriptors below minfds in its programs.
+# Files are relative to supervisord's working directory: no value can contain ` ;`, which begins a
+# comment. It refuses to start if a hard limit is less than minfds or minprocs, and closes the
+# descriptors below minfds in its programs.
 _SUPERVISORD: Final = """\
 [supervisord]
 nodaemon=true
 minfds=64
 minprocs=1
-logfile=%(here)s/supervisord.log
-pidfile=%(here)s/supervisord.pid
-childlogdir=%(here)s
+logfile=supervisord.log
+pidfile=supervisord.pid
+childlogdir=.
 
 [unix_http_server]
-file=%(here)s/supervisor.sock
+file=supervisor.sock
 chmod=0700
 
 [rpcinterface:supervisor]
@@ -42,14 +42,13 @@ supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
 serverurl=unix://%(here)s/supervisor.sock
 """
 
-# The names of log files are expanded twice, so their % is doubled.
 # startsecs=0: a program that dies at once is restarted at once; the session limits how often.
 _PROGRAM: Final = """
 [program:{name}]
 command={command}
 stdout_logfile={stdout}
 stdout_logfile_maxbytes=0
-stderr_logfile=%%(here)s/{name}.log
+stderr_logfile={name}.log
 stderr_logfile_maxbytes=1MB
 stderr_logfile_backups=1
 autostart=false
@@ -73,7 +72,7 @@ def write_config(folder: Path, programs: Sequence[Program]) -> None:
         _PROGRAM.format(
             name=program.name,
             command=_literal(" ".join(quote(word) for word in program.command)),
-            stdout=f"%%(here)s/{program.stdout}" if program.stdout else "NONE",
+            stdout=program.stdout or "NONE",
             restart="true" if program.restart else "false",
             stop_signal=program.stop_signal,
         )
@@ -109,6 +108,7 @@ def start(
         death_signal=signal.SIGTERM,
         descriptor_limit=_DESCRIPTOR_LIMIT,
         output=output_path(folder),
+        cwd=folder,
     )
 
 
