@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import signal
 import sys
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from worker.session.plan import Plan
     from worker.settings.run import RunSettings
 
+_LAST_EVENTS_S = 1.0
 _RUN_OPTIONS = (
     ("--task-id", "ID", "id of the task (default: a new UUID)"),
     ("--timeout-s", "S", "time limit; a task that exceeds it fails with 124 (default: 3600)"),
@@ -257,16 +257,17 @@ def _live(ready: Plan, signals: _EarlySignals) -> NoReturn:
     gc.freeze()
     gc.enable()
 
+    events = Events(ready.task_id)
+
     async def live() -> int:
         stop = session.Stop(signals.first)
-        ended = await session.run(ready, prelaunched, Events(ready.task_id), stop)
+        ended = await session.run(ready, prelaunched, events, stop)
         return ended.exit_code
 
     exit_code = asyncio.run(live())
-    # The interpreter's finalization would take 60 ms and has nothing left to do.
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):  # the reader has closed it
-            stream.flush()
+    events.flush(_LAST_EVENTS_S)
+    # The interpreter's finalization would take 60 ms and has nothing left to do. stderr holds only
+    # whole lines that are written; a flush could wait for a thread whose reader does not read.
     os._exit(exit_code)
 
 
