@@ -43,6 +43,20 @@ def netloc(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def is_on_this_machine(url: str) -> bool:
+    """Whether a URL is that of a Unix socket or of a loopback address: a proxy cannot reach it."""
+    import ipaddress  # noqa: PLC0415 - not for `worker run`
+    from urllib.parse import urlsplit  # noqa: PLC0415 - the same
+
+    parts = urlsplit(url)
+    if "unix" in parts.scheme:
+        return True
+    try:
+        return ipaddress.ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        return parts.hostname in LOOPBACK_HOSTS
+
+
 def get(host: str, port: int, path: str, *, timeout_s: float) -> tuple[int, bytes]:
     """The status and body of a GET request, made directly: the variables of proxies are ignored.
 

@@ -61,7 +61,7 @@ def start_worker(task: StoredTask, folder: TaskFolder, environ: Mapping[str, str
         OSError: it cannot be executed, or the folder cannot be written.
     """
     folder.artifacts.mkdir(parents=True, exist_ok=True)
-    argv = interpreter.command("worker", "run", str(task.file))
+    argv = interpreter.command("worker.cli", "run", str(task.file))
     argv += ["--task-id", task.task_id, "--timeout-s", repr(task.timeout_s), "--port", "0"]
     argv += ["--artifacts-dir", str(folder.artifacts)]
     with contextlib.ExitStack() as stack:
