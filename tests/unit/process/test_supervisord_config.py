@@ -20,6 +20,14 @@ def test_a_quoted_word_is_split_into_the_same_word(word: str) -> None:
     assert shlex.split(quote(word)) == [word]  # supervisord splits commands with shlex
 
 
+def test_no_value_contains_the_folder(tmp_path: Path) -> None:
+    """Its name may contain ` ;`, which begins a comment: paths are relative to it."""
+    folder = tmp_path / "a ;b"
+    folder.mkdir()
+    write_config(folder, [Program(name="p", command=["p"], restart=True, stdout="p.number")])
+    assert "a ;b" not in (folder / "supervisord.conf").read_text()
+
+
 def test_comment_and_expansion_characters_are_escaped(tmp_path: Path) -> None:
     word = "/home/me/100% #1 ; project/python"
     write_config(tmp_path, [Program(name="p", command=[word], restart=True)])
