@@ -78,6 +78,11 @@ def pipe():
         yield file, writing, stream
 
 
+def _flushed(events, reading):
+    events.flush(0)
+    return reading.read(1 << 20)
+
+
 def fill(descriptor):
     os.set_blocking(descriptor, False)
     with contextlib.suppress(BlockingIOError):
@@ -118,7 +123,7 @@ def test_events_beyond_the_limit_are_dropped(pipe):
         events.emit("a.b", number=number, text="x" * 1000)
     reading.read(1 << 20)
     received = b""
-    while events.flush(0) or (chunk := reading.read(1 << 20)):
+    while chunk := reading.read(1 << 20) or _flushed(events, reading):
         received += chunk
     numbers = [json.loads(line)["number"] for line in received.splitlines()]
     assert numbers == list(range(len(numbers)))
