@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from worker.errors import ExtraMissing, InputError, SettingError, UsageError, WorkerError
 from worker.outcome import EXIT_RAISED, EXIT_SIGNAL_BASE, EXIT_SUCCESS, EXIT_USAGE
-from worker.process import inherited
+from worker.surroundings import inherited
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -296,8 +296,8 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _serve(arguments: argparse.Namespace, signals: _EarlySignals) -> int:
-    from worker.process import temporary  # noqa: PLC0415 - slow, not for `worker --help`
     from worker.settings import load_serve  # noqa: PLC0415 - the same
+    from worker.surroundings import temporary  # noqa: PLC0415 - slow, not for `worker --help`
 
     given = {"api_host": arguments.host, "api_port": arguments.port}
     chosen = load_serve({name: value for name, value in given.items() if value is not None})

@@ -15,7 +15,7 @@ from worker.display import xvfb
 from worker.doctor.finding import failure, ok, warning
 from worker.errors import PortInUse, SettingError, StartFailed
 from worker.linux import own_cgroups
-from worker.process import temporary
+from worker.surroundings import temporary
 from worker.task import browser, sandbox
 
 if TYPE_CHECKING:

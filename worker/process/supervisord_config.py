@@ -7,8 +7,8 @@ import re
 import signal
 from typing import TYPE_CHECKING, Final
 
-from worker.process.interpreter import command
 from worker.process.spawn import spawn
+from worker.surroundings.interpreter import command
 
 if TYPE_CHECKING:
     import subprocess

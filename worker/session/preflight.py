@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 from worker import artifacts, net
 from worker.errors import ProgramMissing, SettingError
 from worker.linux import hide_from_peers, scrub_environment
-from worker.process import temporary
 from worker.programs import DISPLAY_PROGRAMS
 from worker.session.plan import Notice, Plan
 from worker.settings import PREFIX, unknown_variables
 from worker.settings.run import RunSettings, secret_variables
 from worker.stream import tokens
+from worker.surroundings import temporary
 from worker.task import browser, sandbox, target
 
 if TYPE_CHECKING:

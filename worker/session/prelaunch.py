@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from worker.display import xvfb
-from worker.process import interpreter, supervisord_config, temporary
+from worker.process import supervisord_config
 from worker.process.program import Program
+from worker.surroundings import interpreter, temporary
 from worker.task.spec import StartedChild, TaskSpec, start_child
 
 if TYPE_CHECKING:

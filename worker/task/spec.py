@@ -7,8 +7,8 @@ import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from worker.process.interpreter import command
 from worker.process.spawn import spawn
+from worker.surroundings.interpreter import command
 from worker.task.target import Command, Function, Target
 
 if TYPE_CHECKING:

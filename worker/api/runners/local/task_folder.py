@@ -24,7 +24,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 
 from worker.api.runners.protocol import TaskStatus
 from worker.errors import SettingError
-from worker.process import temporary
+from worker.surroundings import temporary
 
 EXIT_CODE_MAX: Final = 255
 _STDERR_TAIL_BYTES: Final = 2000

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from worker.linux import pids_with_arguments, start_ticks
-from worker.process import interpreter
 from worker.process.children import exited, send_signal
+from worker.surroundings import interpreter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping

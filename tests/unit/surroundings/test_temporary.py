@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from worker.errors import SettingError
-from worker.process import temporary
+from worker.surroundings import temporary
 
 TMP = Path("/tmp")
 

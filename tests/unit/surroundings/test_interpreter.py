@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from worker.process import interpreter
+from worker.surroundings import interpreter
 
 
 def test_modules_come_from_the_installation_only():

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from worker.process import inherited
+from worker.surroundings import inherited
 
 
 @pytest.fixture
