@@ -116,6 +116,16 @@ def test_variables(run, env):
     assert worker.wait() == 0, worker.stderr
 
 
+def test_no_home_directory(run):
+    """A browser starts for a user without HOME that /etc/passwd does not contain."""
+    script = 'mount --bind /dev/null /etc/passwd && exec env -u HOME "$@"'
+    wrapper = ("unshare", "--mount", *shell(script))
+    if subprocess.run([*wrapper, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no permission to mount in a namespace")
+    worker = run(f"{TASKS}:titled", wrapper=wrapper)
+    assert worker.wait() == 0, worker.stderr
+
+
 def test_blocked_signals(run):
     """A worker that was started with all signals blocked is cancelled by SIGTERM."""
     worker = run("--", "sleep", "600", wrapper=(sys.executable, "-c", BLOCKS_SIGNALS))

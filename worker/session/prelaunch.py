@@ -60,7 +60,7 @@ def prelaunch(plan: Plan) -> Prelaunched:
     task = TaskSpec(
         target=plan.target,
         inputs=plan.inputs,
-        environ={**plan.environ, **plan.task_environ, "TMPDIR": str(folder / _TMP)},
+        environ={**plan.environ, **plan.task_environ, **temporary.variables(folder / _TMP)},
         launch_options=plan.launch,
         log=plan.artifacts.log,
     )

@@ -65,6 +65,16 @@ def make(folder: Path) -> Path:
         ) from error
 
 
+def variables(folder: Path) -> dict[str, str]:
+    """The variables of a task whose temporary folder this is.
+
+    It is also the home directory, if there is none: no HOME, and no entry of the user in
+    /etc/passwd. Playwright's driver does not start without one.
+    """
+    has_home = os.path.expanduser("~") != "~"  # noqa: PTH111 - Path.expanduser() raises
+    return {"TMPDIR": str(folder)} | ({} if has_home else {"HOME": str(folder)})
+
+
 def _writable(folder: Path) -> bool:
     return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
 
