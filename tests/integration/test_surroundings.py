@@ -362,6 +362,7 @@ def test_python_dash_m(tmp_path, shadows, module):
 def test_signals_of_the_api(serve, number):
     """SIGHUP and SIGQUIT end `worker serve` as SIGTERM does."""
     api = serve(env=PROXIES)
+    assert api.client.get(f"{api.url}/healthz").status_code == 200
     api.process.send_signal(number)
     assert api.process.wait(20) == 0
     eventually(lambda: api.events[-1]["event"] == "api.stopped")
