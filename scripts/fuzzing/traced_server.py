@@ -47,7 +47,7 @@ def trace_into(counter: mmap.mmap) -> None:
 
 
 def main() -> None:
-    """Serve; arguments: CONFIG CHANNEL_FD LISTENER_FD COUNTER_FD."""
+    """Serve; arguments: CONFIG CHANNEL_FD LISTENER_FD COUNTER_FD [--trace]."""
     config = json.loads(sys.argv[1])
     channel, listener = (socket.socket(fileno=int(number)) for number in sys.argv[2:4])
     configure = Configure(config=StreamConfig(**config), state=State.RUNNING, used_tokens=())
@@ -55,7 +55,9 @@ def main() -> None:
     rate = Rates(per_s=_NO_LIMIT, burst=_NO_LIMIT, all_per_s=_NO_LIMIT, all_burst=_NO_LIMIT)
     limits = RequestLimits(pages=rate, streams=rate, per_token=rate, metrics=rate)
     server = StreamServer(StreamService(configure, session), listener, session, limits)
-    trace_into(mmap.mmap(int(sys.argv[4]), 8))
+    counter = mmap.mmap(int(sys.argv[4]), 8)
+    if "--trace" in sys.argv:
+        trace_into(counter)
     server.serve()
 
 

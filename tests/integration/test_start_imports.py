@@ -19,6 +19,7 @@ ALLOWED = {
     "worker.process",
     "worker.surroundings.interpreter",
     "worker.process.program",
+    "worker.process.session_folder",
     "worker.process.spawn",
     "worker.process.supervisord_config",
     "worker.surroundings.temporary",

@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from worker.stream.admission import Admission, UsedTokens
+from worker.stream.limits.shares import Shares
 from worker.stream.messages import DisplayChanged, Facts, State
 from worker.stream.metrics.counters import Counters, Snapshot
 from worker.stream.refusals import display_unavailable
@@ -31,6 +32,7 @@ class StreamService:
     Attributes:
         display: the state of the viewers' x11vnc.
         facts: what the session reports for `/metrics`.
+        shares: how the time of the viewers' x11vnc is shared among them.
         on_release: called when a viewer slot was freed.
     """
 
@@ -50,6 +52,7 @@ class StreamService:
         )
         self.proxies = TrustedProxies(config.trusted_proxies)
         self.counters = Counters()
+        self.shares = Shares()
         self.display = DisplayChanged(up=True, settled=False)
         self.facts = Facts(stages_ms={}, restarts={}, pids={})
         self.on_release: Callable[[], None] = lambda: None

@@ -62,12 +62,21 @@ def parameters(function: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(sorted(PARAMETERS & set(found)))
 
 
-def traceback_text(error: BaseException) -> str:
-    """The traceback from the task's first frame on."""
+def traceback_text(error: BaseException, max_chars: int) -> str:
+    """The traceback from the task's first frame on, cut at a length.
+
+    Raises:
+        BaseException: whatever the error's attributes raise.
+    """
     frame = error.__traceback__
     while frame is not None and _is_internal(frame):
         frame = frame.tb_next
-    return "".join(traceback.format_exception(type(error), error, frame))
+    text = ""
+    for piece in traceback.TracebackException(type(error), error, frame).format():
+        text += piece
+        if len(text) > max_chars:
+            break
+    return text[:max_chars]
 
 
 def _is_internal(frame: TracebackType) -> bool:

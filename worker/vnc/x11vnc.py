@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 READY_TIMEOUT_S: Final = 10.0
 _POLL_S: Final = 0.005
 _SCREEN_POLL_MS: Final = 5
+_READ_TIMEOUT_S: Final = 24 * 3600
 _UPDATE_DELAY_MS: Final = 0  # 1 costs a whole further turn of its loop
 
 # The priming client's handshake (RFC 6143, section 7.1).
@@ -236,6 +237,9 @@ def command(
         # Its own measurement of the link's speed freezes the first viewer for seconds.
         *("-speeds", "lan"),
         *("-wait", str(_SCREEN_POLL_MS), "-defer", str(_UPDATE_DELAY_MS)),
+        # It would disconnect a client that does not read for 20 s. Its only clients are the stream
+        # server and the session, which may be suspended for longer, and judge viewers themselves.
+        *("-readtimeout", str(_READ_TIMEOUT_S)),
         *("-nodpms", "-nobell"),
         # Repeated requests to the X server that are not needed: the screen's size never changes.
         *("-noxrandr", "-noxinerama", "-nofbpm", "-noxrecord"),

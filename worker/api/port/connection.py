@@ -23,7 +23,7 @@ from worker.api.port.head import BadHead, HeadBuffer
 from worker.api.port.lanes import Waiting
 from worker.api.port.table import Use
 from worker.api.port.transport import LINGER_S, LingeringTransport
-from worker.stream.policy import Pace
+from worker.stream.limits.pace import Pace
 from worker.stream.port.answers import refusal
 
 if TYPE_CHECKING:

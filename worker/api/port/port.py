@@ -11,7 +11,7 @@ from worker.api.port.probe_answers import ProbeAnswers
 from worker.api.port.table import ConnectionTable
 from worker.api.port.triage import Triage
 from worker.stream.acceptor import HEAD_TIMEOUT_S
-from worker.stream.policy import STALLED_S
+from worker.stream.limits.pace import STALLED_S
 from worker.stream.port.refusal_log import RefusalLog
 from worker.trusted_proxies import client_of
 

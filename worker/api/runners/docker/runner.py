@@ -256,13 +256,21 @@ class DockerRunner:
         containers = await self._containers.matching()
         pending = [each for each in containers if each.ended and each.callback_pending]
         leased = self._leases.take(each.task_id for each in pending)
+        found = [each for each in pending if each.task_id in leased]
         try:
-            return await self._containers.records(
-                [each for each in pending if each.task_id in leased]
+            read = await asyncio.gather(
+                *(self._containers.record(each) for each in found), return_exceptions=True
             )
         except BaseException:
             self._leases.release(*leased)
             raise
+        failures = [each for each in read if isinstance(each, BaseException)]
+        for container, task in zip(found, read, strict=True):
+            if isinstance(task, BaseException):
+                self._leases.release(container.task_id)  # the others are delivered
+        if failures and len(failures) == len(read):
+            raise failures[0]
+        return [each for each in read if isinstance(each, TaskRecord)]
 
     async def finish_callback(self, task: TaskRecord) -> None:
         """Append `.notified` to the name as it is now: a cancellation may have been added."""

@@ -48,5 +48,7 @@ class AccountQueue:
     async def _read(self, account: str) -> None:
         jobs = await self._namespace.list_jobs(f"{job_spec.ACCOUNT_LABEL}={account}")
         records = (job_record.record(job, pods) for job, pods in jobs)
-        self._queued[account] = sum(each.status is TaskStatus.QUEUED for each in records)
+        self._queued[account] = sum(
+            each is not None and each.status is TaskStatus.QUEUED for each in records
+        )
         self._read_at[account] = time.monotonic()

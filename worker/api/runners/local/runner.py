@@ -13,7 +13,7 @@ from worker.api.runners import files
 from worker.api.runners.background import BackgroundTasks
 from worker.api.runners.fairness import Capacity
 from worker.api.runners.leases import CallbackLeases
-from worker.api.runners.local import task_end
+from worker.api.runners.local import stale, task_end
 from worker.api.runners.local.retention import DEFAULT_S, Retention
 from worker.api.runners.local.store import Store
 from worker.api.runners.local.watchdog import Watchdog
@@ -21,6 +21,7 @@ from worker.api.runners.local.workers import Workers
 from worker.api.runners.protocol import Artifact, Cursor, TaskRecord, TaskRequest, TaskStatus
 from worker.api.runners.worker_environment import passed_on
 from worker.errors import SettingError
+from worker.events import Events
 from worker.settings import PREFIX
 
 if TYPE_CHECKING:
@@ -86,8 +87,9 @@ class LocalRunner:
         )
         self._opened = (store, workers)
         await workers.open()
+        self._background.start(stale.run(Events(None).emit))
         self._background.start(
-            self._retention.run(store, lambda task_id: workers.folder(task_id).path)
+            self._retention.run(store, lambda task_id: workers.folder(task_id).remove)
         )
 
     async def close(self) -> None:
@@ -158,7 +160,8 @@ class LocalRunner:
 
     async def open_artifact(self, task: TaskRecord, name: str) -> AsyncIterator[bytes] | None:
         """A file of the task's folder."""
-        return files.open_file(self._workers.folder(task.task_id).artifacts, name)
+        folder = self._workers.folder(task.task_id).artifacts
+        return await asyncio.to_thread(files.open_file, folder, name)
 
     # -- callbacks
 
@@ -187,7 +190,8 @@ def make(settings: ServeSettings, stream_key: StreamKey) -> LocalRunner:
         stream_key=stream_key,
         capacity=Capacity.of(settings),
         retention=Retention(
-            kept_s=DEFAULT_S if settings.retention_s is None else settings.retention_s
+            kept_s=DEFAULT_S if settings.retention_s is None else settings.retention_s,
+            report=Events(None).emit,
         ),
         watchdog=Watchdog(margin_s=Watchdog().margin_s + settings.hold_s),
     )

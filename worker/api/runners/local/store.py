@@ -177,13 +177,15 @@ class Store:
         """Store a task's end; returns False if one is stored already."""
         return await self._update(
             "phase = ?, started_at = coalesce(started_at, ?), finished_at = ?, exit_code = ?, "
-            "output = ?, error = ?, callback_pending = callback_url IS NOT NULL",
+            "output = ?, output_omitted = ?, error = ?, "
+            "callback_pending = callback_url IS NOT NULL",
             (
                 str(end.status),
                 end.started_at,
                 end.finished_at,
                 end.exit_code,
                 json.dumps(end.output),
+                end.output_omitted,
                 json.dumps(end.error),
             ),
             task_id,
@@ -219,12 +221,19 @@ class Store:
         """Store that a callback was delivered or has failed."""
         await self._update("callback_pending = 0", (), task_id)
 
-    def expired(self, before: datetime, limit: int) -> Sequence[str]:
-        """Tasks that ended before this, with no callback pending and no worker left."""
+    def expired(self, before: datetime, limit: int, skipped: int = 0) -> Sequence[str]:
+        """Tasks that ended before this, with no callback pending and no worker left.
+
+        Args:
+            before: their end.
+            limit: the maximum number.
+            skipped: this many of them, the oldest, are left out.
+        """
         rows = self._database.read(
             "SELECT task_id FROM tasks WHERE finished_at IS NOT NULL AND finished_at < ? "
-            "AND pid IS NULL AND NOT callback_pending ORDER BY finished_at LIMIT ?",
-            (rfc3339(before), limit),
+            "AND pid IS NULL AND NOT callback_pending ORDER BY finished_at, number "
+            "LIMIT ? OFFSET ?",
+            (rfc3339(before), limit, skipped),
         )
         return [row["task_id"] for row in rows]
 

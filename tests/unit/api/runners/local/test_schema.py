@@ -1,4 +1,4 @@
-"""The local runner's SQLite schema: creation, and migration from version 1."""
+"""The local runner's SQLite schema: creation, and migration from earlier versions."""
 
 from __future__ import annotations
 
@@ -97,6 +97,19 @@ async def test_migrated_file_is_opened_again(file):
     await Store(file, Capacity(max_running=2, queue_max=3)).close()
     store = Store(file, Capacity(max_running=2, queue_max=3))
     assert [each.task_id for each in store.pending_callbacks()] == ["pending"]
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    "output", ["[" * 300 + "]" * 300, "[1e999]", "[NaN]", r'"\ud800"', "[" * 4000, "{"]
+)
+async def test_outputs_that_cannot_be_sent_are_omitted(file, output):
+    """An earlier version stored them; the task's other columns are kept."""
+    write(file, VERSION_1.replace("'[1]'", f"'{output}'"))
+    store = Store(file, Capacity(max_running=2, queue_max=3))
+    [task] = store.pending_callbacks()
+    assert (task.status, task.output, task.output_omitted) == (TaskStatus.SUCCESS, None, True)
+    assert not store.find("alice", "done").output_omitted
     await store.close()
 
 
