@@ -21,12 +21,13 @@ class Program:
     Attributes:
         name: unique; events and metrics use it.
         command: the program and its arguments.
-        restart: whether supervisord starts it again when it dies.
+        restart: whether it is started again when it ends.
         stdout: a file or FIFO for its stdout; default: none.
         stop_signal: sent to stop it, for example `TERM`.
         ready: returns when it accepts work; raises StartFailed when it does not in time.
+        on_start: called with its process id each time that supervisord has started it.
         on_up: called with its process id each time that it is ready.
-        on_down: called with its process id each time that it has ended, was stopped, or died.
+        on_down: called with its process id each time that it has ended, ready or not.
     """
 
     name: str
@@ -35,5 +36,6 @@ class Program:
     stdout: Path | None = None
     stop_signal: str = "TERM"
     ready: Callable[[], Awaitable[object]] | None = None
+    on_start: Callable[[int], None] = _no_action
     on_up: Callable[[int], None] = _no_action
     on_down: Callable[[int], None] = _no_action
