@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import signal
 
 
@@ -32,8 +33,12 @@ class WatchedProcess:
 
     @property
     def running(self) -> bool:
-        """Whether its end was not observed yet."""
-        return not self._ended.done()
+        """Whether it has not ended, as of now."""
+        if self._descriptor < 0:
+            return False
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLIN)
+        return not poll.poll(0)
 
     async def ended(self) -> None:
         """Wait until it has ended."""

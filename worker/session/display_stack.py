@@ -211,8 +211,12 @@ class DisplayStack:
         Raises:
             SessionLost: it does not answer.
         """
-        name = self._prelaunched.websockify.name
-        return await self.keeper.supervisord.pid(name) == pid
+        return await self.keeper.supervisord.pid(self._websockify.name) == pid
+
+    def runs_stream_server(self, pid: int) -> bool:
+        """Whether the stream server that was started last is this process, and has not ended."""
+        name = self._websockify.name
+        return self.keeper.pids.get(name) == pid and self.keeper.runs(name)
 
     # -- the end
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol, assert_never
 
-from worker.session.stream_handover import StreamHandover
+from worker.session import stream_handover
 from worker.stream.admission import UsedTokens
 from worker.stream.messages import (
     FROM_STREAM_SERVER,
@@ -57,15 +57,8 @@ class Display(Protocol):
         """No viewer needs it any more."""
 
 
-class Programs(Protocol):
+class Programs(stream_handover.Programs, Protocol):
     """What runs of the display stack."""
-
-    async def is_stream_server(self, pid: int) -> bool:
-        """Whether supervisord reports this process as the stream server.
-
-        Raises:
-            SessionLost: it does not answer.
-        """
 
     async def display_lives(self) -> bool:
         """Whether the X server runs; False also while it is ending."""
@@ -116,7 +109,7 @@ class StreamChannel:
         self._without_display: set[int] = set()
         self._asking: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
-        self._handover = StreamHandover(path, programs.is_stream_server, self._configure)
+        self._handover = stream_handover.StreamHandover(path, programs, self._configure)
 
     def expect(self, pid: int) -> None:
         """A stream server was started by supervisord as this process."""

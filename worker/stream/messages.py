@@ -267,15 +267,17 @@ def send_configuration(
         socket.send_fds(channel, [_HANDOVER], [listener.fileno(), memory.fileno()])
 
 
-def receive_configuration(channel: socket.socket) -> tuple[socket.socket, Configure] | None:
-    """Answer the challenge, and receive what `send_configuration` sent.
-
-    None when the session is ending, or refuses this process.
-    """
+def answer_challenge(channel: socket.socket) -> bool:
+    """Answer the challenge; False when the session refuses this process, or is ending."""
     try:
-        channel.send(channel.recv(_CHALLENGE_BYTES))
+        challenge = channel.recv(_CHALLENGE_BYTES)
+        return bool(challenge) and bool(channel.send(challenge))
     except OSError:
-        return None
+        return False
+
+
+def receive_configuration(channel: socket.socket) -> tuple[socket.socket, Configure] | None:
+    """Receive what `send_configuration` sent; None when the session refuses this process."""
     packet, descriptors, _, _ = socket.recv_fds(channel, PACKET_MAX_BYTES, _DESCRIPTORS)
     if packet != _HANDOVER or len(descriptors) != _DESCRIPTORS:
         return None

@@ -35,6 +35,7 @@ from worker.stream.messages import (
     StateChanged,
     Terminated,
     ViewersGone,
+    answer_challenge,
     receive_configuration,
 )
 from worker.stream.port.answers import encode, refusal, send
@@ -245,11 +246,13 @@ class StreamServer:
 def main() -> int:
     """Receive the configuration from the session, and serve; the process's exit code."""
     hide_from_peers()
+    channel = connect(Path(sys.argv[1]))
+    if not answer_challenge(channel):
+        return 1
     # PyJWT imports it if it is installed, 35 ms and 8 MB; HS256 needs none of it.
     sys.modules.setdefault("cryptography", None)  # type: ignore[arg-type]  # as if not installed
     import jwt  # noqa: F401, PLC0415 - now, so that the first viewer need not wait for it
 
-    channel = connect(Path(sys.argv[1]))
     received = receive_configuration(channel)
     if received is None:
         return 1  # the session is ending, or has refused this process
