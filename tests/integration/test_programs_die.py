@@ -136,10 +136,12 @@ def test_killed_before_it_is_ready(run, tmp_path, name):
 def test_stream_server_killed_before_it_is_ready(run):
     """Like the programs of the display."""
     worker = run(f"{TASKS}:plain")
-    killed = set()
-    for _ in range(2):
-        killed |= eventually(lambda: set(worker.processes("worker.stream")) - killed)
-        os.kill(max(killed), signal.SIGKILL)
+    killed: list[int] = []
+    while len(killed) < 2:
+        started = [pid for pid in worker.processes("worker.stream") if pid not in killed]
+        for pid in started[:1]:
+            os.kill(pid, signal.SIGKILL)
+            killed.append(pid)
     assert worker.wait() == 0
     assert worker.event("websockify.restarted")["restarts"] == 2
 

@@ -28,7 +28,6 @@ from worker.stream.messages import (
     State,
     StreamConfig,
     Terminated,
-    answer_challenge,
     receive_configuration,
 )
 from worker.stream.tokens import Role
@@ -108,8 +107,6 @@ class Server:
         return await asyncio.to_thread(self._configured)
 
     def _configured(self) -> State | None:
-        if not answer_challenge(self.socket):
-            return None
         received = receive_configuration(self.socket)
         if received is None:
             return None
@@ -272,14 +269,14 @@ class OtherProcess:
 
     CODE = """
 import socket, sys
-from worker.stream.messages import answer_challenge, receive_configuration
+from worker.stream.messages import receive_configuration
 if sys.argv[2] == "-1":
     channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     channel.connect(sys.argv[1])
 else:
     channel = socket.socket(fileno=int(sys.argv[2]))
 print("connected", flush=True)
-refused = not answer_challenge(channel) or receive_configuration(channel) is None
+refused = receive_configuration(channel) is None
 print("refused" if refused else "CONFIGURED", flush=True)
 """
 

@@ -109,12 +109,14 @@ class ControlDisplay:
                 self._failed(why or end.why)
 
     def _failed(self, why: str) -> None:
-        """Refuse the viewers that wait, and do not start it again before its time."""
+        """Start it again at once for the viewers that wait; or refuse them until it is time."""
         now = time.monotonic()
-        self._start_at = now + self._backoff.ended(now)
+        delay_s = self._backoff.ended(now)
         self._events.emit(f"{NAME}.failed", why=why)
-        self._viewers.clear()
-        self._answer(up=False)
+        if delay_s:
+            self._start_at = now + delay_s
+            self._viewers.clear()
+            self._answer(up=False)
 
     async def _run(self, program: Program) -> bool:
         """Start x11vnc; True when no viewer has needed it for a while, False when it has ended."""

@@ -267,21 +267,26 @@ def send_configuration(
         socket.send_fds(channel, [_HANDOVER], [listener.fileno(), memory.fileno()])
 
 
-def answer_challenge(channel: socket.socket) -> bool:
-    """Answer the challenge; False when the session refuses this process, or is ending."""
-    try:
-        challenge = channel.recv(_CHALLENGE_BYTES)
-        return bool(challenge) and bool(channel.send(challenge))
-    except OSError:
-        return False
-
-
 def receive_configuration(channel: socket.socket) -> tuple[socket.socket, Configure] | None:
-    """Receive what `send_configuration` sent; None when the session refuses this process."""
-    packet, descriptors, _, _ = socket.recv_fds(channel, PACKET_MAX_BYTES, _DESCRIPTORS)
+    """Answer the challenge, and receive what `send_configuration` sent.
+
+    None when the session refuses this process, or is ending.
+    """
+    try:
+        packet, descriptors = _receive_packet(channel)
+        if len(packet) == _CHALLENGE_BYTES:
+            channel.send(packet)
+            packet, descriptors = _receive_packet(channel)
+    except OSError:
+        return None
     if packet != _HANDOVER or len(descriptors) != _DESCRIPTORS:
         return None
     listener, memory = descriptors
     with open(memory, "rb") as content:  # noqa: PTH123 - a descriptor
         content.seek(0)  # the offset is shared with the writer
         return socket.socket(fileno=listener), _CONFIGURE.decode(content.read())
+
+
+def _receive_packet(channel: socket.socket) -> tuple[bytes, list[int]]:
+    packet, descriptors, _, _ = socket.recv_fds(channel, PACKET_MAX_BYTES, _DESCRIPTORS)
+    return packet, list(descriptors)

@@ -7,6 +7,7 @@ server forks a process instead, in which tokens, slots and counters could not be
 
 from __future__ import annotations
 
+import importlib
 import os
 import select
 import signal
@@ -35,7 +36,6 @@ from worker.stream.messages import (
     StateChanged,
     Terminated,
     ViewersGone,
-    answer_challenge,
     receive_configuration,
 )
 from worker.stream.port.answers import encode, refusal, send
@@ -246,14 +246,14 @@ class StreamServer:
 def main() -> int:
     """Receive the configuration from the session, and serve; the process's exit code."""
     hide_from_peers()
-    channel = connect(Path(sys.argv[1]))
-    if not answer_challenge(channel):
-        return 1
     # PyJWT imports it if it is installed, 35 ms and 8 MB; HS256 needs none of it.
     sys.modules.setdefault("cryptography", None)  # type: ignore[arg-type]  # as if not installed
-    import jwt  # noqa: F401, PLC0415 - now, so that the first viewer need not wait for it
-
+    # While this thread waits for the session, and before a viewer needs it.
+    importing = threading.Thread(target=importlib.import_module, args=["jwt"], daemon=True)
+    importing.start()
+    channel = connect(Path(sys.argv[1]))
     received = receive_configuration(channel)
+    importing.join()
     if received is None:
         return 1  # the session is ending, or has refused this process
     listener, configure = received
