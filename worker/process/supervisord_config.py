@@ -1,7 +1,7 @@
 """The config of supervisord and its programs, and the start of supervisord.
 
 The config is in memory (memfd_create(2)) that supervisord inherits as a descriptor: it contains the
-password for supervisord's socket, and nobody else can read it or change what a reload would start.
+password for supervisord's socket, and no other process can read it or change what a reload starts.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ _SUPERVISORD: Final = """\
 [supervisord]
 nodaemon=true
 logfile={folder}/supervisord.log
+logfile_maxbytes=1MB
+logfile_backups=1
 pidfile={folder}/supervisord.pid
 childlogdir={folder}
 
