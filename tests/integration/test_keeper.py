@@ -12,9 +12,8 @@ from typing import Any, cast
 import pytest
 
 from worker.errors import SessionLost, StartFailed
-from worker.process.backoff import DELAY_MAX_S, HEALTHY_S
 from worker.process.keeper import REPORTED_RESTARTS, START_EXITS_MAX, ProgramKeeper
-from worker.process.program import Program
+from worker.process.program import DELAY_MAX_S, HEALTHY_S, Program
 from worker.process.supervisord import ProgramEnd, Supervisord
 
 KILLED = ProgramEnd(None, "it was killed by a signal")
@@ -210,12 +209,18 @@ async def test_a_program_that_exits_by_itself_has_not_started(
     assert recorded.calls == [("start", 0), ("down", 0)] * starts
 
 
-async def test_a_program_that_may_not_be_restarted_has_not_started(keeper: ProgramKeeper) -> None:
+@pytest.mark.parametrize(
+    ("end", "error"), [(KILLED, SessionLost), (ProgramEnd(1, "it exited"), StartFailed)]
+)
+async def test_a_program_that_may_not_be_restarted_ends_the_start(
+    keeper: ProgramKeeper, supervisord: FakeSupervisord, end: ProgramEnd, error: type[Exception]
+) -> None:
     recorded = Recorded(restart=False)
     recorded.is_ready.clear()
+    supervisord.end = end
     await keeper.start(recorded.program)
     os.kill(keeper.pids["a"], signal.SIGKILL)
-    with pytest.raises(StartFailed, match="output of a"):
+    with pytest.raises(error, match="output of a"):
         await keeper.ready(recorded.program)
 
 

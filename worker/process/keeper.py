@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from worker.errors import SessionError, SessionLost, StartFailed
-from worker.process.backoff import Backoff
+from worker.process.program import Backoff
 from worker.process.supervisord import ProgramEnd
 from worker.process.watched import WatchedProcess
 
@@ -39,6 +39,10 @@ def _retrieve(done: asyncio.Future[Any]) -> None:
     """Mark an error as handled that nothing waits for any more."""
     if not done.cancelled():
         done.exception()
+
+
+def _lost(name: str, output: str) -> SessionLost:
+    return SessionLost(f"{name} died" + (f": {output}" if output else ""))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -108,6 +112,7 @@ class ProgramKeeper:
 
         Raises:
             StartFailed: it cannot be executed, exits by itself each time, or was not ready in time.
+            SessionLost: it cannot be replaced, and was killed.
         """
         exits = 0
         while not await self._becomes_ready(program):
@@ -115,7 +120,10 @@ class ProgramKeeper:
             exits += end.status is not None
             if not program.restart or end.status in _CANNOT_EXECUTE or exits >= START_EXITS_MAX:
                 name = program.name
-                raise StartFailed(name, end.why, await self.supervisord.output_tail(name))
+                output = await self.supervisord.output_tail(name)
+                if end.status is None:
+                    raise _lost(name, output)
+                raise StartFailed(name, end.why, output)
             await self._start_again(program)
         self._up(program)
 
@@ -172,7 +180,7 @@ class ProgramKeeper:
         await ended
         output = await self.supervisord.output_tail(name)
         if not self.lost.done():
-            self.lost.set_result(SessionLost(f"{name} died" + (f": {output}" if output else "")))
+            self.lost.set_result(_lost(name, output))
 
     async def _keep_running(self, program: Program) -> None:
         while True:

@@ -192,12 +192,15 @@ async def connect(config: Config, process: Child, programs: Iterable[Program]) -
 
     Raises:
         StartFailed: it ended, or did not answer in time.
+        SessionLost: it was killed.
     """
     supervisord = Supervisord(config, process, list(programs))
     socket = config.folder / "supervisor.sock"
     deadline = time.monotonic() + READY_TIMEOUT_S
     while not socket.exists() or not await supervisord.keeps_running():
         if not process.running or time.monotonic() > deadline:
+            if not process.running and await process.wait() < 0:
+                raise SessionLost("supervisord died while it started")
             why = "it did not answer in time" if process.running else "it ended"
             await process.stop(STOP_TIMEOUT_S)
             raise StartFailed("supervisord", why, last_lines(output_path(config.folder)))

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from worker.errors import SessionError
-from worker.process.backoff import Backoff
+from worker.process.program import Backoff
 from worker.vnc import clipboard
 from worker.vnc.x11vnc import X11vnc
 

@@ -86,10 +86,15 @@ class DisplayStack:
         return self._prelaunched.folder
 
     @property
+    def supervisord_pid(self) -> int:
+        """The process id of supervisord."""
+        return self.supervisord.pid
+
+    @property
     def pids(self) -> dict[str, int]:
         """The process id of each program that was started, and of supervisord."""
         keeper = self._keeper
-        return {} if keeper is None else {"supervisord": self.supervisord.pid, **keeper.pids}
+        return {} if keeper is None else {"supervisord": self.supervisord_pid, **keeper.pids}
 
     @property
     def restarts(self) -> dict[str, int]:

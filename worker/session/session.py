@@ -274,7 +274,7 @@ class _Session:
             await _each(_STOP_TASK_LIMIT_S, self.task.stop())
         await self.leftovers.confined()
         await self.children.sweep(
-            spare=(self.stack.supervisord.pid,), grace_s=SWEEP_GRACE_S, limit_s=SWEEP_LIMIT_S
+            spare=(self.stack.supervisord_pid,), grace_s=SWEEP_GRACE_S, limit_s=SWEEP_LIMIT_S
         )
         self._mark("task_stopped")
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.process.backoff import DELAY_FIRST_S, DELAY_MAX_S, HEALTHY_S, Backoff
+from worker.process.program import DELAY_FIRST_S, DELAY_MAX_S, HEALTHY_S, Backoff
 
 
 def test_first_restart_is_immediate_and_later_ones_wait_longer_up_to_the_maximum() -> None:
