@@ -269,6 +269,15 @@ def test_program_that_never_starts(run, tmp_path, name, script):
     assert "this fails" in worker.result["error"]["message"]
 
 
+@pytest.mark.soak
+def test_program_that_is_killed_at_every_start(run, tmp_path):
+    """It is restarted until the start limit, which ends the session with 70 and names it."""
+    fake_program(tmp_path, "x11vnc", "kill -KILL $$")
+    worker = run(f"{TASKS}:plain", env=fake_path(tmp_path))
+    assert worker.wait() == 70
+    assert "x11vnc ended" in worker.result["error"]["message"]
+
+
 def test_program_that_cannot_be_executed(run, tmp_path):
     """It ends the session with 70 at once."""
     fake_program(tmp_path, "x11vnc", "")
