@@ -234,6 +234,8 @@ class DisplayStack:
         """Stop programs in parallel; those that were never started are ignored."""
         if self._keeper is not None:
             await self._keeper.stop(*names)
+        if _X11VNC in names and not self.supervisord.running:
+            await in_thread(self.x11vnc.end_unreported)
 
     async def shut_down(self) -> None:
         """End supervisord itself; its programs are stopped already."""
