@@ -116,12 +116,20 @@ class Supervisord:
                 return _program_end(info)
             await asyncio.sleep(_POLL_S)
 
-    async def keeps_running(self) -> bool:
-        """Whether it runs and was not requested to end."""
+    async def answers(self) -> bool:
+        """Whether it answers a call."""
         try:
-            await self.call("getState")  # a fault while it is shutting down
+            await self.call("getState")
         except SessionError:
             return False
+        return True
+
+    async def keeps_running(self) -> bool:
+        """Whether it runs and was not requested to end; also True while it was stopped."""
+        try:
+            await self.call("getState")  # refused while it is shutting down
+        except SessionError as error:
+            return self.process.running and isinstance(error.__cause__, TimeoutError)
         return True
 
     async def shut_down(self) -> None:
@@ -197,7 +205,7 @@ async def connect(config: Config, process: Child, programs: Iterable[Program]) -
     supervisord = Supervisord(config, process, list(programs))
     socket = config.folder / "supervisor.sock"
     deadline = time.monotonic() + READY_TIMEOUT_S
-    while not socket.exists() or not await supervisord.keeps_running():
+    while not socket.exists() or not await supervisord.answers():
         if not process.running or time.monotonic() > deadline:
             if not process.running and await process.wait() < 0:
                 raise SessionLost("supervisord died while it started")

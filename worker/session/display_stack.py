@@ -201,10 +201,10 @@ class DisplayStack:
             self._status.back(name)
 
     async def display_lives(self) -> bool:
-        """Whether Xvfb runs; False also while it is ending."""
+        """Whether Xvfb and supervisord run; False also while one of them is ending."""
         if self.lost.done() or not await liveness.answers(self.display, self._server_pid):
             return False
-        return self.keeper.runs(_XVFB)
+        return await self.supervisord_lives() and self.keeper.runs(_XVFB)
 
     async def supervisord_lives(self) -> bool:
         """Whether supervisord runs; False also while it is shutting down."""

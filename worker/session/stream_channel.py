@@ -61,7 +61,7 @@ class Programs(stream_handover.Programs, Protocol):
     """What runs of the display stack."""
 
     async def display_lives(self) -> bool:
-        """Whether the X server runs; False also while it is ending."""
+        """Whether the X server and supervisord run; False also while one is ending."""
 
     async def supervisord_lives(self) -> bool:
         """Whether supervisord runs; False also while it is shutting down."""
