@@ -31,6 +31,7 @@ _CLONE_NEWUSER: Final = 0x1000_0000  # linux/sched.h
 _CLONE_NEWPID: Final = 0x2000_0000
 _CLONE_NEWNET: Final = 0x4000_0000
 _CLONE_CALLS: Final = {"x86_64": 56, "aarch64": 220}  # asm/unistd.h
+CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
 
 _PROC: Final = Path("/proc")
 _PARENT_FIELD: Final = 1  # of /proc/<pid>/stat, counted after the command's `)` (proc(5))
@@ -108,6 +109,16 @@ def pid_max() -> int:
 def parent_pid(pid: int) -> int | None:
     """A process's parent; None if there is no such process."""
     return _stat(pid, _PARENT_FIELD)
+
+
+def peer_pid(connection: socket.socket) -> int:
+    """The process at the other end of a Unix socket: it connected, or it listens (unix(7)).
+
+    It may have ended, and passed its end of the connection on to another process.
+    """
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+    pid: int = CREDENTIALS.unpack(raw)[0]
+    return pid
 
 
 def start_ticks(pid: int) -> int | None:

@@ -20,9 +20,9 @@ from worker.surroundings import interpreter, temporary
 from worker.task.spec import StartedChild, TaskSpec, start_child
 
 if TYPE_CHECKING:
-    import subprocess
     from pathlib import Path
 
+    from worker.process.supervisord_config import StartedSupervisord
     from worker.session.plan import Plan
 
 AUTHORITY: Final = "Xauthority"
@@ -48,7 +48,7 @@ class Prelaunched:
     folder: Path
     task: TaskSpec
     child: StartedChild | None
-    supervisord: subprocess.Popen[bytes]
+    supervisord: StartedSupervisord
     xvfb: Program
     websockify: Program
 
