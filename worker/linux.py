@@ -25,6 +25,7 @@ _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _IPC_RMID: Final = 0  # linux/ipc.h
+_CAP_SYS_PTRACE: Final = 19  # linux/capability.h
 _SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h
 _CPUCLOCK_SCHED: Final = 2  # linux/posix-timers.h
 _CLONE_NEWUSER: Final = 0x1000_0000  # linux/sched.h
@@ -95,7 +96,14 @@ def cgroup2_mount() -> str | None:
 def proc_is_partial() -> bool:
     """Whether /proc may hide processes from this one (proc(5), hidepid)."""
     proc = [mount for mount in _mounts() if mount.point == str(_PROC)]
-    return not proc or (os.geteuid() != 0 and "hidepid=" in proc[-1].options)
+    return not proc or ("hidepid=" in proc[-1].options and not _may_trace())
+
+
+def _may_trace() -> bool:
+    """Whether the process has CAP_SYS_PTRACE, with which /proc hides nothing from it."""
+    status = Path("/proc/self/status").read_text()
+    effective = int(status.partition("CapEff:")[2].split()[0], 16)
+    return bool(effective >> _CAP_SYS_PTRACE & 1)
 
 
 def pid_max() -> int:
