@@ -205,9 +205,16 @@ def _is_folder(at: int, name: str) -> bool:
 
 
 def _remove(at: int, name: str) -> None:
-    """Remove what is in a file's place; a folder is hidden, because it may contain anything."""
+    """Remove what is in a file's place; a folder is hidden, because it may contain anything.
+
+    Raises:
+        OSError: it is a device, which an administrator has made.
+    """
     with contextlib.suppress(FileNotFoundError):
-        if _is_folder(at, name):
+        mode = os.stat(name, dir_fd=at, follow_symlinks=False).st_mode
+        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+            raise OSError(errno.ENODEV, "a device is not removed", name)
+        if stat.S_ISDIR(mode):
             os.rename(name, f".replaced-{_random()}", src_dir_fd=at, dst_dir_fd=at)
         else:
             os.unlink(name, dir_fd=at)

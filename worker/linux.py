@@ -25,12 +25,14 @@ _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _IPC_RMID: Final = 0  # linux/ipc.h
+_CAP_SYS_PTRACE: Final = 19  # linux/capability.h
 _SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h
 _CPUCLOCK_SCHED: Final = 2  # linux/posix-timers.h
 _CLONE_NEWUSER: Final = 0x1000_0000  # linux/sched.h
 _CLONE_NEWPID: Final = 0x2000_0000
 _CLONE_NEWNET: Final = 0x4000_0000
 _CLONE_CALLS: Final = {"x86_64": 56, "aarch64": 220}  # asm/unistd.h
+CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
 
 _PROC: Final = Path("/proc")
 _PARENT_FIELD: Final = 1  # of /proc/<pid>/stat, counted after the command's `)` (proc(5))
@@ -94,7 +96,14 @@ def cgroup2_mount() -> str | None:
 def proc_is_partial() -> bool:
     """Whether /proc may hide processes from this one (proc(5), hidepid)."""
     proc = [mount for mount in _mounts() if mount.point == str(_PROC)]
-    return not proc or (os.geteuid() != 0 and "hidepid=" in proc[-1].options)
+    return not proc or ("hidepid=" in proc[-1].options and not _may_trace())
+
+
+def _may_trace() -> bool:
+    """Whether the process has CAP_SYS_PTRACE, with which /proc hides nothing from it."""
+    status = Path("/proc/self/status").read_text()
+    effective = int(status.partition("CapEff:")[2].split()[0], 16)
+    return bool(effective >> _CAP_SYS_PTRACE & 1)
 
 
 def pid_max() -> int:
@@ -108,6 +117,16 @@ def pid_max() -> int:
 def parent_pid(pid: int) -> int | None:
     """A process's parent; None if there is no such process."""
     return _stat(pid, _PARENT_FIELD)
+
+
+def peer_pid(connection: socket.socket) -> int:
+    """The process at the other end of a Unix socket: it connected, or it listens (unix(7)).
+
+    It may have ended, and passed its end of the connection on to another process.
+    """
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+    pid: int = CREDENTIALS.unpack(raw)[0]
+    return pid
 
 
 def start_ticks(pid: int) -> int | None:

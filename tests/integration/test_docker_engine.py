@@ -370,6 +370,13 @@ async def test_missing_image(backend, engine):
         await made.open()
 
 
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+async def test_engine_on_this_machine_is_called_without_a_proxy(backend, monkeypatch, name):
+    monkeypatch.setenv(name, "http://127.0.0.1:9")
+    runner = await backend.open()
+    assert await runner.counts() == {}
+
+
 async def test_no_engine(monkeypatch):
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
     with pytest.raises(SettingError, match=r"no Docker engine answers at tcp://127\.0\.0\.1:9"):

@@ -68,6 +68,13 @@ def requests(cluster) -> int:
 # -- start
 
 
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
+async def test_cluster_on_this_machine_is_called_without_a_proxy(replica, monkeypatch, name):
+    monkeypatch.setenv(name, "http://127.0.0.1:9")
+    other = await replica()
+    assert await other.counts() == {}
+
+
 async def test_start(backend, runner, cluster):
     """A task becomes a Job, and a Secret with its stream key that the Job owns."""
     task = await backend.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -208,3 +209,11 @@ def test_half_a_surrogate_pair_is_written_as_its_json_escape(tmp_path):
     text = prepared.result.read_text(encoding="utf-8")
     assert "naïve \\ud83d" in text
     assert json.loads(text)["output"] == "naïve \ud83d"
+
+
+def test_device_in_place_of_the_log_is_kept():
+    """It is neither removed nor written to."""
+    device = Path("/dev/full")
+    with pytest.raises(OSError, match="device"):
+        artifacts.open_log(device)
+    assert device.is_char_device()

@@ -12,10 +12,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from worker.surroundings import temporary
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-PREFIX: Final = "worker-"
 LOCK: Final = "worker.lock"
 TMP: Final = "tmp"
 """The folder for temporary files of the session's processes."""
@@ -61,7 +62,7 @@ def _folders(parent: Path, owners: Collection[int]) -> list[Path]:
     found = []
     with contextlib.suppress(OSError), os.scandir(parent) as entries:
         for entry in entries:
-            if not entry.name.startswith(PREFIX):
+            if not entry.name.startswith(temporary.PREFIX):
                 continue
             with contextlib.suppress(OSError):
                 is_own = entry.stat(follow_symlinks=False).st_uid in owners

@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
-import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from worker.display import xvfb
 from worker.errors import StartFailed
 from worker.process import session_folder, supervisord_config
 from worker.process.program import Program
+from worker.surroundings import interpreter, temporary
 from worker.task.spec import StartedChild, TaskSpec, start_child
 
 if TYPE_CHECKING:
-    import subprocess
+    from pathlib import Path
 
+    from worker.process.supervisord_config import StartedSupervisord
     from worker.session.plan import Plan
 
 AUTHORITY: Final = "Xauthority"
@@ -49,7 +48,7 @@ class Prelaunched:
     folder: Path
     task: TaskSpec
     child: StartedChild | None
-    supervisord: subprocess.Popen[bytes]
+    supervisord: StartedSupervisord
     xvfb: Program
     websockify: Program
 
@@ -63,7 +62,7 @@ def prelaunch(plan: Plan) -> Prelaunched:
     began = time.monotonic()
     folder = None
     try:
-        folder = Path(tempfile.mkdtemp(prefix=session_folder.PREFIX))  # 0700
+        folder = temporary.make(plan.temporary_dir)
         return _start(plan, began, folder)
     except OSError as error:  # what was started ends with this process
         if folder is not None:
@@ -73,11 +72,12 @@ def prelaunch(plan: Plan) -> Prelaunched:
 
 def _start(plan: Plan, began: float, folder: Path) -> Prelaunched:
     session_folder.lock(folder)
-    (folder / session_folder.TMP).mkdir()
+    tmp = folder / session_folder.TMP
+    tmp.mkdir()
     task = TaskSpec(
         target=plan.target,
         inputs=plan.inputs,
-        environ={**plan.environ, **plan.task_environ, "TMPDIR": str(folder / session_folder.TMP)},
+        environ={**plan.environ, **plan.task_environ, **temporary.variables(tmp)},
         launch_options=plan.launch,
         log=plan.artifacts.log,
     )
@@ -89,11 +89,11 @@ def _start(plan: Plan, began: float, folder: Path) -> Prelaunched:
         name="xvfb",
         command=xvfb.command(authority),
         restart=False,
-        stdout=folder / DISPLAY_NUMBER,
+        stdout=DISPLAY_NUMBER,
     )
     websockify = Program(
         name="websockify",
-        command=[sys.executable, "-m", "worker.stream.server", str(folder / STREAM_SOCKET)],
+        command=interpreter.command("worker.stream.server", str(folder / STREAM_SOCKET)),
         restart=True,
     )
     # Its own TMPDIR: Python writes a file to the temporary folder at its first use, and a process

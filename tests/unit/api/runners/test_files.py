@@ -62,8 +62,10 @@ async def test_listed_names_can_be_opened(tmp_path, name):
 
 @pytest.fixture
 def tree(tmp_path):
-    yield tmp_path / "tree"
-    assert trees.remove(tmp_path / "tree", limit_s=60) == []  # pytest cannot remove all of them
+    folder = tmp_path / "tree"
+    yield folder
+    if not folder.is_symlink():
+        assert trees.remove(folder, limit_s=60) == []  # pytest cannot remove all of them
 
 
 @pytest.mark.parametrize("name", TREES)

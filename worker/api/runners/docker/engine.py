@@ -9,6 +9,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
+from worker import net
 from worker.api import retry
 from worker.api.runners.protocol import RunnerUnavailable
 from worker.api.runners.threads import SharedThreads, Threads
@@ -31,6 +32,19 @@ _MACHINE_FAULTS: Final = (
 )
 """Texts of errno values, and of Go's context package, in the engine's messages."""
 _GONE: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT})
+
+
+def _client_class(docker: Any, url: str) -> Any:
+    """The library's client; for an engine on this machine, one that ignores proxies."""
+    if not net.is_on_this_machine(url):
+        return docker.APIClient
+
+    class DirectClient(docker.APIClient):  # type: ignore[misc]  # the library is untyped
+        def merge_environment_settings(self, *args: Any) -> Any:
+            self.trust_env = False  # requests.Session: the constructor makes a request already
+            return super().merge_environment_settings(*args)
+
+    return DirectClient
 
 
 class EngineError(Exception):
@@ -137,7 +151,7 @@ class Engine(Calls):
         found = docker.utils.kwargs_from_env()
         url = found.get("base_url", "unix:///var/run/docker.sock")
         try:
-            self.client = docker.APIClient(version="auto", timeout=_TIMEOUT_S, **found)
+            self.client = _client_class(docker, url)(version="auto", timeout=_TIMEOUT_S, **found)
         except lost as error:
             raise SettingError(
                 f"WORKER_RUNNER=docker: no Docker engine answers at {url}; start it, let "

@@ -106,9 +106,7 @@ class LocalRunner:
             await workers.open()
         except RunnerUnavailable as error:
             raise SettingError(f"WORKER_STATE_DIR: {error}; set another folder") from error
-        self._background.repeat(
-            stale.NAME, lambda: stale.remove_once(self._loops.report), stale.pause
-        )
+        self._background.repeat(stale.NAME, lambda: stale.remove(self._loops.report), stale.pause)
         self._start_retention(store, workers)
 
     def _start_retention(self, store: Store, workers: Workers) -> None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -23,6 +22,8 @@ from typing import TYPE_CHECKING, Final
 from worker import trees
 from worker.api.runners import files, results
 from worker.api.runners.machine_faults import prevents_reading
+from worker.errors import SettingError
+from worker.surroundings import temporary
 
 if TYPE_CHECKING:
     from worker.api.runners.results import Found
@@ -109,9 +110,10 @@ class TaskFolder:
         try:
             first = json.loads(_read(self.events, 0, _EVENT_MAX_BYTES).partition(b"\n")[0])
             session = Path(first["folder"])
-        except (ValueError, KeyError, TypeError, RecursionError):
+            parent = temporary.parent(os.environ)
+        except (ValueError, KeyError, TypeError, RecursionError, SettingError):
             return
-        if session.parent == Path(tempfile.gettempdir()) and session.name.startswith("worker-"):
+        if session.parent == parent and session.name.startswith(temporary.PREFIX):
             trees.remove(session, limit_s=_REMOVAL_LIMIT_S)
 
     def stderr_tail(self) -> str:
