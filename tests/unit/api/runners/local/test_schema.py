@@ -54,6 +54,14 @@ VALUES
 """
 
 
+VERSION_2 = f"""{VERSION_1}
+ALTER TABLE tasks RENAME COLUMN callback_owed TO callback_pending;
+DROP INDEX callbacks_owed;
+CREATE INDEX callbacks_pending ON tasks (number) WHERE callback_pending;
+PRAGMA user_version = 2;
+"""
+
+
 @pytest.fixture
 def file(tmp_path) -> Path:
     return tmp_path / "tasks.sqlite3"
@@ -74,10 +82,18 @@ def layout(file: Path) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("version", [1, 0])  # 0: killed before the version was stored
-async def test_migration_from_version_1(file, version):
+@pytest.mark.parametrize(
+    "script",
+    [
+        f"{VERSION_1} PRAGMA user_version = 1;",
+        VERSION_1,  # killed before the version was stored
+        VERSION_2,
+    ],
+    ids=["1", "0", "2"],
+)
+async def test_migration(file, script):
     """Tasks and pending callbacks are kept; the schema is that of a new file."""
-    write(file, f"{VERSION_1} PRAGMA user_version = {version};")
+    write(file, script)
     store = Store(file, Capacity(max_running=2, queue_max=3))
     assert store.pending_callbacks(9) == [("alice", "pending")]
     pending = store.find("alice", "pending")
