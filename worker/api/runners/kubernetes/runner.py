@@ -217,12 +217,12 @@ class KubernetesRunner:
 
     async def artifacts(self, task: TaskRecord) -> Sequence[Artifact]:
         """What the cluster stores of a task: see `Namespace.files`."""
-        files = await self._namespace.files(JobWithPods.of(task).pods)
+        files = await self._namespace.files(task.account, JobWithPods.of(task).pods)
         return [Artifact(name=name, size_bytes=len(files[name])) for name in sorted(files)]
 
     async def open_artifact(self, task: TaskRecord, name: str) -> AsyncIterator[bytes] | None:
         """One of `artifacts`, as one piece."""
-        content = (await self._namespace.files(JobWithPods.of(task).pods)).get(name)
+        content = (await self._namespace.files(task.account, JobWithPods.of(task).pods)).get(name)
         return None if content is None else _whole(content)
 
     # -- callbacks

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import fcntl
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -27,6 +28,7 @@ from worker.api.runners.protocol import (
     TaskRequest,
     TaskStatus,
 )
+from worker.api.runners.threads import SharedThreads
 from worker.api.runners.worker_environment import passed_on
 from worker.errors import SettingError
 from worker.events import Events
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 
 
 _ROOM_BYTES: Final = 128 << 10
+_READ_THREADS: Final = 8
+_READS_PER_ACCOUNT: Final = 2
 
 
 class LocalRunner:
@@ -80,6 +84,7 @@ class LocalRunner:
         self._leases = CallbackLeases()
         self._lock: int | None = None
         self._opened: tuple[Store, Workers] | None = None
+        self._reading: SharedThreads  # set by `open`
 
     async def open(self) -> None:
         """Lock the state folder, find the workers of an earlier API process, start queued tasks."""
@@ -102,6 +107,7 @@ class LocalRunner:
             loops=self._loops,
         )
         self._opened = (store, workers)
+        self._reading = SharedThreads(_READ_THREADS, _READS_PER_ACCOUNT, "artifacts")
         try:
             await workers.open()
         except RunnerUnavailable as error:
@@ -123,6 +129,7 @@ class LocalRunner:
         await self._background.cancel()
         if self._opened is not None:
             store, workers = self._opened
+            self._reading.close()
             await workers.close()
             await store.close()
         if self._lock is not None:
@@ -186,12 +193,15 @@ class LocalRunner:
     async def artifacts(self, task: TaskRecord) -> Sequence[Artifact]:
         """The files of the task's folder."""
         folder = self._workers.folder(task.task_id).artifacts
-        return await asyncio.to_thread(files.list_files, folder)
+        with _machine_faults():
+            return await self._reading.call(task.account, files.list_files, folder)
 
     async def open_artifact(self, task: TaskRecord, name: str) -> AsyncIterator[bytes] | None:
         """A file of the task's folder."""
         folder = self._workers.folder(task.task_id).artifacts
-        return await asyncio.to_thread(files.open_file, folder, name)
+        run = partial(self._reading.call, task.account)
+        with _machine_faults():
+            return await run(files.open_file, folder, name, run)
 
     # -- callbacks
 
@@ -231,6 +241,15 @@ def make(settings: ServeSettings, stream_key: StreamKey, loops: Loops | None = N
         watchdog=Watchdog(margin_s=Watchdog().margin_s + settings.hold_s),
         loops=loops,
     )
+
+
+@contextlib.contextmanager
+def _machine_faults() -> Iterator[None]:
+    """Raise RunnerUnavailable in place of the errors that `files` raises."""
+    try:
+        yield
+    except OSError as error:
+        raise RunnerUnavailable(f"artifacts cannot be read now: {error.strerror}") from error
 
 
 def _has_room(folder: Path) -> bool:
