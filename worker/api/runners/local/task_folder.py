@@ -12,6 +12,7 @@ that none ever began: only such a task may be started again.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -102,6 +103,8 @@ class TaskFolder:
 
     def remove(self) -> str | None:
         """Remove the folder, in at most a minute; returns why it still exists."""
+        with contextlib.suppress(OSError):  # it is a folder, unless the task replaced it
+            self.path.unlink()
         left = trees.remove(self.path, limit_s=_REMOVAL_LIMIT_S)
         return left[0] if left else None
 

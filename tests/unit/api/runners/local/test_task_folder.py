@@ -180,3 +180,13 @@ def test_end_without_a_result(folder, returncode, exit_code, text):
 def test_cancelled_without_a_result(folder):
     end = task_end.of_ended_worker(folder, -9, was_cancelled=True)
     assert (end.status, end.exit_code) == ("cancelled", 137)
+
+
+@pytest.mark.parametrize("name", SPECIAL)
+def test_removal_of_what_replaced_the_folder(tmp_path, name):
+    """A task can replace its own folder; what a link points to is kept."""
+    folder = TaskFolder(path=tmp_path / "task")
+    SPECIAL[name](folder.path)
+    kept = set(tmp_path.iterdir()) - {folder.path}
+    assert folder.remove() is None
+    assert set(tmp_path.iterdir()) == kept
