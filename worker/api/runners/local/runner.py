@@ -106,8 +106,8 @@ class LocalRunner:
             watchdog=self._watchdog,
             loops=self._loops,
         )
-        self._opened = (store, workers)
         self._reading = SharedThreads(_READ_THREADS, _READS_PER_ACCOUNT, "artifacts")
+        self._opened = (store, workers)
         try:
             await workers.open()
         except RunnerUnavailable as error:
