@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from worker import trees
+from worker import stale_sessions, trees
 from worker.api.runners import files, results
 from worker.api.runners.machine_faults import prevents_reading
 from worker.errors import SettingError
@@ -109,15 +109,18 @@ class TaskFolder:
         return left[0] if left else None
 
     def remove_session(self) -> None:
-        """Remove the temporary folder of a worker that was killed before it could do so."""
+        """Remove what a worker has left that was killed before it could do so.
+
+        The event can name any folder: that of a session whose worker exists is not touched.
+        """
         try:
             first = json.loads(_read(self.events, 0, _EVENT_MAX_BYTES).partition(b"\n")[0])
             session = Path(first["folder"])
             parent = temporary.parent(os.environ)
         except (ValueError, KeyError, TypeError, RecursionError, SettingError):
             return
-        if session.parent == parent and session.name.startswith(temporary.PREFIX):
-            trees.remove(session, limit_s=_REMOVAL_LIMIT_S)
+        if session.parent == parent:
+            list(stale_sessions.remove(parent, only=session.name))
 
     def stderr_tail(self) -> str:
         """The last 2000 bytes of the worker's stderr."""

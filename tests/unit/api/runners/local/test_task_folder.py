@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import tempfile
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hostile_trees import plant
 
 from worker.api.runners.local import task_end
 from worker.api.runners.local.task_folder import TaskFolder
+from worker.process import session_folder
 
 RESULT = {
     "status": "success",
@@ -86,10 +88,14 @@ def test_special_files(folder, file, name):
 
 
 def test_remove_session(folder):
-    """The session's temporary folder is removed; any other path in an event is not."""
+    """What an ended worker left is removed; a live one's, and any other path, is not."""
     session = Path(tempfile.mkdtemp(prefix="worker-"))
+    lock = session_folder.lock(session)
     plant("links", session)
     folder.events.write_text(json.dumps({"folder": str(session)}) + "\n")
+    folder.remove_session()
+    assert session.exists()
+    os.close(lock)
     folder.remove_session()
     assert not session.exists()
 
