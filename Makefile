@@ -34,7 +34,7 @@ lint: setup-dev ## Check style, types, layers, the pages' JavaScript and the she
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	.venv/bin/tsc --project scripts
-	shellcheck $$(git grep --files-with-matches --perl-regexp '^#!/(usr/bin/env |bin/)(ba)?sh\b' -- scripts .ci)
+	shellcheck $$(git grep --files-with-matches --perl-regexp '^#!/(usr/bin/env |bin/)(ba)?sh\b' -- scripts .ci worker)
 
 fuzz: setup-dev ## Attack a stream server and x11vnc with mutated bytes for 10 minutes
 	scripts/fuzz --seconds 600

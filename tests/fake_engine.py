@@ -23,11 +23,12 @@ from urllib.parse import parse_qs, urlsplit
 NO_TIME = "0001-01-01T00:00:00Z"
 ADDRESS = "172.18.0.5"
 _STDOUT, _STDERR = 1, 2
+_ARCHIVES_WAIT_S = 20
 
 
 @dataclass
 class FakeContainer:
-    """A container; `files` are below /artifacts: bytes make a file, text a link to it."""
+    """A container; `files` are below /artifacts: see `tar_of`."""
 
     id: str
     name: str
@@ -41,7 +42,7 @@ class FakeContainer:
     stdout: bytes = b""
     stderr: bytes = b""
     ignores_sigterm: bool = False
-    files: dict[str, bytes | str] = field(default_factory=dict)
+    files: dict[str, bytes | str | None] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
         return {
@@ -93,9 +94,14 @@ class FakeEngine(http.server.ThreadingHTTPServer):
         self.containers: dict[str, FakeContainer] = {}
         self.requests: list[str] = []
         self.failures = 0  # the number of further requests about containers that get a 500
+        self.fail_archives = False  # whether requests for files get a 500
         self.fail_inspections = 0  # the number of further inspections that get a 500
         self.images = 200  # the status of requests about images
         self.start_error = ""  # if set, containers cannot be started
+        self.start_status = 400  # the status of that answer
+        self.archives = threading.Event()  # set while archives are sent
+        self.archives.set()
+        self.kills = "answered"  # or "lost": no answer; or "refused": 409 while it is stopping
         self.lock = threading.RLock()
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
@@ -149,6 +155,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         elif path.startswith("/images/"):
             self._json(self.server.images, {"message": "No such image"})
         elif path.startswith("/containers/"):
+            if path.endswith("/archive"):
+                self.server.requests.append("GET /containers/{id}/archive")
+                self.server.archives.wait(_ARCHIVES_WAIT_S)
             with self.server.lock:
                 self._containers(path, query, body)
         else:
@@ -157,7 +166,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _containers(self, path: str, query: dict[str, str], body: bytes) -> None:
         _, _, name, *rest = path.split("/")
         shown = name if name in ("json", "create") else "{id}"
-        self.server.requests.append(f"{self.command} /containers/{'/'.join([shown, *rest])}")
+        if rest != ["archive"]:  # noted when it arrived
+            self.server.requests.append(f"{self.command} /containers/{'/'.join([shown, *rest])}")
         if self.server.failures > 0:
             self.server.failures -= 1
             self._json(500, {"message": "busy"})
@@ -217,7 +227,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _start(self, container: FakeContainer, _: dict[str, str]) -> None:
         if self.server.start_error:
             container.error = self.server.start_error
-            self._json(400, {"message": self.server.start_error})
+            self._json(self.server.start_status, {"message": self.server.start_error})
             return
         container.state, container.started_at = "running", now()
         self._json(204, None)
@@ -228,7 +238,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         if not container.ignores_sigterm:
             container.end(143)
-        self._json(204, None)
+        if self.server.kills == "refused":
+            self._json(409, {"message": "container is in state stopping"})
+        elif self.server.kills == "answered":
+            self._json(204, None)
 
     def _stop(self, container: FakeContainer, _: dict[str, str]) -> None:
         if container.state == "running":
@@ -252,13 +265,21 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._answer(200, frames, "application/octet-stream")
 
     def _archive(self, container: FakeContainer, query: dict[str, str]) -> None:
+        if self.server.fail_archives:
+            self._json(500, {"message": "cannot read"})
+            return
         path = query["path"].removeprefix("/artifacts").strip("/")
         members = {f"artifacts/{name}": content for name, content in container.files.items()}
         if path:
-            if path not in container.files:
+            above = path.rpartition("/")[0]
+            members = {
+                name.removeprefix(f"{above}/"): content
+                for name, content in container.files.items()
+                if name == path or name.startswith(f"{path}/")
+            }
+            if not members:
                 self._json(404, {"message": f"Could not find the file {path}"})
                 return
-            members = {path.rpartition("/")[2]: container.files[path]}
         stat = base64.b64encode(json.dumps({"name": path}).encode()).decode()
         self._answer(
             200, tar_of(members), "application/x-tar", {"X-Docker-Container-Path-Stat": stat}
@@ -283,14 +304,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def tar_of(members: dict[str, bytes | str]) -> bytes:
-    """A tar file; bytes make a regular file, text a symbolic link."""
+def tar_of(members: dict[str, bytes | str | None]) -> bytes:
+    """A tar file; bytes make a regular file, text a symbolic link, None a FIFO."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as made:
         for name, content in members.items():
             info = tarfile.TarInfo(name)
             if isinstance(content, str):
                 info.type, info.linkname = tarfile.SYMTYPE, content
+            elif content is None:
+                info.type = tarfile.FIFOTYPE
             else:
                 info.size = len(content)
             made.addfile(info, io.BytesIO(content) if isinstance(content, bytes) else None)

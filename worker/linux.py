@@ -27,6 +27,7 @@ _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _IPC_RMID: Final = 0  # linux/ipc.h
+_CAP_SYS_PTRACE: Final = 19  # linux/capability.h
 _SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h
 _CPUCLOCK_SCHED: Final = 2  # linux/posix-timers.h
 _CLONE_NEWUSER: Final = 0x1000_0000  # linux/sched.h
@@ -61,6 +62,7 @@ WRITE: Final = (1 << 16) - 1
 """Landlock rights: everything, such as to create and remove files."""
 CREATE: Final = WRITE & ~_READ_DIR
 """Landlock rights: everything except to list a directory."""
+CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
 
 _PROC: Final = Path("/proc")
 _PARENT_FIELD: Final = 1  # of /proc/<pid>/stat, counted after the command's `)` (proc(5))
@@ -260,7 +262,14 @@ def _landlock(number: int, *arguments: object) -> int:
 def proc_is_partial() -> bool:
     """Whether /proc may hide processes from this one (proc(5), hidepid)."""
     proc = [mount for mount in _mounts() if mount.point == str(_PROC)]
-    return not proc or (os.geteuid() != 0 and "hidepid=" in proc[-1].options)
+    return not proc or ("hidepid=" in proc[-1].options and not _may_trace())
+
+
+def _may_trace() -> bool:
+    """Whether the process has CAP_SYS_PTRACE, with which /proc hides nothing from it."""
+    status = Path("/proc/self/status").read_text()
+    effective = int(status.partition("CapEff:")[2].split()[0], 16)
+    return bool(effective >> _CAP_SYS_PTRACE & 1)
 
 
 def pid_max() -> int:
@@ -276,12 +285,28 @@ def parent_pid(pid: int) -> int | None:
     return _stat(pid, _PARENT_FIELD)
 
 
+def peer_pid(connection: socket.socket) -> int:
+    """The process at the other end of a Unix socket: it connected, or it listens (unix(7)).
+
+    It may have ended, and passed its end of the connection on to another process.
+    """
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+    pid: int = CREDENTIALS.unpack(raw)[0]
+    return pid
+
+
 def start_ticks(pid: int) -> int | None:
     """A process's start in clock ticks since boot; None if there is no such process.
 
     Together with the pid it identifies the process: a pid is reused, with a later start.
     """
     return _stat(pid, _START_TICKS_FIELD)
+
+
+def has_ended(pid: int) -> bool:
+    """Whether there is no such process any more, or only a zombie."""
+    fields = _stat_fields(str(pid))
+    return fields is None or fields[0] == b"Z"
 
 
 class _Mount(NamedTuple):
@@ -395,7 +420,7 @@ def _statuses(*pids: int) -> Iterator[tuple[int, list[int], str]]:
     """Of these processes, or of all: pid, uids (real, effective, saved, of files) and state."""
     for entry in [_PROC / str(pid) for pid in pids] or _PROC.iterdir():
         if entry.name.isdigit():
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
                 lines = (entry / "status").read_text(errors="replace").splitlines()
                 fields = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
                 uids = [int(uid) for uid in fields["Uid"].split()]

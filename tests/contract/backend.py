@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,17 @@ OUTPUT = {"word": "go"}
 ERROR = {"type": "RuntimeError", "message": "failed on purpose"}
 STREAM_KEY = b"k" * 32
 
+Left = bytes | Callable[[Path], None]
+"""What a task leaves in the place of its result: a content, or what makes something else there."""
+
 
 class Backend:
     """A runner and the tasks that it runs."""
 
     runner: Runner
+    result_max_bytes = 20 << 20
+    repairs: Collection[str] = ()
+    """The hostile results that the platform itself makes valid."""
 
     async def open(
         self, *, max_running: int = 2, queue_max: int = 10, account_max_queued: int = 10
@@ -44,6 +51,14 @@ class Backend:
         """Write artifacts of a running task, and links out of its folder; the valid artifacts."""
         raise NotImplementedError
 
+    async def end_with(self, ends: Mapping[str, tuple[TaskRecord, Left]]) -> None:
+        """Let workers end with exit code 1, each with this in the place of its result.
+
+        Args:
+            ends: by any name.
+        """
+        raise NotImplementedError
+
     async def run_unready(self, task: TaskRecord) -> None:
         """Let a task run, without viewers being able to connect."""
         raise NotImplementedError
@@ -51,6 +66,10 @@ class Backend:
     async def reopen(self) -> Runner:
         """Close the runner and open another one on the same tasks."""
         raise NotImplementedError
+
+    async def start_spoiled(self) -> TaskRecord:
+        """Start a task that the runner cannot handle, for a reason that concerns it alone."""
+        return await self.start()
 
     def finish_cancel(self, task: TaskRecord) -> None:
         """What follows the cancellation of a running task, where the test must do it."""

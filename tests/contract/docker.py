@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import stat
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
-from contract.backend import ERROR, OUTPUT, STREAM_KEY, Backend
+from contract.backend import ERROR, OUTPUT, STREAM_KEY, Backend, Left
 from fake_engine import FakeContainer, FakeEngine
 
+from worker import trees
 from worker.api.runners.docker.container_spec import ContainerSpec
 from worker.api.runners.docker.runner import DockerRunner
 from worker.api.runners.docker.watchdog import Limits
@@ -94,6 +99,38 @@ class DockerBackend(Backend):
         self.container(task).files |= files | hostile
         return files
 
+    async def end_with(self, ends: Mapping[str, tuple[TaskRecord, Left]]) -> None:
+        for task, left in ends.values():
+            container = self.container(task)
+            if isinstance(left, bytes):
+                container.files["result.json"] = left
+            else:
+                made = Path(tempfile.mkdtemp()) / "result.json"
+                left(made)
+                container.files |= _archived(made)
+                assert not trees.remove(made.parent, limit_s=60)
+            container.end(1)
+
     def lose(self) -> None:
         self.is_lost = True
         self.engine.stop()
+
+    async def start_spoiled(self) -> TaskRecord:
+        """Another program has changed its labels and environment."""
+        task = await self.start()
+        config = self.container(task).config
+        config["Env"] = ["odd"]
+        config["Labels"] = config["Labels"] | {"worker.created-at": "odd"}
+        return task
+
+
+def _archived(file: Path) -> dict[str, bytes | str | None]:
+    """What the engine's archive has of something in the result's place."""
+    mode = file.lstat().st_mode
+    if stat.S_ISLNK(mode):
+        return {"result.json": str(file.readlink())}
+    if stat.S_ISDIR(mode):
+        return {"result.json/inner/file": b""}
+    if stat.S_ISREG(mode):
+        return {"result.json": bytes(min(file.stat().st_size, 20 << 20))}
+    return {"result.json": None}

@@ -8,13 +8,15 @@ import shutil
 import signal
 import tempfile
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from contract.backend import STREAM_KEY, Backend
+from contract.backend import STREAM_KEY, Backend, Left
 from worker_run import MARK, eventually, marked_processes
 
 from worker.api.runners.fairness import Capacity
+from worker.api.runners.local import task_end
 from worker.api.runners.local.retention import Retention
 from worker.api.runners.local.runner import LocalRunner
 from worker.api.runners.protocol import Runner, TaskRecord, TaskRequest, TaskStatus
@@ -76,6 +78,18 @@ class LocalBackend(Backend):
         word = "go" if status is TaskStatus.SUCCESS else "fail"
         self._gate(task.task_id).write_text(word)
 
+    async def end_with(self, ends: Mapping[str, tuple[TaskRecord, Left]]) -> None:
+        """As after the end of a worker, of which no process is started."""
+        for task, left in ends.values():
+            folder = self.runner._workers.folder(task.task_id)
+            folder.artifacts.mkdir(parents=True)
+            if isinstance(left, bytes):
+                (folder.artifacts / "result.json").write_bytes(left)
+            else:
+                left(folder.artifacts / "result.json")
+            end = task_end.of_ended_worker(folder, 1, was_cancelled=False)
+            await self.runner._store.mark_ended(task.task_id, end)
+
     async def write_files(self, task: TaskRecord) -> dict[str, bytes]:
         files = {"note.txt": b"a note", "deep/er.bin": b"\0" * 1_000_000, "two\nlines": b"x"}
         folder = self.folder / "state/tasks" / task.task_id / "artifacts"
@@ -87,3 +101,11 @@ class LocalBackend(Backend):
         (folder / ".hidden").write_bytes(b"x")
         os.mkfifo(folder / "fifo")
         return files
+
+    async def start_spoiled(self) -> TaskRecord:
+        """Its folder cannot be made."""
+        request = self.request()
+        folder = self.folder / "state/tasks" / request.task_id
+        folder.parent.mkdir(exist_ok=True)
+        folder.write_bytes(b"")
+        return await self.runner.start(request)

@@ -6,13 +6,15 @@ tests/contract has what every runner does, tests/image the real engine.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import AsyncIterator
 
 import pytest
 from contract.backend import TIMEOUT_S
 from contract.docker import READY, DockerBackend
-from fake_engine import FakeEngine
+from fake_engine import FakeContainer, FakeEngine
+from hostile_results import result
 
 from worker.api.runners.docker import runner as docker_runner
 from worker.api.runners.docker.runner import DockerRunner
@@ -25,6 +27,7 @@ from worker.settings.docker import DockerSettings
 CALLBACK = "https://acme.example/hook"
 LIST = "GET /containers/json"
 INSPECT = "GET /containers/{id}/json"
+ARCHIVE = "GET /containers/{id}/archive"
 LOGS = "GET /containers/{id}/logs"
 QUEUED_ONLY = {"max_running": 0}
 
@@ -118,6 +121,21 @@ async def test_killed_after_a_cancellation(backend, engine):
     assert (await backend.read(task)).status is TaskStatus.CANCELLED
 
 
+@pytest.mark.parametrize("kills", ["lost", "refused"])
+async def test_answer_to_a_cancellation_is_lost_or_an_error(backend, engine, kills):
+    """A container that ignores SIGTERM gets SIGKILL all the same."""
+    runner = await backend.open()
+    task = await backend.start()
+    await backend.run(task)
+    container = backend.container(task)
+    container.ignores_sigterm = True
+    engine.kills = kills
+    with contextlib.suppress(RunnerUnavailable):
+        await runner.cancel(await backend.read(task))
+    await eventually(lambda: ".cancelled-" in container.name)
+    assert (await backend.read(task)).status is TaskStatus.CANCELLED
+
+
 async def test_callback_of_a_container_that_was_renamed_since(backend, engine):
     """Finishing a callback keeps a cancellation that was added to the name since the lease."""
     runner = await backend.open()
@@ -160,6 +178,72 @@ async def test_lease_after_a_failure(backend, engine):
     assert [each.task_id for each in await runner.lease_callbacks()] == [task.task_id]
 
 
+async def test_foreign_containers(backend, engine):
+    """Containers that another client made with some of the labels are no tasks, and in no way."""
+    runner = await backend.open(**QUEUED_ONLY)
+    task = await backend.start(callback_url=CALLBACK)
+    labels = dict(backend.container(task).config["Labels"])
+    for name, changed in (
+        ("bare", {"worker.network": "workers", "worker.task-id": "x"}),
+        ("no account", {k: v for k, v in labels.items() if k != "worker.account"}),
+        ("no time", labels | {"worker.created-at": "yesterday"}),
+        ("naive", labels | {"worker.created-at": "2026-01-01T00:00:00"}),
+        ("east", labels | {"worker.created-at": "0001-01-01T00:00:00+14:00"}),
+    ):
+        config = backend.container(task).config | {"Labels": changed, "Env": ["ODD"]}
+        made = FakeContainer(id=name, name=name, config=config, created="never", state="exited")
+        engine.containers[name] = made
+    await runner.cancel(task)
+    assert await runner.counts() == {TaskStatus.CANCELLED: 1}
+    listed = await runner.list("acme", status=None, before=None, limit=10)
+    assert [each.task_id for each in listed] == [task.task_id]
+    assert [each.task_id for each in await runner.lease_callbacks()] == [task.task_id]
+
+
+async def test_odd_details(backend, engine):
+    """What the engine does not state, or states in another form, is left out."""
+    runner = await backend.open(**QUEUED_ONLY)
+    task = await backend.start()
+    container = backend.container(task)
+    container.config["Env"] = ["ODD", "WORKER_INPUTS=[", "WORKER_TIMEOUT_S=nan"]
+    container.state, container.exit_code = "exited", -1
+    container.started_at, container.finished_at = "", "0001-01-01T00:00:00+14:00"
+    container.name += ".cancelled-" + "9" * 30
+    [listed] = await runner.list("acme", status=None, before=None, limit=10)
+    assert (listed.inputs, listed.timeout_s, listed.exit_code) == ({}, None, None)
+    assert (listed.status, listed.started_at) == (TaskStatus.FAILED, None)
+    assert listed.finished_at is not None
+
+
+async def test_large_results_are_not_cached(backend, engine):
+    """A list leaves out large outputs, so that the API's memory does not grow with them."""
+    runner = await backend.open(**QUEUED_ONLY)
+    task = await backend.start()
+    text = "x" * 1_000_000
+    await backend.end_with({"": (task, result(output=text))})
+    assert (await backend.read(task)).output == text
+    [listed] = await runner.list("acme", status=None, before=None, limit=10)
+    assert (listed.status, listed.output, listed.exit_code) == (TaskStatus.FAILED, None, 1)
+    assert (await backend.read(task)).output == text
+
+
+async def test_results_that_the_engine_does_not_give(backend, engine):
+    """Lists and counts have the task without its result; others' callbacks are delivered."""
+    runner = await backend.open(**QUEUED_ONLY)
+    cancelled = await backend.start(callback_url=CALLBACK)
+    task = await backend.start(callback_url=CALLBACK)
+    await runner.cancel(cancelled)
+    await backend.end_with({"": (task, result(output=1))})
+    engine.fail_archives = True
+    listed = await runner.list("acme", status=None, before=None, limit=10)
+    assert [each.output_omitted for each in listed] == [True, False]
+    assert await runner.counts() == {TaskStatus.CANCELLED: 1, TaskStatus.FAILED: 1}
+    assert [each.task_id for each in await runner.lease_callbacks()] == [cancelled.task_id]
+    engine.fail_archives = False
+    [leased] = await runner.lease_callbacks()
+    assert (leased.task_id, leased.output) == (task.task_id, 1)
+
+
 async def test_unstartable(backend, engine):
     """A container that the engine cannot start has failed with the engine's reason."""
     engine.start_error = "no such mount"
@@ -167,6 +251,40 @@ async def test_unstartable(backend, engine):
     task = await backend.start()
     failed = await backend.wait_for_status(task, TaskStatus.FAILED)
     assert failed.error == {"type": "StartFailed", "message": "no such mount"}
+
+
+async def test_engine_cannot_start_containers_for_some_time(backend, engine):
+    """The task stays queued, the runner is not ready, and the change is reported once."""
+    engine.start_error, engine.start_status = "write /x: no space left on device", 500
+    runner = await backend.open()
+    task = await backend.start()
+    await eventually(lambda: engine.requests.count("POST /containers/{id}/start") > 1)
+    assert (await backend.read(task)).status is TaskStatus.QUEUED
+    assert not await runner.ready()
+    engine.start_error = ""
+    await backend.wait_for_status(task, TaskStatus.RUNNING)
+    await eventually(lambda: len(backend.events) > 1)
+    assert backend.events == ["runner.lost", "runner.found"]
+    assert await runner.ready()
+
+
+async def test_slow_files_of_one_account(backend, engine):
+    """Reading them does not delay other requests."""
+    runner = await backend.open()
+    task = await backend.start()
+    await backend.run(task)
+    running = await backend.read(task)
+    engine.archives.clear()
+    listings = [asyncio.ensure_future(runner.artifacts(running)) for _ in range(20)]
+    try:
+        await eventually(lambda: engine.requests.count(ARCHIVE) > 0)
+        other = await backend.start(account="other")
+        await backend.wait_for_status(other, TaskStatus.RUNNING)
+        assert await runner.ready()
+        assert not any(each.done() for each in listings)
+    finally:
+        engine.archives.set()
+        await asyncio.gather(*listings)
 
 
 async def test_foreign_container_of_the_same_name(backend, engine):
@@ -250,6 +368,13 @@ async def test_missing_image(backend, engine):
     made.close = lambda: asyncio.sleep(0)
     with pytest.raises(SettingError, match="has no image 'worker'"):
         await made.open()
+
+
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+async def test_engine_on_this_machine_is_called_without_a_proxy(backend, monkeypatch, name):
+    monkeypatch.setenv(name, "http://127.0.0.1:9")
+    runner = await backend.open()
+    assert await runner.counts() == {}
 
 
 async def test_no_engine(monkeypatch):

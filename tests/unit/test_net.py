@@ -88,3 +88,21 @@ def test_other_descriptors_are_refused(tmp_path, kind):
         with pytest.raises(SettingError, match="WORKER_LISTENER_FD"):
             net.inherited(number)
         os.fstat(made.fileno())
+
+
+@pytest.mark.parametrize(
+    ("url", "is_local"),
+    [
+        ("unix:///var/run/docker.sock", True),
+        ("http+unix://%2Fdocker.sock", True),
+        ("tcp://127.0.0.1:2375", True),
+        ("https://127.0.0.53:6443", True),
+        ("https://[::1]:6443", True),
+        ("https://localhost:6443", True),
+        ("tcp://192.0.2.1:2375", False),
+        ("https://localhost.example.com", False),
+        ("", False),
+    ],
+)
+def test_a_proxy_cannot_reach_this_machine(url, is_local):
+    assert net.is_on_this_machine(url) is is_local

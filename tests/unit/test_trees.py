@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hostile_trees import TREES, plant
 
 from worker import trees
 
@@ -161,3 +162,11 @@ def test_the_limits_of_time_and_of_the_report(root, monkeypatch):
     for call, act in failing({str(number) for number in range(100)}, 1).items():
         monkeypatch.setattr(os, call, act)
     assert len(trees.remove(root, limit_s=LIMIT_S)) == trees.LEFT_MAX
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_hostile_tree_is_removed(root, name):
+    """What a task can leave in its artifacts folder is removed, and nothing beside it."""
+    plant(name, root)
+    assert trees.remove(root, limit_s=LIMIT_S) == []
+    assert not root.exists()

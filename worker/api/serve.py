@@ -23,6 +23,7 @@ from worker.api.port.connection import Connection
 from worker.api.port.port import Port
 from worker.api.port.transport import tune
 from worker.api.routes import probes
+from worker.api.runners.background import Loops
 from worker.events import Events
 from worker.settings import unknown_variables
 from worker.stream import tokens
@@ -59,16 +60,18 @@ async def serve(settings: ServeSettings) -> None:
         UsageError: a setting is invalid, or the port or the state folder is in use.
     """
     secret = master_secret.read(settings)
-    runner = _runner(settings, lambda task_id: tokens.derive_key(secret, task_id))
-    services = _services(settings, secret, runner)
+    events = Events(None)
+    loops = Loops(events.emit)
+    runner = _runner(settings, lambda task_id: tokens.derive_key(secret, task_id), loops)
+    services = _services(settings, secret, runner, loops)
     services.accounts.check()
     listener = net.listen(settings.api_host, settings.api_port, backlog=_BACKLOG)
-    events = Events(None)
     sender = Sender(
         runner=runner,
         secret_of=lambda account: master_secret.callback_secret(secret, account),
         report=events.emit,
         private=settings.callback_private,
+        loops=loops,
     )
     tokens.prepare()
     await runner.open()
@@ -128,9 +131,10 @@ def _port(
     return Port(accounts, proxies, count_refused=metrics.refused, report_refused=report)
 
 
-def _services(settings: ServeSettings, secret: bytes, runner: Runner) -> Services:
+def _services(settings: ServeSettings, secret: bytes, runner: Runner, loops: Loops) -> Services:
     return Services(
         runner=runner,
+        loops=loops,
         accounts=Accounts(keys_file(settings)),
         endpoints=Endpoints(endpoints_folder(settings)),
         stream_key=lambda task_id: tokens.derive_key(secret, task_id),
@@ -142,8 +146,8 @@ def _services(settings: ServeSettings, secret: bytes, runner: Runner) -> Service
     )
 
 
-def _runner(settings: ServeSettings, stream_key: StreamKey) -> Runner:
+def _runner(settings: ServeSettings, stream_key: StreamKey, loops: Loops) -> Runner:
     """The selected runner; the libraries of the others are not imported."""
     module = importlib.import_module(f"worker.api.runners.{settings.runner}.runner")
-    made: Runner = module.make(settings, stream_key)
+    made: Runner = module.make(settings, stream_key, loops)
     return made

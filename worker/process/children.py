@@ -21,7 +21,7 @@ from worker.process.sweep import Sweep
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from worker.process.task_cgroup import TaskCgroup
@@ -79,14 +79,21 @@ class Children:
         cgroup: holds the task's processes; None where none can be created.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, started: Iterable[subprocess.Popen[bytes]] = ()) -> None:
+        """Reap from now on.
+
+        Args:
+            started: children that run already and will be adopted: their ends must not be missed.
+        """
         self.cgroup: TaskCgroup | None = None
         self._known: dict[int, Child] = {}
         self._orphan_ended_at = 0.0
         become_subreaper()
+        self._started = {process.pid: self._know(process) for process in started}
         asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._reap)
         # More children may end than the loop is notified of; one notification is enough.
         signal.set_wakeup_fd(signal.set_wakeup_fd(-1), warn_on_full_buffer=False)
+        self._reap()
 
     def spawn(
         self,
@@ -114,12 +121,16 @@ class Children:
 
     def adopt(self, process: subprocess.Popen[bytes]) -> Child:
         """Manage a child that this process has started already."""
+        child = self._started.pop(process.pid, None) or self._know(process)
+        self._reap()
+        return child
+
+    def _know(self, process: subprocess.Popen[bytes]) -> Child:
         # _reap waits for all children, so Popen must not. With a returncode its finalizer does not
         # look for the process.
         process.returncode = 0
         child = Child(process.pid, process.stdout, asyncio.get_running_loop().create_future())
         self._known[process.pid] = child
-        self._reap()
         return child
 
     def _reap(self) -> bool:

@@ -12,10 +12,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from worker.surroundings import temporary
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-PREFIX: Final = "worker-"
 LOCK: Final = "worker.lock"
 TMP: Final = "tmp"
 """The folder for temporary files of the session's processes."""
@@ -41,14 +42,15 @@ def lock(folder: Path) -> int:
     return descriptor
 
 
-def abandoned(parent: Path, owners: Collection[int]) -> Iterator[Path]:
+def abandoned(parent: Path, owners: Collection[int], only: str | None = None) -> Iterator[Path]:
     """The folders in `parent` whose worker has ended; each is locked until the next is taken.
 
     Args:
         parent: the folder of temporary files.
         owners: the user ids whose folders are examined.
+        only: the name of the only folder to examine; default: all.
     """
-    for folder in _folders(parent, owners):
+    for folder in _folders(parent, owners, only):
         descriptor = _take_lock(folder)
         if descriptor is not None:
             try:
@@ -57,11 +59,11 @@ def abandoned(parent: Path, owners: Collection[int]) -> Iterator[Path]:
                 os.close(descriptor)
 
 
-def _folders(parent: Path, owners: Collection[int]) -> list[Path]:
+def _folders(parent: Path, owners: Collection[int], only: str | None) -> list[Path]:
     found = []
     with contextlib.suppress(OSError), os.scandir(parent) as entries:
         for entry in entries:
-            if not entry.name.startswith(PREFIX):
+            if not entry.name.startswith(temporary.PREFIX) or only not in (None, entry.name):
                 continue
             with contextlib.suppress(OSError):
                 is_own = entry.stat(follow_symlinks=False).st_uid in owners

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def spawn(
+def spawn(  # noqa: PLR0913 - one argument for each property, by name
     argv: Sequence[str],
     *,
     env: Mapping[str, str],
@@ -22,6 +22,7 @@ def spawn(
     output: Path | None = None,
     pass_fds: Sequence[int] = (),
     descriptor_limit: int | None = None,
+    cwd: Path | None = None,
     ruleset: int | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a program with an empty stdin; its stdout and stderr are one pipe or file.
@@ -35,6 +36,7 @@ def spawn(
         output: the file that gets its stdout and stderr; default: a pipe.
         pass_fds: descriptors that it inherits.
         descriptor_limit: its soft NOFILE limit; default: this process's.
+        cwd: its working directory; default: this process's.
         ruleset: Landlock rules that restrict it, from `worker.linux.landlock_ruleset`.
 
     Raises:
@@ -53,6 +55,7 @@ def spawn(
         return subprocess.Popen(
             list(argv),
             env=dict(env),
+            cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=stack.enter_context(output.open("wb")) if output else subprocess.PIPE,
             stderr=subprocess.STDOUT,

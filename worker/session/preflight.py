@@ -16,6 +16,7 @@ from worker.session.plan import Notice, Plan
 from worker.settings import PREFIX, unknown_variables
 from worker.settings.run import RunSettings, secret_variables
 from worker.stream import tokens
+from worker.surroundings import temporary
 from worker.task import browser, file_urls, sandbox, target
 from worker.task.confinement import Confinement, home, readable
 from worker.task.target import Command
@@ -44,21 +45,29 @@ def make(settings: RunSettings, text: str | None, command: Sequence[str] | None)
     hide_from_peers()
     for name in secret_variables():
         scrub_environment(name)
+    working_folder_exists = _leave_removed_folder()
     chosen = target.function(text) if text is not None else target.command(command or ())
     for program in DISPLAY_PROGRAMS:
         if shutil.which(program) is None:
             raise ProgramMissing(program)
     chromium = browser.find(settings.chromium)
     launch, notices = _launch(settings, chromium)
+    temporary_dir = temporary.parent(os.environ)
     novnc_dir = settings.novnc_dir if settings.serves_debug_page else None
     if novnc_dir is not None and not (novnc_dir / "core/rfb.js").is_file():
         raise ProgramMissing("noVNC", f"no core/rfb.js in {novnc_dir}")
     exception = _exception(allowed=settings.allow_file_urls)
     confinement = None
     if settings.confine:
-        confinement = _confinement(settings, chosen, [chromium.resolve().parent, *exception])
-    listener = _listener(settings)
+        chromium_files = [chromium.resolve().parent, *exception]
+        confinement = _confinement(settings, chosen, chromium_files, temporary_dir)
     folder = settings.artifacts_dir or Path("artifacts") / settings.task_id
+    if not (working_folder_exists or folder.is_absolute()):
+        raise SettingError(
+            "the working directory was removed; change to another one, or give --artifacts-dir an "
+            "absolute path"
+        )
+    listener = _listener(settings)
     try:
         kept = artifacts.prepare(folder)
     except SettingError:
@@ -69,6 +78,7 @@ def make(settings: RunSettings, text: str | None, command: Sequence[str] | None)
         task_id=settings.task_id,
         target=chosen,
         inputs=settings.inputs,
+        temporary_dir=temporary_dir,
         environ=environ,
         task_environ={
             "PYTHONUNBUFFERED": "1",
@@ -82,6 +92,7 @@ def make(settings: RunSettings, text: str | None, command: Sequence[str] | None)
         timeout_s=settings.timeout_s,
         hold_s=settings.hold_s,
         artifacts=kept,
+        log_max_bytes=settings.log_max_bytes,
         confinement=confinement,
         termination_log=settings.termination_log,
         listener=listener,
@@ -91,6 +102,16 @@ def make(settings: RunSettings, text: str | None, command: Sequence[str] | None)
         max_viewers=settings.max_viewers,
         trusted_proxies=settings.trusted_proxies,
     )
+
+
+def _leave_removed_folder() -> bool:
+    """Change to `/` if the working directory was removed; programs may not start there."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        os.chdir("/")
+        return False
+    return True
 
 
 def _unknown() -> Iterator[Notice]:
@@ -137,7 +158,9 @@ def _exception(*, allowed: bool) -> list[Path]:
     return [created] if created is not None else []
 
 
-def _confinement(settings: RunSettings, target: Target, browser: Sequence[Path]) -> Confinement:
+def _confinement(
+    settings: RunSettings, target: Target, browser: Sequence[Path], temporary_dir: Path
+) -> Confinement:
     if not landlock_abi():
         raise SettingError(
             "WORKER_CONFINE: the kernel offers no Landlock, or a seccomp profile forbids it; "
@@ -152,7 +175,8 @@ def _confinement(settings: RunSettings, target: Target, browser: Sequence[Path])
         read.append(Path(os.path.realpath(program)).parent)
     else:
         read += [target.file.parent, target.file]
-    return Confinement(read=tuple(read), write=settings.confine_write, hidden=settings.confine_hide)
+    hidden = (*settings.confine_hide, temporary_dir)
+    return Confinement(read=tuple(read), write=settings.confine_write, hidden=hidden)
 
 
 def stream_key(settings: RunSettings) -> bytes:

@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
-import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from worker.display import xvfb
 from worker.errors import StartFailed
 from worker.process import session_folder, supervisord_config
 from worker.process.program import Program
+from worker.surroundings import interpreter, temporary
 from worker.task import confinement
 from worker.task.spec import StartedChild, TaskSpec, start_child
 
 if TYPE_CHECKING:
-    import subprocess
+    from pathlib import Path
 
+    from worker.process.supervisord_config import StartedSupervisord
     from worker.session.plan import Plan
 
 AUTHORITY: Final = "Xauthority"
@@ -50,7 +49,7 @@ class Prelaunched:
     folder: Path
     task: TaskSpec
     child: StartedChild | None
-    supervisord: subprocess.Popen[bytes]
+    supervisord: StartedSupervisord
     xvfb: Program
     websockify: Program
 
@@ -64,7 +63,7 @@ def prelaunch(plan: Plan) -> Prelaunched:
     began = time.monotonic()
     folder = None
     try:
-        folder = Path(tempfile.mkdtemp(prefix=session_folder.PREFIX))  # 0700
+        folder = temporary.make(plan.temporary_dir)
         return _start(plan, began, folder)
     except OSError as error:  # what was started ends with this process
         if folder is not None:
@@ -74,21 +73,22 @@ def prelaunch(plan: Plan) -> Prelaunched:
 
 def _start(plan: Plan, began: float, folder: Path) -> Prelaunched:
     session_folder.lock(folder)
-    (folder / session_folder.TMP).mkdir()
+    tmp = folder / session_folder.TMP
+    tmp.mkdir()
     authority = folder / AUTHORITY
     xvfb.write_authority(authority)
-    task = _task(plan, folder / session_folder.TMP, authority)
+    task = _task(plan, tmp, authority)
     child = start_child(task)
     os.mkfifo(folder / DISPLAY_NUMBER)
     server = Program(
         name="xvfb",
         command=xvfb.command(authority),
         restart=False,
-        stdout=folder / DISPLAY_NUMBER,
+        stdout=DISPLAY_NUMBER,
     )
     websockify = Program(
         name="websockify",
-        command=[sys.executable, "-m", "worker.stream.server", str(folder / STREAM_SOCKET)],
+        command=interpreter.command("worker.stream.server", str(folder / STREAM_SOCKET)),
         restart=True,
     )
     # Its own TMPDIR: Python writes a file to the temporary folder at its first use, and a process
@@ -96,7 +96,7 @@ def _start(plan: Plan, began: float, folder: Path) -> Prelaunched:
     environ = {
         **plan.environ,
         "XAUTHORITY": str(authority),
-        "TMPDIR": str(folder / session_folder.TMP),
+        "TMPDIR": str(tmp),
     }
     return Prelaunched(
         began=began,
@@ -110,7 +110,8 @@ def _start(plan: Plan, began: float, folder: Path) -> Prelaunched:
 
 
 def _task(plan: Plan, tmp: Path, authority: Path) -> TaskSpec:
-    environ, ruleset = plan.environ, None
+    environ = {**plan.environ, **plan.task_environ, **temporary.variables(tmp)}
+    ruleset = None
     if plan.confinement is not None:
         environ = confinement.environment(environ, tmp)
         own = (tmp, plan.artifacts.folder)
@@ -118,8 +119,9 @@ def _task(plan: Plan, tmp: Path, authority: Path) -> TaskSpec:
     return TaskSpec(
         target=plan.target,
         inputs=plan.inputs,
-        environ={**environ, **plan.task_environ, "TMPDIR": str(tmp)},
+        environ=environ,
         launch_options=plan.launch,
         log=plan.artifacts.log,
+        log_max_bytes=plan.log_max_bytes,
         ruleset=ruleset,
     )

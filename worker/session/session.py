@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import json
 import os
 import signal
 import sys
@@ -25,6 +24,7 @@ from worker.session.control import ControlDisplay
 from worker.session.display_stack import DisplayStack
 from worker.session.leftovers import Leftovers
 from worker.session.stream_channel import StreamChannel
+from worker.session.stream_status import StreamStatus
 from worker.stream.messages import Facts, State, StreamConfig
 from worker.stream.tokens import Role
 from worker.task import process
@@ -110,7 +110,10 @@ class Stop:
 class _Session:
     def __init__(self, plan: Plan, prelaunched: Prelaunched, events: Events, stop: Stop) -> None:
         self.plan, self.prelaunched, self.events, self.stop = plan, prelaunched, events, stop
-        self.children = Children()
+        child = prelaunched.child
+        self.children = Children(
+            [prelaunched.supervisord.process, *([] if child is None else [child.process])]
+        )
         self.started_at = datetime.now(UTC)
         self.stages_ms: dict[str, int] = {}
         self.channel: StreamChannel | None = None
@@ -119,10 +122,12 @@ class _Session:
         self.outcome: Outcome | None = None
         self._ends_at = 0.0
         self.leftovers = Leftovers(prelaunched.folder, self.children, events.emit)
+        self.status = StreamStatus(self._stream_ready, self._stream_lost)
         self.stack = DisplayStack(
             prelaunched=prelaunched,
-            children=self.children,
+            supervisord=self.children.adopt(prelaunched.supervisord.process),
             events=events,
+            status=self.status,
             mark=self._mark,
             on_change=self._report_facts,
             on_x11vnc=self._report_display,
@@ -151,7 +156,8 @@ class _Session:
             async with asyncio.timeout(START_TIMEOUT_S):
                 task = await self._start()
         except TimeoutError:
-            raise StartFailed("the session", f"it took longer than {START_TIMEOUT_S:g} s") from None
+            why = f"it took longer than {START_TIMEOUT_S:g} s{self.stack.not_ready()}"
+            raise StartFailed("the session", why) from None
         self._mark("start")
         try:
             async with asyncio.timeout(self.plan.timeout_s):
@@ -199,11 +205,11 @@ class _Session:
             path=self.stack.folder / prelaunch.STREAM_SOCKET,
             config=self._stream_config(),
             listener=self.plan.listener,
-            parent_pid=self.stack.supervisord_pid,
             displays={Role.VIEW: self.stack.x11vnc, Role.CONTROL: self.control},
             emit=self.events.emit,
+            programs=self.stack,
         )
-        await self.stack.start_display()
+        await self.stack.start_display(self.channel.listening, self.channel.expect)
         self.leftovers.record_display(self.stack.display)
         await self.stack.start_clients()
         await _all(self._prepare_task(self.task), self._open_stream(self.channel), confined)
@@ -216,10 +222,16 @@ class _Session:
 
     async def _open_stream(self, channel: StreamChannel) -> None:
         """Admit viewers: the first ones see the browser open."""
-        await _all(self.stack.websockify_ready(channel.listening), self.stack.x11vnc_ready())
+        await _all(self.stack.websockify_ready(), self.stack.x11vnc_ready())
         channel.set_state(State.RUNNING)
         self._mark("stream_ready")
+        self.status.opened()
+
+    def _stream_ready(self) -> None:
         self.events.emit("stream.ready", **self._address())
+
+    def _stream_lost(self, program: str, why: str) -> None:
+        self.events.emit("stream.lost", program=program, why=why)
 
     # -- the end
 
@@ -301,7 +313,7 @@ class _Session:
         }
         target = self.plan.artifacts.result
         try:
-            self.plan.artifacts.write_result(json.dumps(result, indent=2, ensure_ascii=False))
+            self.plan.artifacts.write_result(artifacts.result_text(result))
         except Exception as error:  # a full disk, or memory; the outcome remains the task's
             self._report_result_failed(target, error)
         if self.plan.termination_log is None:

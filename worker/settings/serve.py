@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from worker.settings.shared import HOUR_S, PORT_MAX, Option, SharedSettings
 
@@ -30,6 +30,7 @@ class ServeSettings(SharedSettings):
     )
     state_dir: Path = Field(
         default=Path("~/.local/state/worker"),
+        validate_default=True,
         description="Folder of the API's state: the local runner's tasks and their artifacts, API "
         "keys, the generated stream secret.",
     )
@@ -80,3 +81,13 @@ class ServeSettings(SharedSettings):
         default=False,
         description="Callback addresses may be loopback, private or link-local.",
     )
+
+    @field_validator("state_dir", "api_keys_file", "endpoints_dir")
+    @classmethod
+    def _expand(cls, value: Path | None) -> Path | None:
+        try:
+            return value and value.expanduser()
+        except RuntimeError:
+            raise ValueError(
+                f"the home directory for {value} is unknown; set HOME, or an absolute path"
+            ) from None

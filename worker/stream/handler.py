@@ -205,7 +205,15 @@ class StreamHandler(WebSocketRequestHandler):  # type: ignore[misc]  # websockif
         rfb = ClientFilter(control=control, screen_px=(WIDTH_PX, HEIGHT_PX), one_frame=True)
         # The x11vnc of the control role has no other viewer.
         share = None if control else self._service.shares.join(peer_cpu_s(display))
-        viewer = Viewer(client, display, rfb, self._on_first_frame, share=share)
+        session = self._service.session
+        viewer = Viewer(
+            client,
+            display,
+            rfb,
+            self._on_first_frame,
+            on_display_lost=lambda: session.report_display_lost(slot),
+            share=share,
+        )
         slot.attach(viewer)
         identity = {"viewer": slot.number, "address": slot.address, "role": str(slot.role)}
         self._service.session.emit("viewer.connected", **identity)

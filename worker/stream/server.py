@@ -7,10 +7,12 @@ server forks a process instead, in which tokens, slots and counters could not be
 
 from __future__ import annotations
 
+import importlib
 import os
 import select
 import signal
 import sys
+import threading
 import time
 import traceback
 from http import HTTPStatus
@@ -24,13 +26,16 @@ from worker.stream.handler import StreamHandler
 from worker.stream.messages import (
     DisplayChanged,
     DisplayReady,
+    DisplayRestarting,
     End,
     Facts,
     FromSession,
     Listening,
     Quit,
+    ServerRestarting,
     State,
     StateChanged,
+    Terminated,
     ViewersGone,
     receive_configuration,
 )
@@ -49,6 +54,7 @@ if TYPE_CHECKING:
 
 CLOSING_S: Final = 2.0  # for the viewers' closing handshakes
 _LAST_ANSWERS_S: Final = 1.0
+_REASON_S: Final = 0.5  # after SIGTERM: for the session to answer why
 _TICK_S: Final = 1.0  # a signal just before epoll_wait(2) is handled after this time at the latest
 _CLOSING_TICK_S: Final = 0.01
 
@@ -71,6 +77,7 @@ class StreamServer:
         self._session_ended = False
         self._final = False  # no other stream server will follow
         self._terminated = False
+        self._restart_at: float | None = None
         self._quit_by: float | None = None
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll = select.epoll()
@@ -101,7 +108,10 @@ class StreamServer:
         self._threads.join(_LAST_ANSWERS_S)
 
     def _poll_timeout_s(self) -> float:
-        tick_s = _TICK_S if self._quit_by is None else _CLOSING_TICK_S
+        if self._restart_at is not None and time.monotonic() >= self._restart_at:
+            self._quit(DISPLAY_RESTARTING)
+        closing = self._quit_by is not None or self._restart_at is not None
+        tick_s = _CLOSING_TICK_S if closing else _TICK_S
         expires_s = self._acceptor.expire()
         return tick_s if expires_s is None else min(tick_s, expires_s)
 
@@ -120,7 +130,9 @@ class StreamServer:
             self._receive()
             if not self._final:  # new connections stay in the backlog for the next server
                 self._acceptor.leave(HTTPStatus.SERVICE_UNAVAILABLE, DISPLAY_RESTARTING.reason)
-            self._quit(DISPLAY_RESTARTING)
+            if self._restart_at is None:
+                self._restart_at = time.monotonic() + _REASON_S
+                self._session.send(Terminated())
         self._report_viewers_gone()
 
     # -- the session's messages
@@ -143,16 +155,29 @@ class StreamServer:
                 service.admission.state = state
             case DisplayChanged():
                 service.display = message
+            case DisplayRestarting(viewers=viewers):
+                service.admission.end_some(viewers, DISPLAY_RESTARTING)
             case DisplayReady():
                 self._session.answer(message)
             case Facts():
                 service.facts = message
+            case End() | Quit() | ServerRestarting():
+                self._on_end(message)
+            case _:
+                assert_never(message)
+
+    def _on_end(self, message: End | Quit | ServerRestarting) -> None:
+        match message:
             case End(close=close):
                 self._end(close)
                 self._report_viewers_gone()
+                if self._restart_at is not None:
+                    self._quit(close)
             case Quit():
                 self._final = True
                 self._quit(DISPLAY_LOST)
+            case ServerRestarting():
+                self._quit(DISPLAY_RESTARTING)
             case _:
                 assert_never(message)
 
@@ -224,10 +249,12 @@ def main() -> int:
     hide_from_peers()
     # PyJWT imports it if it is installed, 35 ms and 8 MB; HS256 needs none of it.
     sys.modules.setdefault("cryptography", None)  # type: ignore[arg-type]  # as if not installed
-    import jwt  # noqa: F401, PLC0415 - now, so that the first viewer need not wait for it
-
+    # While this thread waits for the session, and before a viewer needs it.
+    importing = threading.Thread(target=importlib.import_module, args=["jwt"], daemon=True)
+    importing.start()
     channel = connect(Path(sys.argv[1]))
     received = receive_configuration(channel)
+    importing.join()
     if received is None:
         return 1  # the session is ending, or has refused this process
     listener, configure = received

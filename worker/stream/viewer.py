@@ -51,6 +51,7 @@ class Viewer:
         server: The non-blocking connection to x11vnc, closed at the end of `run`.
         rfb: The filter for what the viewer sends.
         on_first_frame: Called once, when the first framebuffer update arrives from x11vnc.
+        on_display_lost: Called once, when x11vnc has closed its connection; `end` follows.
         share: Its share of x11vnc's time; None for no limit.
         ping_s: The viewer is pinged after so long without activity.
         silent_s: It is disconnected after so long without activity.
@@ -67,6 +68,7 @@ class Viewer:
         rfb: ClientFilter,
         on_first_frame: Callable[[], None] = lambda: None,
         *,
+        on_display_lost: Callable[[], None] = lambda: None,
         share: Share | None = None,
         ping_s: float = PING_S,
         silent_s: float = SILENT_S,
@@ -76,6 +78,7 @@ class Viewer:
         self._server = server
         self._rfb = rfb
         self._on_first_frame: Callable[[], None] | None = on_first_frame
+        self._on_display_lost = on_display_lost
         self._greeting = Greeting()
         self._to_server = bytearray()
         self.limit: Limit | None = None
@@ -239,6 +242,7 @@ class Viewer:
             data = b""
         if not data:
             self._state.server_lost_at = self._clock()
+            self._on_display_lost()
         return data
 
     def _from_client(self) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -108,9 +107,7 @@ def ruleset(chosen: Confinement, *, own: Iterable[Path], cookie: Path) -> int:
 def _rules(
     chosen: Confinement, writable: Iterable[Path], cookie: Path
 ) -> Iterator[tuple[str, int]]:
-    hidden = {
-        Path(os.path.realpath(each)) for each in (*chosen.hidden, Path(tempfile.gettempdir()))
-    }
+    hidden = {Path(os.path.realpath(each)) for each in chosen.hidden}
     for path in {os.path.realpath(each) for each in (*map(Path, _SYSTEM), *chosen.read)}:
         for visible in _without(Path(path), hidden):
             yield str(visible), linux.READ

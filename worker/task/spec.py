@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import signal
 import socket
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from worker.process.spawn import spawn
+from worker.surroundings.interpreter import command
 from worker.task.target import Command, Function, Target
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class TaskSpec:
     Attributes:
         environ: its whole environment except DISPLAY and XAUTHORITY.
         launch_options: the arguments of Playwright's `launch`.
-        log: the file that its output is copied to.
+        log: the file that its output is copied to, up to `log_max_bytes`.
         ruleset: Landlock rules that restrict the process; None: it is not confined.
     """
 
@@ -35,6 +35,7 @@ class TaskSpec:
     environ: Mapping[str, str]
     launch_options: Mapping[str, Any]
     log: Path
+    log_max_bytes: int
     ruleset: int | None = None
 
 
@@ -58,7 +59,7 @@ def start_child(spec: TaskSpec) -> StartedChild | None:
     with task_end:
         descriptor = task_end.fileno()
         process = spawn(
-            [sys.executable, "-m", "worker.task.child", str(descriptor)],
+            command("worker.task.child", str(descriptor), options=("-u",)),
             env=spec.environ,
             death_signal=signal.SIGKILL,
             pass_fds=[descriptor],

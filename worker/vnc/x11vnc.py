@@ -17,6 +17,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Final
 
+from worker import linux
 from worker.errors import StartFailed
 from worker.process.program import Program
 from worker.rfb.client_filter import PROTOCOL_VERSION
@@ -124,6 +125,13 @@ class X11vnc:
         """Every viewer has disconnected, since the stream server has ended."""
         self._idle.release_all(time.monotonic())
         self._apply()
+
+    def end_unreported(self) -> None:
+        """Kill one whose process id is not known: supervisord died while it started it."""
+        for pid in linux.pids_with_arguments("-unixsock", str(self.unix_socket)):
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+            shared_memory.mark_for_removal(pid)
 
     async def _ready(self) -> None:
         deadline = time.monotonic() + READY_TIMEOUT_S

@@ -10,7 +10,13 @@ import time
 
 import pytest
 
-from worker.close_codes import DISPLAY_RESTARTING, PROTOCOL_VIOLATION, VIEWER_TOO_SLOW, Close
+from worker.close_codes import (
+    DISPLAY_LOST,
+    DISPLAY_RESTARTING,
+    PROTOCOL_VIOLATION,
+    VIEWER_TOO_SLOW,
+    Close,
+)
 from worker.rfb.client_filter import ClientFilter
 from worker.rfb.messages import PROTOCOL_VERSION
 from worker.stream.limits.clock import PATIENCE_MAX
@@ -45,7 +51,15 @@ class Stream:
         self.result = None
         self._ours = ours
         rfb = ClientFilter(control=control, screen_px=(64, 32), one_frame=True)
-        self.viewer = Viewer(ViewerSocket(ours), server, rfb, self._on_first_frame, **options)
+        self.display_lost = threading.Event()
+        self.viewer = Viewer(
+            ViewerSocket(ours),
+            server,
+            rfb,
+            self._on_first_frame,
+            on_display_lost=self.display_lost.set,
+            **options,
+        )
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
@@ -161,11 +175,14 @@ def test_last_update_is_sent_before_the_close(stream):
     assert streamed.closed() == (TASK_ENDED, TASK_ENDED)
 
 
-def test_lost_x11vnc_closes_with_a_restart(stream):
+@pytest.mark.parametrize("close", [DISPLAY_RESTARTING, DISPLAY_LOST])
+def test_lost_x11vnc_is_reported_and_closes_with_the_sessions_reason(stream, close):
     streamed = stream()
     streamed.greet()
     streamed.x11vnc.close()
-    assert streamed.closed() == (DISPLAY_RESTARTING, DISPLAY_RESTARTING)
+    assert streamed.display_lost.wait(10)
+    streamed.viewer.end(close)
+    assert streamed.closed() == (close, close)
 
 
 @pytest.mark.parametrize("sent", [frame(b"\x07"), b"\x82\xff" + bytes([0xFF] * 12)])

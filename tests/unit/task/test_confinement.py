@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,6 @@ def rules(monkeypatch):
     """The rules that the kernel would get, by path."""
     made = {}
     monkeypatch.setattr(linux, "landlock_ruleset", lambda given: made.update(given) or 0)
-    monkeypatch.setattr(tempfile, "gettempdir", lambda: "/nowhere")
     return made
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from worker.api.runners.fields import time_of
 from worker.api.runners.protocol import Cursor, TaskRecord
 
 if TYPE_CHECKING:
@@ -34,11 +35,26 @@ CALLBACK_URL_LABEL: Final = "worker.callback-url"
 _NOTIFIED_SUFFIXES: Final = (NOTIFIED, ".told")
 _ENDED_STATES: Final = frozenset({"exited", "dead", "removing"})
 _MS: Final = 1000
+_CANCELLED_AT: Final = re.compile(re.escape(CANCELLED) + r"([0-9]{1,14})(?![0-9])")
+_LABELS: Final = frozenset(
+    {
+        TASK_LABEL,
+        ACCOUNT_LABEL,
+        NETWORK_LABEL,
+        ENDPOINT_LABEL,
+        CREATED_AT_LABEL,
+        DIGEST_LABEL,
+        CALLBACK_URL_LABEL,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Container:
-    """One container as it was when the engine was asked."""
+    """One container as it was when the engine was asked.
+
+    Another client may have made it: the rest is defined only if `is_task` is true.
+    """
 
     id: str
     name: str
@@ -49,28 +65,26 @@ class Container:
     @classmethod
     def from_list(cls, summary: Mapping[str, Any]) -> Container:
         """From an item of `GET /containers/json`."""
-        name = (summary["Names"] or [""])[0]
-        return cls._of(summary, name, summary["State"], summary["Labels"])
+        name = (summary.get("Names") or [""])[0]
+        return cls._of(summary, name, summary.get("State"), summary.get("Labels"))
 
     @classmethod
     def from_inspect(cls, details: Mapping[str, Any]) -> Container:
         """From `GET /containers/{id}/json`."""
-        return cls._of(
-            details, details["Name"], details["State"]["Status"], details["Config"]["Labels"] or {}
-        )
+        state, config = details.get("State") or {}, details.get("Config") or {}
+        return cls._of(details, details.get("Name"), state.get("Status"), config.get("Labels"))
 
     @classmethod
-    def _of(
-        cls, answer: Mapping[str, Any], name: str, state: str, labels: Mapping[str, str]
-    ) -> Container:
-        networks = answer["NetworkSettings"]["Networks"]
+    def _of(cls, answer: Mapping[str, Any], name: Any, state: Any, labels: Any) -> Container:
+        labels = labels or {}
+        networks = (answer.get("NetworkSettings") or {}).get("Networks") or {}
         network = networks.get(labels.get(NETWORK_LABEL)) or {}
         return cls(
-            id=answer["Id"],
-            name=name.removeprefix("/"),
-            state=state,
+            id=answer.get("Id") or "",
+            name=(name or "").removeprefix("/"),
+            state=state or "",
             labels=labels,
-            address=network.get("IPAddress", ""),
+            address=network.get("IPAddress") or "",
         )
 
     @classmethod
@@ -78,6 +92,11 @@ class Container:
         """The container that a record of the docker runner was read from."""
         container: Container = task.handle
         return container
+
+    @property
+    def is_task(self) -> bool:
+        """Whether it has the labels of a container that the docker runner created."""
+        return self.labels.keys() >= _LABELS and time_of(self.labels[CREATED_AT_LABEL]) is not None
 
     @property
     def task_id(self) -> str:
@@ -122,7 +141,7 @@ class Container:
     @property
     def cancelled_at(self) -> datetime | None:
         """The time of the cancellation that its name records."""
-        found = re.search(re.escape(CANCELLED) + r"(\d+)", self.name)
+        found = _CANCELLED_AT.search(self.name)
         return datetime.fromtimestamp(int(found[1]) / _MS, UTC) if found else None
 
     @property

@@ -88,15 +88,6 @@ async def events(path: Path) -> AsyncIterator[Event]:
             await asyncio.sleep(0 if len(chunk) == _CHUNK_BYTES else _POLL_S)
 
 
-def first_event(path: Path) -> Event | None:
-    """The first event; None if there is none, or if it is invalid."""
-    try:
-        with _open(path) as file:
-            return parse(file.read(LINE_MAX_BYTES).partition(b"\n")[0])
-    except OSError:
-        return None
-
-
 def _open(path: Path) -> BinaryIO:
     """Open a regular file; where tasks are not isolated, one may have put anything in its place."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

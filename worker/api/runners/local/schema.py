@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from worker.api.runners import fields
+
 if TYPE_CHECKING:
     import sqlite3
 
-VERSION: Final = 3
-_SCHEMA: Final = """
+VERSION: Final = 4
+_ADDED: Final = {
+    "output_omitted": "INTEGER NOT NULL DEFAULT 0",
+    "port": "INTEGER",
+    "uid": "INTEGER",
+}
+"""Columns that versions after 2 appended, in this order."""
+_SCHEMA: Final = f"""
 CREATE TABLE IF NOT EXISTS tasks (
     number INTEGER PRIMARY KEY,
     task_id TEXT NOT NULL UNIQUE,
@@ -29,24 +37,25 @@ CREATE TABLE IF NOT EXISTS tasks (
     finished_at TEXT,
     exit_code INTEGER,
     output TEXT,
-    error TEXT,
-    port INTEGER,
-    uid INTEGER
+    error TEXT{"".join(f", {name} {kind}" for name, kind in _ADDED.items())}
 );
 CREATE INDEX IF NOT EXISTS tasks_of_account ON tasks (account, created_at, task_id);
 CREATE INDEX IF NOT EXISTS tasks_in_phase ON tasks (phase, number);
 CREATE INDEX IF NOT EXISTS workers_noted ON tasks (number) WHERE pid IS NOT NULL;
 CREATE INDEX IF NOT EXISTS uids_taken ON tasks (uid) WHERE uid IS NOT NULL;
 CREATE INDEX IF NOT EXISTS tasks_finished ON tasks (finished_at) WHERE finished_at IS NOT NULL;
-CREATE INDEX IF NOT EXISTS callbacks_pending ON tasks (number) WHERE callback_pending;
+CREATE INDEX IF NOT EXISTS callbacks_of_account ON tasks (account, number)
+    WHERE callback_pending;
 """
-FROM_1: Final = """
+_FROM_1: Final = """
 ALTER TABLE tasks RENAME COLUMN callback_owed TO callback_pending;
 DROP INDEX IF EXISTS callbacks_owed;
 """
-_FROM_2: Final = """
-ALTER TABLE tasks ADD COLUMN port INTEGER;
-ALTER TABLE tasks ADD COLUMN uid INTEGER;
+_FROM_2: Final = "DROP INDEX IF EXISTS callbacks_pending;"
+# Earlier versions stored outputs that the API cannot send.
+_OMIT_INVALID: Final = """
+UPDATE tasks SET output = 'null', output_omitted = 1
+    WHERE output IS NOT NULL AND NOT output_is_valid(output);
 """
 
 
@@ -68,9 +77,15 @@ def prepare(connection: sqlite3.Connection) -> None:
         raise UnknownVersion(f"its version is {version}, and this program's {VERSION}")
     # Version 1 could be killed between creating the table and storing the version.
     columns = {row[1] for row in connection.execute("PRAGMA table_info(tasks)")}
-    migration = FROM_1 if "callback_owed" in columns else ""
-    if columns and "port" not in columns:
-        migration += _FROM_2
+    migration = (_FROM_1 if "callback_owed" in columns else "") + _FROM_2
+    if columns:
+        migration += "".join(
+            f"ALTER TABLE tasks ADD COLUMN {name} {kind};"
+            for name, kind in _ADDED.items()
+            if name not in columns
+        )
+        migration += _OMIT_INVALID
+        connection.create_function("output_is_valid", 1, fields.output_is_valid)
     try:
         connection.executescript(
             f"BEGIN IMMEDIATE; {migration} {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"

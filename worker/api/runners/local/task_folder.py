@@ -15,33 +15,25 @@ that none ever began: only such a task may be started again.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
-import json
 import os
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Final
 
-from pydantic import AwareDatetime, BaseModel, Field
-
+from worker import stale_sessions, trees
+from worker.api.runners import files, results
 from worker.api.runners.local import channel
-from worker.api.runners.protocol import TaskStatus
+from worker.api.runners.machine_faults import prevents_reading
+from worker.errors import SettingError
+from worker.surroundings import temporary
 
-EXIT_CODE_MAX: Final = 255
+if TYPE_CHECKING:
+    from worker.api.runners.results import Found
+
 _STDERR_TAIL_BYTES: Final = 2000
-
-
-class Result(BaseModel):
-    """A valid `result.json`; the task can write anything in its place."""
-
-    status: Literal[TaskStatus.SUCCESS, TaskStatus.FAILED, TaskStatus.CANCELLED]
-    exit_code: int = Field(ge=0, le=EXIT_CODE_MAX)
-    output: Any
-    error: dict[str, Any] | None
-    started_at: AwareDatetime
-    finished_at: AwareDatetime
+_REMOVAL_LIMIT_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,11 +78,17 @@ class TaskFolder:
         return self.artifacts, self.home, self.tmp
 
     def worker_exists(self) -> bool:
-        """Whether a worker holds the lock."""
+        """Whether a worker holds the lock.
+
+        Raises:
+            OSError: the machine prevents that it is opened (`machine_faults`).
+        """
         try:
-            descriptor = os.open(self.lock, os.O_RDWR)
-        except FileNotFoundError:
-            return False
+            descriptor = os.open(self.lock, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError as error:
+            if prevents_reading(error):
+                raise
+            return False  # there is none, or the task replaced it
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -100,42 +98,78 @@ class TaskFolder:
         return False
 
     def has_events(self) -> bool:
-        """Whether a worker has ever emitted an event."""
+        """Whether a worker has ever emitted an event.
+
+        Raises:
+            OSError: the machine prevents that it is read (`machine_faults`).
+        """
         try:
-            return self.events.stat().st_size > 0
-        except FileNotFoundError:
+            return self.events.lstat().st_size > 0
+        except OSError as error:
+            if prevents_reading(error):
+                raise
             return False
 
-    def result(self) -> Result | None:
-        """`result.json`; None if it is missing or invalid."""
-        try:
-            text = (self.artifacts / "result.json").read_bytes()
-            # Python accepts NaN and unpaired surrogates; JSON, and so the API's answers, cannot.
-            result = json.loads(text, parse_constant=str)
-            if b"\\ud" in text.lower():
-                whole = json.dumps(result, ensure_ascii=False).encode(errors="replace")
-                result = json.loads(whole)
-            return Result.model_validate(result)
-        except (OSError, ValueError, RecursionError):
-            return None
+    def result(self) -> Found:
+        """`result.json`, which the task may have replaced. Blocks while a large one is parsed.
+
+        Raises:
+            OSError: the machine prevents that it is read (`machine_faults`).
+        """
+        return results.read_file(self.artifacts)
+
+    def remove(self) -> str | None:
+        """Remove the folder, in at most a minute; returns why it still exists."""
+        with contextlib.suppress(OSError):  # it is a folder, unless the task replaced it
+            self.path.unlink()
+        left = trees.remove(self.path, limit_s=_REMOVAL_LIMIT_S)
+        return left[0] if left else None
 
     def remove_session(self) -> None:
-        """Remove the temporary folder of a worker that was killed before it could do so."""
-        first = channel.first_event(self.events)
+        """Remove what a worker has left that was killed before it could do so.
+
+        The event can name any folder: that of a session whose worker exists is not touched.
+        """
+        first = channel.parse(_read(self.events, 0, channel.LINE_MAX_BYTES).partition(b"\n")[0])
         if first is None:
             return
         try:
             session = Path(first.fields["folder"])
-        except (KeyError, TypeError, ValueError):
+            parent = temporary.parent(os.environ)
+        except (KeyError, TypeError, ValueError, SettingError):
             return
-        if session.parent == Path(tempfile.gettempdir()) and session.name.startswith("worker-"):
-            shutil.rmtree(session, ignore_errors=True)
+        if session.parent == parent:
+            list(stale_sessions.remove(parent, only=session.name))
 
     def stderr_tail(self) -> str:
         """The last 2000 bytes of the worker's stderr."""
-        try:
-            with self.stderr.open("rb") as file:
-                file.seek(max(0, self.stderr.stat().st_size - _STDERR_TAIL_BYTES))
-                return file.read().decode(errors="replace").strip()
-        except OSError:
-            return ""
+        return (
+            _read(self.stderr, -_STDERR_TAIL_BYTES, _STDERR_TAIL_BYTES)
+            .decode(errors="replace")
+            .strip()
+        )
+
+
+def _read(file: Path, begin: int, size_bytes: int) -> bytes:
+    """A part of a file that the task may have replaced; without links and without waiting.
+
+    Args:
+        file: the file.
+        begin: where to begin; negative: from the end.
+        size_bytes: the maximum number of bytes.
+
+    Raises:
+        OSError: the machine prevents that it is read (`machine_faults`).
+    """
+    try:
+        opened = files.regular_file(os.open(file, files.READ_FILE))
+    except OSError as error:
+        if prevents_reading(error):
+            raise
+        return b""
+    if opened is None:
+        return b""
+    with opened:
+        if begin < 0:
+            begin = max(0, os.fstat(opened.fileno()).st_size + begin)
+        return os.pread(opened.fileno(), size_bytes, begin)

@@ -8,7 +8,7 @@ import fcntl
 import os
 import signal
 import subprocess
-import sys
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -16,18 +16,16 @@ from worker.api.runners.local import channel
 from worker.linux import is_process_of, pids_with_arguments, start_ticks
 from worker.process.children import exited, send_signal
 from worker.settings import PREFIX
+from worker.surroundings import interpreter
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Mapping
-
-    from worker.api.runners.local.isolation.mechanism import Isolation
-    from worker.api.runners.local.isolation.uids import Uid
+    from worker.api.runners.local.isolation.assignments import Launch
     from worker.api.runners.local.stored_task import StoredTask
     from worker.api.runners.local.task_folder import TaskFolder
 
 LISTENER_FD: Final = f"{PREFIX}LISTENER_FD"
 _POLL_S: Final = 0.05
+_START_READS: Final = 20
 _SEARCH_LIMIT_S: Final = 10.0
 
 
@@ -47,40 +45,14 @@ class WorkerProcess:
     @property
     def exists(self) -> bool:
         """Whether it still exists; its pid may have been reused since."""
+        if self.child is not None:  # needs no descriptor, unlike /proc
+            return self.child.poll() is None
         return start_ticks(self.pid) == self.started
 
     def cancel(self) -> None:
         """Send SIGTERM, if it still exists."""
         if self.exists:
             send_signal(self.pid, signal.SIGTERM)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Launch:
-    """What a worker is started with.
-
-    Attributes:
-        environ: its environment, except what the isolation adds.
-        isolation: how it is isolated.
-        uid: its user; None: this process's.
-        listener: the socket on which it accepts viewers.
-    """
-
-    environ: Mapping[str, str]
-    isolation: Isolation
-    uid: Uid | None
-    listener: socket.socket
-
-    @property
-    def port(self) -> int:
-        """The listener's port."""
-        port: int = self.listener.getsockname()[1]
-        return port
-
-    @property
-    def uid_number(self) -> int | None:
-        """The uid, if it is not this process's."""
-        return self.uid.number if self.uid else None
 
 
 def start_worker(task: StoredTask, folder: TaskFolder, launch: Launch) -> WorkerProcess:
@@ -101,7 +73,7 @@ def start_worker(task: StoredTask, folder: TaskFolder, launch: Launch) -> Worker
 def _start(task: StoredTask, folder: TaskFolder, launch: Launch) -> WorkerProcess:
     uid = launch.uid_number
     launch.isolation.prepare(folder, uid)
-    argv = [sys.executable, "-m", "worker.cli", "run", str(task.file)]
+    argv = interpreter.command("worker.cli", "run", str(task.file))
     argv += ["--task-id", task.task_id, "--timeout-s", repr(task.timeout_s)]
     argv += ["--artifacts-dir", str(folder.artifacts)]
     environ = launch.isolation.environment(launch.environ, folder, uid)
@@ -121,7 +93,21 @@ def _start(task: StoredTask, folder: TaskFolder, launch: Launch) -> WorkerProces
             pass_fds=[*inherited, launch.uid.lock] if launch.uid else inherited,
             start_new_session=True,
         )
-    return WorkerProcess(pid=child.pid, started=start_ticks(child.pid) or 0, child=child)
+    return WorkerProcess(pid=child.pid, started=_started(child.pid), child=child)
+
+
+def _started(pid: int) -> int:
+    """The start of a child that is not reaped yet, in clock ticks.
+
+    It never raises: the worker runs, and must not be started again. If /proc cannot be read, for
+    lack of a descriptor, it returns the present time; `find_worker` then finds the worker by its
+    lock.
+    """
+    for _ in range(_START_READS):
+        if (ticks := start_ticks(pid)) is not None:
+            return ticks
+        time.sleep(_POLL_S)
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
 
 
 async def find_worker(task: StoredTask, folder: TaskFolder) -> WorkerProcess | None:

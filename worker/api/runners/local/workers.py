@@ -1,42 +1,48 @@
-"""The workers of the local runner: started from the queue and followed to their end."""
+"""The workers of the local runner: started from the queue and followed to their end.
+
+A task takes a slot before its worker is started and frees it when its end is stored. An error of
+the machine (`machine_faults`) delays that work until it succeeds; any other error ends the task,
+and the worker if it still runs.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import dataclasses
-import json
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from worker import net
-from worker.api.runners.background import BackgroundTasks
+from worker.api.runners.background import BackgroundTasks, Loops, back_off_s
 from worker.api.runners.local import channel, task_end
+from worker.api.runners.local.isolation.assignments import Assignments, address, assigned
 from worker.api.runners.local.isolation.uids import NoFreeUid
 from worker.api.runners.local.task_folder import TaskFolder
 from worker.api.runners.local.worker_process import (
-    Launch,
     WorkerProcess,
     find_worker,
     start_worker,
 )
+from worker.api.runners.machine_faults import describe, is_machine_fault
+from worker.api.runners.threads import Threads
 from worker.errors import PortInUse
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from worker.api.runners.local.channel import Event
-    from worker.api.runners.local.isolation.mechanism import Isolation
     from worker.api.runners.local.store import Store
-    from worker.api.runners.local.stored_task import StoredTask
+    from worker.api.runners.local.stored_task import StoredTask, TaskEnd
     from worker.api.runners.local.watchdog import Watchdog
-    from worker.api.runners.protocol import StreamKey
 
+T = TypeVar("T")
+
+QUEUE: Final = "queue"
+FOLLOWING: Final = "following"
+RECOVERY: Final = "recovery"
 _STREAM_READY: Final = "stream.ready"
 _TASK_FINISHED: Final = "task.finished"
 _ORPHANS_GONE_S: Final = 1.0
-_HOST: Final = "127.0.0.1"
-_BACKLOG: Final = 128
+_RECOVERY_WAIT_S: Final = 15.0
+"""Longer than the search for one worker; after it the API accepts requests all the same."""
 
 
 class Workers:
@@ -47,34 +53,50 @@ class Workers:
         store: Store,
         tasks_dir: Path,
         *,
-        environ: Mapping[str, str],
-        stream_key: StreamKey,
         max_running: int,
         watchdog: Watchdog,
-        isolation: Isolation,
+        loops: Loops,
+        assignments: Assignments,
     ) -> None:
         self._store = store
         self._tasks_dir = tasks_dir
-        self._environ = dict(environ)
-        self._stream_key = stream_key
         self._max_running = max_running
         self._watchdog = watchdog
-        self._isolation = isolation
+        self._loops = loops
+        self._assignments = assignments
         self._processes: dict[str, WorkerProcess] = {}
         self._addresses: dict[str, str] = {}
         self._running = 0
         self._woken = asyncio.Event()
-        self._background = BackgroundTasks()
+        self._background = BackgroundTasks(loops)
+        self._starting = Threads(1, "start")
+        self._reading = Threads(2, "follow")
 
     async def open(self) -> None:
         """Find the workers of an earlier API process, and begin to start queued tasks."""
-        for task in self._store.unfinished():
-            await self._recover(task)
-        self._background.start(self._start_queued())
+        invalid = self._store.unreadable()
+        tasks = self._store.unfinished()
+        self._running += len(tasks)
+        recovering = [self._background.start(self._recover(task)) for task in tasks]
+        for row in invalid:
+            self._loops.skipped(RECOVERY, str(row.number), row)
+            self._background.start(self._store.end_unreadable(row))
+        if recovering:
+            await asyncio.wait(recovering, timeout=_RECOVERY_WAIT_S)
+        self._background.start(self._start_queued_after(recovering))
+
+    async def _start_queued_after(self, recovering: list[asyncio.Task[None]]) -> None:
+        """A task that is queued again keeps its old place."""
+        if recovering:
+            await asyncio.wait(recovering)
+        self._background.repeat(QUEUE, self._start_queued, self._woken.wait)
 
     async def close(self) -> None:
         """End; the workers continue to run."""
         await self._background.cancel()
+        self._starting.join()  # no start is abandoned half-way
+        self._reading.close()
+        self._assignments.close()
         for process in self._processes.values():
             if process.child is not None:
                 process.child.returncode = 0  # Popen's finalizer warns about a running child
@@ -97,130 +119,246 @@ class Workers:
         """A task's folder."""
         return TaskFolder(path=self._tasks_dir / task_id)
 
+    # -- starting
+
     async def _start_queued(self) -> None:
-        while True:
-            self._woken.clear()
-            while self._running < self._max_running and (task := await self._store.take_next()):
-                self._running += 1
-                self._background.start(self._run(task))
-            await self._woken.wait()
+        """Start as many as may run.
 
-    async def _run(self, task: StoredTask) -> None:
-        folder = self.folder(task.task_id)
-        environ = self._environ | {
-            "WORKER_STREAM_KEY": self._stream_key(task.task_id).hex(),
-            "WORKER_INPUTS": json.dumps(task.inputs),
-        }
-        try:
-            launch = await self._assign(task, environ)
-        except (OSError, NoFreeUid, PortInUse) as error:
-            await self._fail_to_start(task, error)
-            return
-        task = dataclasses.replace(task, port=launch.port, uid=launch.uid_number)
-        try:
-            # Shielded: a worker that was started must not be abandoned half-way by `close`.
-            process = await asyncio.shield(asyncio.to_thread(start_worker, task, folder, launch))
-        except OSError as error:
-            await self._fail_to_start(task, error)
-            return
-        await self._follow(task, folder, process)
-
-    async def _assign(self, task: StoredTask, environ: Mapping[str, str]) -> Launch:
-        """Choose a worker's user and address, and store them before it is started.
-
-        Viewers are sent to this address, whatever the worker's output contains.
+        Raises:
+            Exception: the machine cannot start a worker now; its task is queued again.
         """
-        uid = None
-        if self._isolation.assigns_uids:
-            uid = await asyncio.to_thread(self._isolation.take_uid, self._store.uids())
-        listener = net.listen(_HOST, 0, backlog=_BACKLOG)
-        launch = Launch(environ=environ, isolation=self._isolation, uid=uid, listener=listener)
-        await self._store.save_start(task.task_id, port=launch.port, uid=launch.uid_number)
-        return launch
+        self._woken.clear()
+        await self._store.usable()
+        while self._running < self._max_running and (task := await self._store.take_next()):
+            self._running += 1
+            try:
+                started = await self._start(task)
+            except BaseException:
+                self._free()
+                raise
+            if started is None:
+                self._free()
+            else:
+                self._background.start(self._follow(*started))
 
-    async def _fail_to_start(self, task: StoredTask, error: Exception) -> None:
-        await self._store.mark_ended(task.task_id, task_end.not_started(str(error)))
-        self._free()
-        await self._clean_up(task)
-
-    async def _clean_up(self, task: StoredTask) -> None:
-        """Kill what is left of a task's own user, and take over its files."""
-        if task.uid is None:
-            return
+    async def _start(self, task: StoredTask) -> tuple[StoredTask, WorkerProcess] | None:
+        """Start a task's worker; None if the task has ended, else the task with its assignments."""
         folder = self.folder(task.task_id)
-        if await asyncio.to_thread(self._isolation.clean_up, folder, task.uid):
-            await self._store.mark_cleaned_up(task.task_id)
+        launch = None
+        try:
+            launch = await self._assignments.assign(task)
+            task = assigned(task, launch)
+            # Shielded: a worker that was started must not be abandoned half-way by `close`.
+            starting = self._starting.call(start_worker, task, folder, launch)
+            return task, await asyncio.shield(starting)
+        except Exception as error:
+            if launch is not None:
+                await self._assignments.take_back(task, launch)
+            if await self._is_machine_fault(error):
+                await self._queue_again(task)
+                raise
+            await self._store.mark_ended(task.task_id, task_end.not_started(describe(error)))
+            return None
+
+    async def _is_machine_fault(self, error: Exception) -> bool:
+        """Whether the machine, and not this task, prevents its worker's start."""
+        if is_machine_fault(error) or isinstance(error, PortInUse | NoFreeUid):
+            return True
+        # Such as a missing permission: of the task's folder alone, or of the folder of all tasks?
+        return isinstance(error, OSError) and not await self._starting.call(
+            _can_make_folders, self._tasks_dir
+        )
+
+    async def _queue_again(self, task: StoredTask) -> None:
+        if await self._store.is_cancelled(task.task_id):
+            await self._store.mark_ended(task.task_id, task_end.cancelled())
+        else:
+            await self._store.requeue(task.task_id)
+
+    # -- recovering
 
     async def _recover(self, task: StoredTask) -> None:
         """Continue a task that an earlier API process may have started; it runs exactly once."""
+        try:
+            process = await self._retried(RECOVERY, task, lambda: self._worker_of(task))
+        except Exception as error:
+            self._loops.skipped(RECOVERY, task.task_id, error)
+            await self._store.mark_ended(task.task_id, task_end.not_followed(describe(error)))
+            await self._store.mark_worker_gone(task.task_id)
+            self._background.start(self._clean_up(task))
+            process = None
+        except BaseException:
+            self._free()
+            raise
+        if process is None:
+            self._free()
+        else:
+            self._background.start(self._follow(task, process))
+
+    async def _worker_of(self, task: StoredTask) -> WorkerProcess | None:
+        """The task's running worker; without one, the task is ended or queued again."""
         task_id, folder = task.task_id, self.folder(task.task_id)
         if folder.worker_exists() and (process := await find_worker(task, folder)) is not None:
-            self._running += 1
-            self._background.start(self._follow(task, folder, process))
-            return
+            return process
         if task.ended:
             await self._store.mark_worker_gone(task_id)
         elif folder.has_events() or folder.stderr_tail():
-            end = task_end.of_ended_worker(folder, None, was_cancelled=task.cancel)
+            end = await self._end_of(task, None)
             await self._store.mark_ended(task_id, end)
-            folder.remove_session()
+            if task.uid is None:
+                await self._reading.call(folder.remove_session)
         elif task.cancel:
             await self._store.mark_ended(task_id, task_end.cancelled())
         else:
             await self._clean_up(task)
             await self._store.requeue(task_id)
-            return
+            return None
         self._background.start(self._clean_up(task))
+        return None
 
-    async def _follow(self, task: StoredTask, folder: TaskFolder, process: WorkerProcess) -> None:
-        """From a worker's start to its end."""
+    # -- following
+
+    async def _follow(self, task: StoredTask, process: WorkerProcess) -> None:
+        """From a worker's start to its end, with a slot that is freed then."""
         task_id = task.task_id
         self._processes[task_id] = process
-        reading = asyncio.ensure_future(self._read_events(task, folder))
-        overdue = None
         try:
-            if await self._store.save_process(task_id, process.pid, process.started):
-                process.cancel()
-            if not await self._watchdog.ends_in_time(process, task.timeout_s):
-                reading.cancel()  # later events would describe the watchdog's signal
-                if folder.result() is None:
-                    overdue = task_end.overdue(task)
-                await self._watchdog.end(process)
-            returncode = await process.ended()
+            end = await self._watch(task, process)
+            self._processes.pop(task_id)
+            await self._store_end(task, end)
+            await self._store.mark_worker_gone(task_id)
+        except Exception as error:  # a defect: reported, and the slot is freed
+            self._loops.skipped(FOLLOWING, task_id, error)
         finally:
-            reading.cancel()
-            await asyncio.wait([reading])
-            self._addresses.pop(task_id, None)
-        self._processes.pop(task_id)
-        was_cancelled = self._store.is_cancelled(task_id)
-        end = overdue or task_end.of_ended_worker(folder, returncode, was_cancelled=was_cancelled)
-        await self._store.mark_ended(task_id, end)
-        await self._store.mark_worker_gone(task_id)
-        self._free()
+            self._free()
         if task.uid is not None:
             await self._clean_up(task)
             return
         await asyncio.sleep(_ORPHANS_GONE_S)  # a killed worker's programs end by a kernel signal
-        await asyncio.to_thread(folder.remove_session)
+        with self._loops.handling(FOLLOWING, task_id):
+            await self._reading.call(self.folder(task_id).remove_session)
 
-    async def _read_events(self, task: StoredTask, folder: TaskFolder) -> None:
+    async def _clean_up(self, task: StoredTask) -> None:
+        """Remove what a task's own user has left; nothing if it has none."""
+        if task.uid is None:
+            return
+        folder = self.folder(task.task_id)
+        with self._loops.handling(FOLLOWING, task.task_id):
+            await self._retried(FOLLOWING, task, lambda: self._assignments.clean_up(task, folder))
+
+    async def _watch(self, task: StoredTask, process: WorkerProcess) -> TaskEnd:
+        """Wait for a worker's end; the task's."""
+        reading = asyncio.ensure_future(self._read_events(task))
+        saving = asyncio.ensure_future(self._save_process(task, process))
+        try:
+            overdue = await self._retried(
+                FOLLOWING, task, lambda: self._is_overdue(task, process, reading)
+            )
+            returncode = await self._retried(FOLLOWING, task, process.ended)
+        except Exception as error:  # a defect: a worker that cannot be followed must not go on
+            self._loops.skipped(FOLLOWING, task.task_id, error)
+            await self._retried(FOLLOWING, task, lambda: self._watchdog.end(process))
+            return task_end.not_followed(describe(error))
+        finally:
+            for each in (reading, saving):
+                each.cancel()
+            await asyncio.wait([reading, saving])
+            self._addresses.pop(task.task_id, None)
+        return overdue or await self._end_of(task, returncode)
+
+    async def _is_overdue(
+        self, task: StoredTask, process: WorkerProcess, reading: asyncio.Future[None]
+    ) -> TaskEnd | None:
+        """Wait for a worker's end, or end it after its time; the task's end in that case."""
+        if await self._watchdog.ends_in_time(process, task.timeout_s):
+            return None
+        reading.cancel()  # later events would describe the watchdog's signal
+        await self._watchdog.end(process)
+        return task_end.overdue(task)  # not stored if the worker reported an end before
+
+    async def _save_process(self, task: StoredTask, process: WorkerProcess) -> None:
+        if await self._store.save_process(task.task_id, process.pid, process.started):
+            process.cancel()
+
+    async def _end_of(self, task: StoredTask, returncode: int | None) -> TaskEnd:
+        """The end of a task whose worker has ended, from what it left."""
+        folder = self.folder(task.task_id)
+        was_cancelled = await self._store.is_cancelled(task.task_id)
+
+        async def read() -> TaskEnd:
+            return await self._reading.call(
+                task_end.of_ended_worker, folder, returncode, was_cancelled=was_cancelled
+            )
+
+        try:
+            return await self._retried(FOLLOWING, task, read)
+        except Exception as error:
+            self._loops.skipped(FOLLOWING, task.task_id, error)
+            return task_end.unreadable(describe(error), returncode)
+
+    async def _store_end(self, task: StoredTask, end: TaskEnd) -> None:
+        try:
+            await self._store.mark_ended(task.task_id, end)
+        except Exception as error:  # a value that cannot be stored
+            self._loops.skipped(FOLLOWING, task.task_id, error)
+            end = task_end.unreadable(describe(error), None)
+            await self._store.mark_ended(task.task_id, end)
+
+    async def _read_events(self, task: StoredTask) -> None:
         if task.ended:
             return
-        with contextlib.suppress(OSError):
+
+        async def read() -> None:
+            folder = self.folder(task.task_id)
             async for event in channel.events(folder.events):
-                await self._on_event(task, folder, event)
+                with self._loops.handling(FOLLOWING, task.task_id):
+                    await self._on_event(task, folder, event)
+
+        try:
+            await self._retried(FOLLOWING, task, read)
+        except Exception as error:  # the worker's end is still detected
+            self._loops.skipped(FOLLOWING, task.task_id, error)
 
     async def _on_event(self, task: StoredTask, folder: TaskFolder, event: Event) -> None:
         if event.name == _STREAM_READY:
-            if task.port is not None:
-                self._addresses[task.task_id] = f"ws://{net.netloc(_HOST, task.port)}"
+            if (found := address(task)) is not None:
+                self._addresses[task.task_id] = found
             await self._store.mark_running(task.task_id, event.time)
         elif event.name == _TASK_FINISHED:
             # The result is complete; the worker is still cleaning up.
             self._addresses.pop(task.task_id, None)
-            if (result := await asyncio.to_thread(folder.result)) is not None:
-                await self._store.mark_ended(task.task_id, task_end.from_result(result))
+            fields = {**event.fields, "time": event.time}
+            end = await self._reading.call(task_end.of_finished_task, folder, fields)
+            if end is not None:
+                await self._store.mark_ended(task.task_id, end)
+
+    async def _retried(self, loop: str, task: StoredTask, work: Callable[[], Awaitable[T]]) -> T:
+        """Do this work on a task, and repeat it with back-off while the machine prevents it.
+
+        Raises:
+            Exception: any other error.
+        """
+        failures = 0
+        while True:
+            try:
+                return await work()
+            except Exception as error:
+                if not is_machine_fault(error):
+                    raise
+                self._loops.skipped(loop, task.task_id, error)
+            failures += 1
+            await asyncio.sleep(back_off_s(failures))
 
     def _free(self) -> None:
         self._running -= 1
         self._woken.set()
+
+
+def _can_make_folders(parent: Path) -> bool:
+    probe = parent / "probe"
+    try:
+        probe.mkdir(parents=True, exist_ok=True)
+        probe.rmdir()
+    except OSError:
+        return False
+    return True

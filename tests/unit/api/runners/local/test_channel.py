@@ -81,7 +81,6 @@ async def test_huge_sparse_file(file):
     tracemalloc.start()
     try:
         assert [event async for event in channel.events(file)] == []
-        assert channel.first_event(file) is None
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -93,14 +92,6 @@ async def test_only_a_regular_file_is_opened(file, make):
     make(file)
     with pytest.raises(OSError, match="events"):
         await anext(channel.events(file))
-    assert channel.first_event(file) is None
-
-
-def test_first_event(file):
-    file.write_bytes(line(folder="/tmp/worker-x") + b"\n" + line())
-    found = channel.first_event(file)
-    assert found is not None
-    assert found.fields["folder"] == "/tmp/worker-x"
 
 
 def test_only_its_owner_can_open_it(file):

@@ -1,4 +1,4 @@
-"""The local runner's SQLite schema: creation, and migration from version 1."""
+"""The local runner's SQLite schema: creation, and migration from earlier versions."""
 
 from __future__ import annotations
 
@@ -52,11 +52,19 @@ VALUES
         '2026-05-04T00:00:01.000000+00:00', 'failed', '2026-05-04T00:01:00.000Z', 1,
         'null', 'null');
 """
-AND_2 = """
+VERSION_2 = f"""{VERSION_1}
+ALTER TABLE tasks RENAME COLUMN callback_owed TO callback_pending;
+DROP INDEX callbacks_owed;
 CREATE INDEX callbacks_pending ON tasks (number) WHERE callback_pending;
-UPDATE tasks SET phase = 'running', pid = 7, finished_at = NULL WHERE task_id = 'done';
 PRAGMA user_version = 2;
 """
+VERSION_3 = f"""{VERSION_2}
+DROP INDEX callbacks_pending;
+ALTER TABLE tasks ADD COLUMN output_omitted INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX callbacks_of_account ON tasks (account, number) WHERE callback_pending;
+PRAGMA user_version = 3;
+"""
+RUNNING = "UPDATE tasks SET phase = 'running', pid = 7, finished_at = NULL WHERE task_id = 'done';"
 
 
 @pytest.fixture
@@ -79,21 +87,30 @@ def layout(file: Path) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("version", [1, 0])  # 0: killed before the version was stored
-async def test_migration_from_version_1(file, version):
+@pytest.mark.parametrize(
+    "script",
+    [
+        f"{VERSION_1} PRAGMA user_version = 1;",
+        VERSION_1,  # killed before the version was stored
+        VERSION_2,
+        VERSION_3,
+    ],
+    ids=["1", "0", "2", "3"],
+)
+async def test_migration(file, script):
     """Tasks and pending callbacks are kept; the schema is that of a new file."""
-    write(file, f"{VERSION_1} PRAGMA user_version = {version};")
+    write(file, script)
     store = Store(file, Capacity(max_running=2, queue_max=3))
-    [pending] = store.pending_callbacks()
-    assert (pending.task_id, pending.status, pending.output) == ("pending", TaskStatus.SUCCESS, [1])
+    assert store.pending_callbacks(9) == [("alice", "pending")]
+    pending = store.find("alice", "pending")
+    assert (pending.status, pending.output) == (TaskStatus.SUCCESS, [1])
     assert len(store.list("alice", None, None, 10)) == 2
     assert store.expired(datetime(2027, 1, 1, tzinfo=UTC), 10) == ["done"]
     await store.finish_callback("pending")
-    assert store.pending_callbacks() == []
+    assert store.pending_callbacks(9) == []
     await store.close()
 
-    new = await layout_of_new(file)
-    assert layout(file) == new
+    assert layout(file) == await layout_of_new(file)
 
 
 async def layout_of_new(file: Path) -> dict[str, str]:
@@ -102,9 +119,10 @@ async def layout_of_new(file: Path) -> dict[str, str]:
     return layout(new)
 
 
-async def test_migration_from_version_2(file):
+@pytest.mark.parametrize("script", [VERSION_2, VERSION_3], ids=["2", "3"])
+async def test_migration_of_a_running_task(file, script):
     """Tasks of running workers are kept; their ports and users are unknown."""
-    write(file, VERSION_1 + schema.FROM_1 + AND_2)
+    write(file, script + RUNNING)
     store = Store(file, Capacity(max_running=2, queue_max=3))
     [running] = store.unfinished()
     assert (running.task_id, running.pid, running.port, running.uid) == ("done", 7, None, None)
@@ -116,7 +134,20 @@ async def test_migrated_file_is_opened_again(file):
     write(file, f"{VERSION_1} PRAGMA user_version = 1;")
     await Store(file, Capacity(max_running=2, queue_max=3)).close()
     store = Store(file, Capacity(max_running=2, queue_max=3))
-    assert [each.task_id for each in store.pending_callbacks()] == ["pending"]
+    assert store.pending_callbacks(9) == [("alice", "pending")]
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    "output", ["[" * 300 + "]" * 300, "[1e999]", "[NaN]", r'"\ud800"', "[" * 4000, "{"]
+)
+async def test_outputs_that_cannot_be_sent_are_omitted(file, output):
+    """An earlier version stored them; the task's other columns are kept."""
+    write(file, VERSION_1.replace("'[1]'", f"'{output}'"))
+    store = Store(file, Capacity(max_running=2, queue_max=3))
+    task = store.find("alice", "pending")
+    assert (task.status, task.output, task.output_omitted) == (TaskStatus.SUCCESS, None, True)
+    assert not store.find("alice", "done").output_omitted
     await store.close()
 
 

@@ -20,6 +20,7 @@ from worker.api.runners.local.isolation import enter, kill_all
 from worker.api.runners.local.isolation.enter import View
 from worker.api.runners.local.isolation.uids import NoFreeUid, Uid, Uids
 from worker.settings import PREFIX
+from worker.surroundings import interpreter
 from worker.task import confinement
 
 if TYPE_CHECKING:
@@ -78,6 +79,11 @@ class Isolation:
         if self.uids is None:
             raise NoFreeUid
         return self.uids.take(stored)
+
+    def release(self, uid: int) -> None:
+        """Make a uid available again; see `Uids.release`."""
+        if self.uids is not None:
+            self.uids.release(uid)
 
     def prepare(self, folder: TaskFolder, uid: int | None) -> None:
         """Create the folders that the task may write, owned by its user.
@@ -143,8 +149,7 @@ class Isolation:
         ):
             if subprocess.run(argv, check=False, stdin=subprocess.DEVNULL).returncode:
                 return False
-        if self.uids is not None:
-            self.uids.release(uid)
+        self.release(uid)
         return True
 
 
@@ -211,7 +216,7 @@ def _try(
     uid = uids.take(())
     trial = Isolation(uids=uids, assigns_uids=True, readable=readable)
     files = [str(file) for file in endpoints.glob("*.py")]
-    argv = [sys.executable, "-P", "-c", _TRIAL, *files]
+    argv = [sys.executable, *interpreter.OPTIONS, "-c", _TRIAL, *files]
     try:
         trial.prepare(folder, uid.number)
         done = subprocess.run(
@@ -249,7 +254,7 @@ def _needed() -> Iterator[Path]:
 
 def _python(module: Any) -> list[str]:
     """A program of ours that needs the standard library only, by its path."""
-    return [sys.executable, "-I", "-S", str(module.__file__)]
+    return [sys.executable, *interpreter.OPTIONS, "-S", str(module.__file__)]
 
 
 def _joined(paths: Sequence[Path]) -> str:

@@ -1,0 +1,125 @@
+"""What is assigned to a worker before it is started, and taken back after its end."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from worker import net
+from worker.api.runners.threads import Threads
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Mapping
+
+    from worker.api.runners.local.isolation.mechanism import Isolation
+    from worker.api.runners.local.isolation.uids import Uid
+    from worker.api.runners.local.store import Store
+    from worker.api.runners.local.stored_task import StoredTask
+    from worker.api.runners.local.task_folder import TaskFolder
+    from worker.api.runners.protocol import StreamKey
+
+HOST: Final = "127.0.0.1"
+_BACKLOG: Final = 128
+_THREADS: Final = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """What a worker is started with.
+
+    Attributes:
+        environ: its environment, except what the isolation adds.
+        isolation: how it is isolated.
+        uid: its user; None: this process's.
+        listener: the socket on which it accepts viewers.
+    """
+
+    environ: Mapping[str, str]
+    isolation: Isolation
+    uid: Uid | None
+    listener: socket.socket
+
+    @property
+    def port(self) -> int:
+        """The listener's port."""
+        port: int = self.listener.getsockname()[1]
+        return port
+
+    @property
+    def uid_number(self) -> int | None:
+        """The uid, if it is not this process's."""
+        return self.uid.number if self.uid else None
+
+
+class Assignments:
+    """Assigns each worker its address and, if tasks are isolated by uids, its user."""
+
+    def __init__(
+        self,
+        store: Store,
+        isolation: Isolation,
+        *,
+        environ: Mapping[str, str],
+        stream_key: StreamKey,
+        report: Callable[..., None],
+    ) -> None:
+        self._store, self._isolation = store, isolation
+        self._environ, self._stream_key, self._report = dict(environ), stream_key, report
+        self._threads = Threads(_THREADS, "users")
+
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.close()
+
+    async def assign(self, task: StoredTask) -> Launch:
+        """Choose a worker's user and address, and store them before it is started.
+
+        Viewers are sent to this address, whatever the worker's output contains.
+
+        Raises:
+            NoFreeUid, PortInUse, OSError: the machine cannot start a worker now.
+        """
+        environ = self._environ | {
+            "WORKER_STREAM_KEY": self._stream_key(task.task_id).hex(),
+            "WORKER_INPUTS": json.dumps(task.inputs),
+        }
+        uid = None
+        with contextlib.ExitStack() as unused:
+            if self._isolation.assigns_uids:
+                uid = await self._threads.call(self._isolation.take_uid, self._store.uids())
+                unused.callback(self._isolation.release, uid.number)
+            listener = unused.enter_context(net.listen(HOST, 0, backlog=_BACKLOG))
+            launch = Launch(environ=environ, isolation=self._isolation, uid=uid, listener=listener)
+            await self._store.save_start(task.task_id, port=launch.port, uid=launch.uid_number)
+            unused.pop_all()
+        return launch
+
+    async def take_back(self, task: StoredTask, launch: Launch) -> None:
+        """Make what was assigned to a worker that was not started available again."""
+        launch.listener.close()
+        if launch.uid is not None:
+            self._isolation.release(launch.uid.number)
+            await self._store.mark_cleaned_up(task.task_id)
+
+    async def clean_up(self, task: StoredTask, folder: TaskFolder) -> None:
+        """Kill what is left of a task's own user, and take over its files."""
+        if task.uid is None:
+            return
+        if await self._threads.call(self._isolation.clean_up, folder, task.uid):
+            await self._store.mark_cleaned_up(task.task_id)
+        else:
+            self._report("isolation.blocked", task_id=task.task_id, uid=task.uid)
+
+
+def assigned(task: StoredTask, launch: Launch) -> StoredTask:
+    """The task with what was assigned to its worker."""
+    return dataclasses.replace(task, port=launch.port, uid=launch.uid_number)
+
+
+def address(task: StoredTask) -> str | None:
+    """Where viewers connect, as `ws://host:port`; None for a worker of an older version."""
+    return None if task.port is None else f"ws://{net.netloc(HOST, task.port)}"
