@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,11 @@ class WorkerServe:
     def leftovers(self) -> list[str]:
         """Temporary files of workers that ended."""
         return [str(path) for path in self.tmpdir.iterdir()]
+
+    def runs(self) -> Counter[str]:
+        """How often each task of the endpoint `gated` ran, by its artifact `ran`."""
+        texts = [path.read_text() for path in self.state.glob("tasks/*/artifacts/ran")]
+        return Counter(" ".join(texts).split())
 
     # -- events
 

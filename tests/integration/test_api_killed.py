@@ -14,12 +14,6 @@ def statuses(api, tasks):
     return [api.task(task)["status"] for task in tasks]
 
 
-def runs(api):
-    """How often each task ran, by its artifact `ran`."""
-    texts = [path.read_text() for path in api.state.glob("tasks/*/artifacts/ran")]
-    return Counter(" ".join(texts).split())
-
-
 def assert_sound(api):
     with sqlite3.connect(api.state / "tasks.sqlite3") as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
@@ -46,7 +40,7 @@ def test_tasks_survive_the_api(serve, tmp_path):
     ended = [api.wait_for_status(task, "success", "failed", "cancelled") for task in tasks]
     assert [end["status"] for end in ended] == ["success"] * 7
     assert [end["output"] for end in ended] == [{"said": "go"}] * 7
-    assert runs(api) == Counter(tasks)
+    assert api.runs() == Counter(tasks)
     assert api.stop() == 0
     assert_sound(api)
 
@@ -81,7 +75,7 @@ def test_repeated_kills(serve, tmp_path):
         api.start()
     ended = [api.wait_for_status(task, "success", "failed", "cancelled") for task in tasks]
     assert [end["status"] for end in ended] == ["success"] * 6
-    assert runs(api) == Counter(tasks)
+    assert api.runs() == Counter(tasks)
     assert api.stop() == 0
     assert_sound(api)
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
-from worker_run import eventually
+from worker_run import eventually, marked_processes
 
 from worker import trees
 
@@ -23,14 +24,27 @@ def rss_bytes(pid):
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
 
 
-@pytest.fixture
-def api(serve):
-    started = serve({"WORKER_MAX_RUNNING": "2"})
+@pytest.fixture(params=["auto", "off"])
+def api(serve, request):
+    started = serve({"WORKER_MAX_RUNNING": "2", "WORKER_LOCAL_ISOLATION": request.param})
     started.sign_in()
     yield started
     trees.remove(
         started.state / "tasks", limit_s=60
     )  # if the test failed: `shutil` cannot remove it
+
+
+def end_worker(api, task):
+    """Kill the worker, if isolation prevented that its task killed it."""
+
+    def gone():
+        prepared = api.state / "tasks" / task / "artifacts/prepared"
+        if prepared.exists():
+            for pid in marked_processes(api.mark, f"--task-id {task}"):
+                os.kill(pid, signal.SIGKILL)
+        return api.task(task)["status"] not in ("queued", "running")
+
+    eventually(gone, timeout_s=60, what="the worker's end")
 
 
 def test_tasks_that_forge_their_result(api):
@@ -39,6 +53,7 @@ def test_tasks_that_forge_their_result(api):
     hostile = [api.start_task("hostile", input_parameters={"kind": kind}) for kind in KINDS]
     echo = api.start_task("echo", input_parameters={"n": 7})
     for task in hostile:
+        end_worker(api, task)
         end = api.wait_for_status(task, "failed", "success")
         assert (end["status"], end["exit_code"]) == ("failed", 137), end
         assert (end["output"], end["output_omitted"]) == (None, True)

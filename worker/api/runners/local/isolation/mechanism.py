@@ -143,10 +143,10 @@ class Isolation:
         # coreutils handle trees of any depth, and follow no link.
         owner = f"{os.geteuid()}:{os.getegid()}"
         take = ["chown", "--recursive", "--no-dereference", "-P", f"--from={uid}", owner, "--"]
-        for argv in (
-            ["rm", "-rf", "--one-file-system", "--", str(folder.home), str(folder.tmp)],
-            [*take, str(folder.artifacts)],
-        ):
+        commands = [["rm", "-rf", "--one-file-system", "--", str(folder.home), str(folder.tmp)]]
+        if os.path.lexists(folder.artifacts):  # it is missing if the worker was never started
+            commands.append([*take, str(folder.artifacts)])
+        for argv in commands:
             if subprocess.run(argv, check=False, stdin=subprocess.DEVNULL).returncode:
                 return False
         self.release(uid)
