@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -41,8 +41,10 @@ def run(display_programs: None) -> Iterator[Callable[..., WorkerRun]]:
     folder = Path(tempfile.mkdtemp(prefix="t-", dir="/tmp"))  # short: sockets live below it
     runs: list[WorkerRun] = []
 
-    def start(*arguments: str, env: dict[str, str] | None = None) -> WorkerRun:
-        started = WorkerRun(folder / str(len(runs)), *arguments, env=env)
+    def start(
+        *arguments: str, env: dict[str, str] | None = None, before: Sequence[str] = ()
+    ) -> WorkerRun:
+        started = WorkerRun(folder / str(len(runs)), *arguments, env=env, before=before)
         runs.append(started)
         return started
 

@@ -8,6 +8,7 @@ import sys
 import time
 import urllib.request
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,13 @@ _POLL_S = 0.01
 class WorkerRun(EventProcess):
     """One run, with a TMPDIR and an environment mark of its own, by which leftovers are found."""
 
-    def __init__(self, folder: Path, *arguments: str, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: str,
+        env: dict[str, str] | None = None,
+        before: Sequence[str] = (),
+    ) -> None:
         self.folder = folder
         self.artifacts = folder / "artifacts"
         self.tmpdir = folder / "tmp"
@@ -31,7 +38,7 @@ class WorkerRun(EventProcess):
         environ |= {"TMPDIR": str(self.tmpdir), MARK: self.mark, "WORKER_PORT": "0"}
         environ |= {"WORKER_ARTIFACTS_DIR": str(self.artifacts)}
         super().__init__(
-            [sys.executable, "-m", "worker.cli", "run", *arguments],
+            [*before, sys.executable, "-m", "worker.cli", "run", *arguments],
             stderr=folder / "stderr",
             env=environ | (env or {}),
         )
