@@ -34,9 +34,9 @@ lint: setup-dev ## Check style, types, layers, the pages' JavaScript and the she
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	.venv/bin/tsc --project scripts
-	shellcheck $$(git grep --files-with-matches --perl-regexp '^#!/(usr/bin/env |bin/)(ba)?sh\b' -- scripts .ci)
+	shellcheck $$(git grep --files-with-matches --perl-regexp '^#!/(usr/bin/env |bin/)(ba)?sh\b' -- scripts .ci worker)
 
-fuzz: setup-dev ## Attack a stream server with mutated bytes for 10 minutes
+fuzz: setup-dev ## Attack a stream server and x11vnc with mutated bytes for 10 minutes
 	scripts/fuzz --seconds 600
 
 bench: setup-bench ## Measure speed and cost against comparable programs; takes about 15 minutes

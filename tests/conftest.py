@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from required import require
@@ -41,10 +42,8 @@ def run(display_programs: None) -> Iterator[Callable[..., WorkerRun]]:
     folder = Path(tempfile.mkdtemp(prefix="t-", dir="/tmp"))  # short: sockets live below it
     runs: list[WorkerRun] = []
 
-    def start(
-        *arguments: str, env: dict[str, str] | None = None, before: Sequence[str] = ()
-    ) -> WorkerRun:
-        started = WorkerRun(folder / str(len(runs)), *arguments, env=env, before=before)
+    def start(*arguments: str, **options: Any) -> WorkerRun:
+        started = WorkerRun(folder / str(len(runs)), *arguments, **options)
         runs.append(started)
         return started
 

@@ -27,7 +27,7 @@ _STDOUT, _STDERR = 1, 2
 
 @dataclass
 class FakeContainer:
-    """A container; `files` are below /artifacts: bytes make a file, text a link to it."""
+    """A container; `files` are below /artifacts: see `tar_of`."""
 
     id: str
     name: str
@@ -41,7 +41,7 @@ class FakeContainer:
     stdout: bytes = b""
     stderr: bytes = b""
     ignores_sigterm: bool = False
-    files: dict[str, bytes | str] = field(default_factory=dict)
+    files: dict[str, bytes | str | None] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
         return {
@@ -93,6 +93,7 @@ class FakeEngine(http.server.ThreadingHTTPServer):
         self.containers: dict[str, FakeContainer] = {}
         self.requests: list[str] = []
         self.failures = 0  # the number of further requests about containers that get a 500
+        self.fail_archives = False  # whether requests for files get a 500
         self.fail_inspections = 0  # the number of further inspections that get a 500
         self.images = 200  # the status of requests about images
         self.start_error = ""  # if set, containers cannot be started
@@ -252,13 +253,21 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._answer(200, frames, "application/octet-stream")
 
     def _archive(self, container: FakeContainer, query: dict[str, str]) -> None:
+        if self.server.fail_archives:
+            self._json(500, {"message": "cannot read"})
+            return
         path = query["path"].removeprefix("/artifacts").strip("/")
         members = {f"artifacts/{name}": content for name, content in container.files.items()}
         if path:
-            if path not in container.files:
+            above = path.rpartition("/")[0]
+            members = {
+                name.removeprefix(f"{above}/"): content
+                for name, content in container.files.items()
+                if name == path or name.startswith(f"{path}/")
+            }
+            if not members:
                 self._json(404, {"message": f"Could not find the file {path}"})
                 return
-            members = {path.rpartition("/")[2]: container.files[path]}
         stat = base64.b64encode(json.dumps({"name": path}).encode()).decode()
         self._answer(
             200, tar_of(members), "application/x-tar", {"X-Docker-Container-Path-Stat": stat}
@@ -283,14 +292,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def tar_of(members: dict[str, bytes | str]) -> bytes:
-    """A tar file; bytes make a regular file, text a symbolic link."""
+def tar_of(members: dict[str, bytes | str | None]) -> bytes:
+    """A tar file; bytes make a regular file, text a symbolic link, None a FIFO."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as made:
         for name, content in members.items():
             info = tarfile.TarInfo(name)
             if isinstance(content, str):
                 info.type, info.linkname = tarfile.SYMTYPE, content
+            elif content is None:
+                info.type = tarfile.FIFOTYPE
             else:
                 info.size = len(content)
             made.addfile(info, io.BytesIO(content) if isinstance(content, bytes) else None)

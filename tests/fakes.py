@@ -32,8 +32,9 @@ class FakeAccounts:
 class FakeRunner:
     """A runner in memory; the test changes the tasks' states."""
 
-    def __init__(self, queue_max: int = 100) -> None:
+    def __init__(self, queue_max: int = 100, account_max_queued: int = 100) -> None:
         self.queue_max = queue_max
+        self.account_max_queued = account_max_queued
         self.requests: list[TaskRequest] = []
         self.records: dict[str, TaskRecord] = {}
         self.files: dict[str, dict[str, bytes]] = {}
@@ -73,6 +74,8 @@ class FakeRunner:
             queued = [each for each in self.records.values() if each.status is TaskStatus.QUEUED]
             if len(queued) >= self.queue_max:
                 raise QueueFull(retry_after_s=7)
+            if sum(each.account == request.account for each in queued) >= self.account_max_queued:
+                raise QueueFull(retry_after_s=7, account_max=self.account_max_queued)
             self.requests.append(request)
             self.records[request.task_id] = TaskRecord(
                 task_id=request.task_id,

@@ -15,16 +15,20 @@ from worker.stream.messages import (
     FROM_STREAM_SERVER,
     PACKET_MAX_BYTES,
     Configure,
+    DisplayLost,
     DisplayReady,
     DisplayReleased,
     DisplayRequested,
+    DisplayRestarting,
     Event,
     FromSession,
     FromStreamServer,
     Listening,
+    ServerRestarting,
     State,
     StateChanged,
     StreamConfig,
+    Terminated,
     TokenUsed,
     send_configuration,
 )
@@ -124,6 +128,10 @@ class StreamServerProcess:
                 self._waits.set()
                 if self.answers:
                     self.send(DisplayReady(viewer=viewer, up=self.display_up))
+            case DisplayLost(viewer=viewer) if self.answers:
+                self.send(DisplayRestarting(viewers=(viewer,)))
+            case Terminated() if self.answers:
+                self.send(ServerRestarting())
             case TokenUsed(jti=jti):
                 self.used_tokens.append(jti)
             case Event():

@@ -14,6 +14,7 @@ from typing import Any
 
 from event_process import EventProcess
 
+COMMAND = Path(sys.executable).parent / "worker"
 PROGRAMS = Path(__file__).parent / "programs"
 MARK = "TEST_RUN_MARK"
 _POLL_S = 0.01
@@ -26,9 +27,19 @@ class WorkerRun(EventProcess):
         self,
         folder: Path,
         *arguments: str,
-        env: dict[str, str] | None = None,
-        before: Sequence[str] = (),
+        env: dict[str, str | None] | None = None,
+        wrapper: Sequence[str] = (),
+        cwd: Path | None = None,
     ) -> None:
+        """Start it.
+
+        Args:
+            folder: for its files.
+            arguments: of `worker run`.
+            env: variables in addition to this process's; None removes one.
+            wrapper: a command line that executes the one that follows it.
+            cwd: its working directory.
+        """
         self.folder = folder
         self.artifacts = folder / "artifacts"
         self.tmpdir = folder / "tmp"
@@ -37,10 +48,14 @@ class WorkerRun(EventProcess):
         environ = {k: v for k, v in os.environ.items() if not k.startswith("WORKER_")}
         environ |= {"TMPDIR": str(self.tmpdir), MARK: self.mark, "WORKER_PORT": "0"}
         environ |= {"WORKER_ARTIFACTS_DIR": str(self.artifacts)}
+        environ |= {name: value for name, value in (env or {}).items() if value is not None}
+        for name in [name for name, value in (env or {}).items() if value is None]:
+            environ.pop(name, None)
         super().__init__(
-            [*before, sys.executable, "-m", "worker.cli", "run", *arguments],
+            [*wrapper, str(COMMAND), "run", *arguments],
             stderr=folder / "stderr",
-            env=environ | (env or {}),
+            env=environ,
+            cwd=cwd,
         )
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _STRIP_BYTES = 512 * 1024  # python-xlib reads a reply in time quadratic to its size
+_STRIP_ROWS = 8  # a request is at most 256 KiB
 _environ_lock = threading.Lock()
 
 
@@ -95,6 +97,18 @@ class Canvas(_Client):
         """Change the colour; on return the X server has drawn it."""
         self._window.change_attributes(background_pixel=_pixel(rgb))
         self._window.clear_area()
+        self._display.sync()
+
+    def pattern(self) -> None:
+        """Draw random black and white pixels, which zlib compresses slowly."""
+        geometry = self._window.get_geometry()
+        context = self._window.create_gc()
+        rng = random.Random(0)  # noqa: S311 - the same pattern each time
+        ink = (b"\0\0\0\0", b"\xff\xff\xff\0")
+        for y in range(0, geometry.height, _STRIP_ROWS):
+            pixels = rng.choices(ink, (1, 4), k=geometry.width * _STRIP_ROWS)
+            strip = (0, y, geometry.width, _STRIP_ROWS, X.ZPixmap, geometry.depth, 0)
+            self._window.put_image(context, *strip, b"".join(pixels))
         self._display.sync()
 
 

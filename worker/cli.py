@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import signal
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from worker.errors import ExtraMissing, InputError, SettingError, UsageError, WorkerError
-from worker.outcome import EXIT_RAISED, EXIT_SUCCESS, EXIT_USAGE
+from worker.outcome import EXIT_RAISED, EXIT_SIGNAL_BASE, EXIT_SUCCESS, EXIT_USAGE
+from worker.surroundings import inherited
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from _typeshed import SupportsWrite
+
     from worker.session.plan import Plan
     from worker.settings.run import RunSettings
 
+_LAST_EVENTS_S = 1.0
 _RUN_OPTIONS = (
     ("--task-id", "ID", "id of the task (default: a new UUID)"),
     ("--timeout-s", "S", "time limit; a task that exceeds it fails with 124 (default: 3600)"),
@@ -30,27 +33,71 @@ _RUN_OPTIONS = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the process's exit code."""
+    inherited.normalize()
     signals = _EarlySignals()
     try:
         return _dispatch(sys.argv[1:] if argv is None else list(argv), signals)
     except WorkerError as error:
         print(f"worker: {error}", file=sys.stderr)
         return error.exit_code
+    except _NotWritten as error:
+        return _not_written(error.cause)
+
+
+class _NotWritten(Exception):
+    """The output of a command could not be written to stdout."""
+
+    def __init__(self, cause: OSError) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
+def _print(text: object) -> None:
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        raise _NotWritten(error) from None
+
+
+def _not_written(error: OSError) -> int:
+    inherited.discard(sys.stdout, sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):
+        return (
+            EXIT_SIGNAL_BASE + signal.SIGPIPE
+        )  # without a message, as other programs that are killed by SIGPIPE
+    print(f"worker: cannot write to stdout: {error.strerror}", file=sys.stderr)
+    return EXIT_RAISED
 
 
 class _EarlySignals:
-    """Records the first SIGTERM or SIGINT that arrives before the event loop runs."""
+    """Records the first signal that requests the end before the event loop runs.
+
+    SIGHUP and SIGQUIT have the effect of SIGTERM, also later: each sends that signal. A SIGHUP
+    that is ignored at the start, by nohup(1), stays ignored.
+    """
 
     def __init__(self) -> None:
         self.first: int | None = None
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._record)
+        for number in (signal.SIGHUP, signal.SIGQUIT):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._terminate)
 
     def _record(self, number: int, _frame: object) -> None:
         self.first = self.first or number
 
+    def _terminate(self, _number: int, _frame: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
 
 class _Parser(argparse.ArgumentParser):
+    def print_help(self, file: SupportsWrite[str] | None = None) -> None:
+        if file is None:
+            _print(self.format_help().rstrip("\n"))
+        else:
+            super().print_help(file)
+
     def error(self, message: str) -> NoReturn:
         raise SettingError(f"{message}; see `{self.prog} --help`")
 
@@ -68,11 +115,13 @@ def _dispatch(argv: list[str], signals: _EarlySignals) -> int:
         return _run(arguments, command, signals)
     if arguments.command == "serve":
         return _serve(arguments, signals)
-    if arguments.command == "api-key":
-        return _api_key(arguments)
-    if arguments.command == "doctor":
-        return _doctor()
-    return _stream_url(arguments)
+    others = {
+        "api-key": _api_key,
+        "doctor": _doctor,
+        "stream-key": _stream_key,
+        "stream-url": _stream_url,
+    }
+    return others[arguments.command](arguments)
 
 
 def _split(argv: list[str]) -> tuple[list[str], list[str] | None]:
@@ -115,6 +164,13 @@ def _parser() -> _Parser:
     url.add_argument("--ttl-s", type=float, default=60.0, metavar="S", help="default: 60")
     url.add_argument("--host", metavar="HOST", help="address of the stream")
     url.add_argument("--port", metavar="PORT", help="port of the stream")
+    key = commands.add_parser(
+        "stream-key",
+        help="print a task's own stream key",
+        description="Derives the key from WORKER_STREAM_SECRET; the worker of that task gets it as "
+        "WORKER_STREAM_KEY.",
+    )
+    key.add_argument("task_id", metavar="TASK_ID", help="id of the task")
     _add_api_commands(commands)
     _add_doctor(commands)
     return parser
@@ -201,16 +257,17 @@ def _live(ready: Plan, signals: _EarlySignals) -> NoReturn:
     gc.freeze()
     gc.enable()
 
+    events = Events(ready.task_id)
+
     async def live() -> int:
         stop = session.Stop(signals.first)
-        ended = await session.run(ready, prelaunched, Events(ready.task_id), stop)
+        ended = await session.run(ready, prelaunched, events, stop)
         return ended.exit_code
 
     exit_code = asyncio.run(live())
-    # The interpreter's finalization would take 60 ms and has nothing left to do.
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):  # the reader has closed it
-            stream.flush()
+    events.flush(_LAST_EVENTS_S)
+    # The interpreter's finalization would take 60 ms and has nothing left to do. stderr holds only
+    # whole lines that are written; a flush could wait for a thread whose reader does not read.
     os._exit(exit_code)
 
 
@@ -239,10 +296,13 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _serve(arguments: argparse.Namespace, signals: _EarlySignals) -> int:
-    from worker.settings import load_serve  # noqa: PLC0415 - slow, not for `worker --help`
+    from worker.settings import load_serve  # noqa: PLC0415 - the same
+    from worker.surroundings import temporary  # noqa: PLC0415 - slow, not for `worker --help`
 
     given = {"api_host": arguments.host, "api_port": arguments.port}
     chosen = load_serve({name: value for name, value in given.items() if value is not None})
+    if chosen.runner == "local":
+        temporary.parent(os.environ)  # its workers would fail one by one
     try:
         from worker.api import serve  # noqa: PLC0415 - the extra may be absent
     except ModuleNotFoundError as error:
@@ -263,7 +323,7 @@ def _api_key(arguments: argparse.Namespace) -> int:
         for key in accounts.listed(file):
             if arguments.account in (None, key.account):
                 role = "control" if key.control else "view"
-                print(f"{key.account}\t{key.prefix}…\t{role}\t{key.created_at}")
+                _print(f"{key.account}\t{key.prefix}…\t{role}\t{key.created_at}")
         return EXIT_SUCCESS
     if arguments.account is None:
         raise SettingError("ACCOUNT is missing; see `worker api-key --help`")
@@ -273,9 +333,9 @@ def _api_key(arguments: argparse.Namespace) -> int:
             raise SettingError(f"{arguments.account} has no such key; see `worker api-key --list`")
         print(f"revoked {count} of {arguments.account}", file=sys.stderr)
     elif arguments.callback_secret:
-        print(master_secret.callback_secret(master_secret.read(chosen), arguments.account))
+        _print(master_secret.callback_secret(master_secret.read(chosen), arguments.account))
     else:
-        print(accounts.create(file, arguments.account, control=arguments.control))
+        _print(accounts.create(file, arguments.account, control=arguments.control))
         print("This key is shown once; only its hash is kept.", file=sys.stderr)
     return EXIT_SUCCESS
 
@@ -283,19 +343,35 @@ def _api_key(arguments: argparse.Namespace) -> int:
 # -- doctor
 
 
-def _doctor() -> int:
+def _doctor(_arguments: argparse.Namespace) -> int:
     from worker.doctor import report  # noqa: PLC0415 - slow, not for `worker --help`
     from worker.settings import load  # noqa: PLC0415 - the same
     from worker.settings.run import RunSettings  # noqa: PLC0415 - the same
 
     findings = []
     for finding in report.examine(load(RunSettings, {})):
-        print(finding, flush=True)
+        _print(finding)
         findings.append(finding)
     return EXIT_SUCCESS if report.can_run(findings) else EXIT_RAISED
 
 
-# -- stream-url
+# -- stream-key, stream-url
+
+
+def _stream_key(arguments: argparse.Namespace) -> int:
+    from worker.settings import load  # noqa: PLC0415 - slow, not for `worker --help`
+    from worker.settings.run import RunSettings  # noqa: PLC0415 - the same
+    from worker.stream import tokens  # noqa: PLC0415 - the same
+
+    chosen = load(RunSettings, {"task_id": arguments.task_id})
+    if chosen.stream_secret is None:
+        raise SettingError(
+            "WORKER_STREAM_SECRET: must be set, to the master secret from which the task's key "
+            "is derived"
+        )
+    master = chosen.stream_secret.get_secret_value().encode()
+    _print(tokens.derive_key(master, chosen.task_id).hex())
+    return EXIT_SUCCESS
 
 
 def _stream_url(arguments: argparse.Namespace) -> int:
@@ -309,7 +385,7 @@ def _stream_url(arguments: argparse.Namespace) -> int:
     if not arguments.ttl_s > 0:
         raise SettingError("--ttl-s: must be more than 0")
     if chosen.stream_secret is None and chosen.stream_key is None:
-        print(_url_of_local_worker(chosen, arguments.role))
+        _print(_url_of_local_worker(chosen, arguments.role))
         return EXIT_SUCCESS
     if "task_id" not in chosen.model_fields_set:
         raise SettingError("--task-id: must be set, to the task whose stream is wanted")
@@ -317,32 +393,30 @@ def _stream_url(arguments: argparse.Namespace) -> int:
     role = tokens.Role(arguments.role)
     token = tokens.mint(key, chosen.task_id, role, ttl_s=arguments.ttl_s)
     base = chosen.stream_base_url or f"ws://{netloc(chosen.host, chosen.port)}"
-    print(tokens.stream_url(base, chosen.task_id, token))
+    _print(tokens.stream_url(base, chosen.task_id, token))
     return EXIT_SUCCESS
 
 
 def _url_of_local_worker(chosen: RunSettings, role: str) -> str:
     import json  # noqa: PLC0415 - only here
-    import urllib.error  # noqa: PLC0415 - only here
-    import urllib.request  # noqa: PLC0415 - only here
+    from http import HTTPStatus  # noqa: PLC0415 - only here
 
-    from worker.net import netloc  # noqa: PLC0415 - slow, not for `worker --help`
+    from worker.net import get, netloc  # noqa: PLC0415 - slow, not for `worker --help`
 
     worker = netloc(chosen.host, chosen.port)
-    address = f"http://{worker}/debug/stream-url?role={role}"
     try:
-        with urllib.request.urlopen(address, timeout=5) as answer:
-            url = str(json.load(answer)["stream_url"])
-    except urllib.error.HTTPError as error:
-        raise SettingError(
-            f"the worker at {worker} returned no stream URL (HTTP {error.code}); set "
-            "WORKER_STREAM_SECRET or WORKER_STREAM_KEY for the worker and for this command"
-        ) from error
+        status, body = get(chosen.host, chosen.port, f"/debug/stream-url?role={role}", timeout_s=5)
+        url = str(json.loads(body)["stream_url"]) if status == HTTPStatus.OK else ""
     except (OSError, ValueError, KeyError) as error:
         raise SettingError(
             f"no worker in debug mode answers at {worker}; start one, or set WORKER_STREAM_SECRET "
             "or WORKER_STREAM_KEY to sign a URL without it"
         ) from error
+    if status != HTTPStatus.OK:
+        raise SettingError(
+            f"the worker at {worker} returned no stream URL (HTTP {status}); set "
+            "WORKER_STREAM_SECRET or WORKER_STREAM_KEY for the worker and for this command"
+        )
     if "task_id" in chosen.model_fields_set and f"/tasks/{chosen.task_id}/" not in url:
         raise SettingError(f"the worker at {worker} runs another task than {chosen.task_id}")
     return url

@@ -41,3 +41,36 @@ def listen(host: str, port: int, *, backlog: int = 1) -> socket.socket:
 def netloc(host: str, port: int) -> str:
     """Host and port as a URL spells them: an IPv6 address is in brackets (RFC 3986, 3.2.2)."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_on_this_machine(url: str) -> bool:
+    """Whether a URL is that of a Unix socket or of a loopback address: a proxy cannot reach it."""
+    import ipaddress  # noqa: PLC0415 - not for `worker run`
+    from urllib.parse import urlsplit  # noqa: PLC0415 - the same
+
+    parts = urlsplit(url)
+    if "unix" in parts.scheme:
+        return True
+    try:
+        return ipaddress.ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        return parts.hostname in LOOPBACK_HOSTS
+
+
+def get(host: str, port: int, path: str, *, timeout_s: float) -> tuple[int, bytes]:
+    """The status and body of a GET request, made directly: the variables of proxies are ignored.
+
+    Raises:
+        OSError: no HTTP server answers.
+    """
+    import http.client  # noqa: PLC0415 - 10 ms that `worker run` need not wait for
+
+    connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    except http.client.HTTPException as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error
+    finally:
+        connection.close()

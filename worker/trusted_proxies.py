@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     Address: TypeAlias = IPv4Address | IPv6Address
 
 HOPS_MAX: Final = 32
+_IPV6_HOST_BITS: Final = 64
 
 
 class TrustedProxies:
@@ -57,8 +58,23 @@ class TrustedProxies:
                 break
         return str(found)
 
+    def trusts(self, peer: str) -> bool:
+        """Whether a peer is a trusted proxy."""
+        found = _address(peer) if self._networks else None
+        return found is not None and self._trusts(found)
+
     def _trusts(self, address: Address) -> bool:
         return any(address in network for network in self._networks)
+
+
+def client_of(address: str) -> str:
+    """The key by which a client is limited: an IPv6 client has a network of 64 bits to itself."""
+    if ":" not in address:
+        return address
+    found = _address(address)
+    if not isinstance(found, IPv6Address):
+        return address if found is None else str(found)
+    return str(IPv6Address(int(found) >> _IPV6_HOST_BITS << _IPV6_HOST_BITS))
 
 
 def _address(text: str) -> Address | None:

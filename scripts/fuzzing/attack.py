@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from rfb_client import Viewer
 
-from fuzzing import mutations
+from fuzzing import mutations, rfb_sessions
 from fuzzing.delivery import SEND_TIMEOUT_S, deliver
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ _PROBE_TIMEOUT_S: Final = 10.0
 _PROBE_PAUSE_S: Final = 0.1
 _SUSPECTS: Final = 300
 _CHECK_S: Final = 0.25
+_GENERATED_PART: Final = 0.7  # of the cases for a real x11vnc: few mutated bytes reach it
 
 
 class Attack:
@@ -67,7 +68,7 @@ class Attack:
         rng = random.Random(f"{self._seed}/{job}")  # noqa: S311 - repeatable
         while self._going.wait() and not self._over.is_set():
             with self._lock:
-                case = mutations.mutated(rng.choice(self._pool), self._pool, rng)
+                case = self._next_case(rng)
                 self.suspects.append(case)
                 self.sent += 1
             before = self._server.lines_reached
@@ -76,6 +77,11 @@ class Attack:
                 with self._lock:
                     self._pool.append(case)
                     self.kept += 1
+
+    def _next_case(self, rng: random.Random) -> Case:
+        if self._server.real_display is not None and rng.random() < _GENERATED_PART:
+            return rfb_sessions.generated(rng)
+        return mutations.mutated(rng.choice(self._pool), self._pool, rng)
 
 
 class Probe(threading.Thread):

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final, Self
 
 from rfb_parser import ServerSide, Unreadable
 
+from worker.display.screen import HEIGHT_PX, WIDTH_PX
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -68,6 +70,11 @@ class FakeDisplay:
                     continue
                 answered = self._answer(connection, bytes(received[len(_VERSION) :]), answered)
 
+    def _check_area(self, x: int, y: int, width: int, height: int) -> None:
+        inside = x + width <= WIDTH_PX and y + height <= HEIGHT_PX
+        if not (width and height and inside):
+            self.findings.append(f"an update was requested for {width}x{height}+{x}+{y}")
+
     def _answer(self, connection: socket.socket, stream: bytes, answered: int) -> int:
         """Answer the messages that were not answered yet; return how many were, in total."""
         try:
@@ -83,6 +90,8 @@ class FakeDisplay:
         for message in messages[answered - 1 :]:
             if message.name not in self._allowed:
                 self.findings.append(f"{message.name} was not filtered out")
+            if message.name == "FramebufferUpdateRequest":
+                self._check_area(*message.fields["rect"])
             if message.name == "SecurityType":
                 connection.sendall(bytes(4))
             elif message.name == "ClientInit":

@@ -48,6 +48,9 @@ class FakeSession:
                     self._listening.set()
                 case messages.DisplayRequested(viewer=viewer):
                     self._channel.send(encode(messages.DisplayReady(viewer=viewer, up=True)))
+                case messages.DisplayLost(viewer=viewer):
+                    restarting = messages.DisplayRestarting(viewers=(viewer,))
+                    self._channel.send(encode(restarting))
                 case messages.Event(name=name, fields=fields):
                     self._record(name, fields)
 

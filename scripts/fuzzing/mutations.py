@@ -175,13 +175,13 @@ def _append_frames(data: bytearray, _others: Sequence[Case], rng: random.Random)
 
 
 def _insert_frame(data: bytearray, _others: Sequence[Case], rng: random.Random) -> None:
-    starts = _frame_starts(data)
+    starts = frame_starts(data)
     at = rng.choice(starts) if starts else len(data)
     data[at:at] = rng.choice(_FRAMES)
 
 
 def _drop_frame(data: bytearray, _others: Sequence[Case], rng: random.Random) -> None:
-    starts = _frame_starts(data)
+    starts = frame_starts(data)
     if len(starts) > 1:
         index = rng.randrange(len(starts) - 1)
         del data[starts[index] : starts[index + 1]]
@@ -199,7 +199,8 @@ def _graft(data: bytearray, others: Sequence[Case], rng: random.Random) -> None:
     data[head + len(_HEAD_END) if head >= 0 else len(data) :] = other.partition(_HEAD_END)[2]
 
 
-def _frame_starts(data: bytearray) -> list[int]:
+def frame_starts(data: bytes | bytearray) -> list[int]:
+    """Where each WebSocket frame of a case starts, and where the last one ends."""
     at = data.find(_HEAD_END)
     if at < 0:
         return []

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from fuzzing.fake_display import HARMLESS, INPUT, FakeDisplay
 from fuzzing.fake_session import FakeSession
+from fuzzing.real_display import RealDisplay
 from worker.stream import tokens
 from worker.stream.messages import StreamConfig
 from worker.stream.tokens import Role
@@ -34,15 +35,17 @@ _STDERR_MAX_CHARS: Final = 1500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """The resources that a process holds."""
+    """The resources that the stream server holds, and the memory of its x11vncs."""
 
     rss_bytes: int
     threads: int
     descriptors: int
+    display_bytes: int = 0  # resident memory of the real x11vncs
 
     def __str__(self) -> str:
         rss = f"{self.rss_bytes / 2**20:.1f} MB"
-        return f"{rss}, {self.threads} threads, {self.descriptors} descriptors"
+        display = f", x11vnc {self.display_bytes / 2**20:.1f} MB" if self.display_bytes else ""
+        return f"{rss}, {self.threads} threads, {self.descriptors} descriptors{display}"
 
     def exceeds(self, other: Size) -> bool:
         """Whether it has more threads or descriptors; memory is not compared."""
@@ -50,16 +53,27 @@ class Size:
 
 
 class ServerProcess:
-    """A stream server in a process of its own, with a fake session and fake displays."""
+    """A stream server in a process of its own, with a fake session and a fake or real display."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, real_display: bool = False) -> None:
+        """Start it.
+
+        Args:
+            real_display: whether viewers get a real x11vnc; the reached lines are not counted then.
+        """
+        self.real_display: RealDisplay | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="fuzz-")
         folder = Path(self._folder.name)
         self._key = tokens.random_key()
-        self._displays = [
-            FakeDisplay(folder / "view.sock", HARMLESS),
-            FakeDisplay(folder / "control.sock", HARMLESS | INPUT),
-        ]
+        self._displays: list[FakeDisplay | RealDisplay]
+        if real_display:
+            self.real_display = RealDisplay(folder)
+            self._displays = [self.real_display]
+        else:
+            self._displays = [
+                FakeDisplay(folder / "view.sock", HARMLESS),
+                FakeDisplay(folder / "control.sock", HARMLESS | INPUT),
+            ]
         self._stderr = folder / "stderr"
         self._session = FakeSession()
         self._start(folder)
@@ -74,7 +88,12 @@ class ServerProcess:
         module = [sys.executable, "-m", "fuzzing.traced_server"]
         with self._stderr.open("wb") as stderr:
             self.process = subprocess.Popen(
-                [*module, json.dumps(asdict(self._config(folder))), *map(str, descriptors)],
+                [
+                    *module,
+                    json.dumps(asdict(self._config(folder))),
+                    *map(str, descriptors),
+                    *(["--trace"] if self.real_display is None else []),
+                ],
                 pass_fds=descriptors,
                 stderr=stderr,
                 stdout=stderr,
@@ -157,6 +176,7 @@ class ServerProcess:
             rss_bytes=int(values["VmRSS"].split()[0]) * 1024,
             threads=int(values["Threads"]),
             descriptors=len(list(Path(f"/proc/{self.process.pid}/fd").iterdir())),
+            display_bytes=0 if self.real_display is None else self.real_display.rss_bytes,
         )
 
     def settled(self, as_before: Size | None = None) -> Size:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from worker import stream
 from worker.stream.messages import Configure, State, StreamConfig
+from worker.stream.port.rates import Rates
+from worker.stream.port.triage import RequestLimits
 from worker.stream.server import StreamServer
 from worker.stream.service import StreamService
 from worker.stream.session_channel import SessionChannel
@@ -20,6 +22,7 @@ from worker.stream.session_channel import SessionChannel
 if TYPE_CHECKING:
     from types import CodeType, FrameType
 
+_NO_LIMIT = 10**9  # the fuzzer is one client that sends thousands of requests per second
 _STREAM_DIR = str(Path(stream.__file__).parent)
 
 
@@ -44,13 +47,17 @@ def trace_into(counter: mmap.mmap) -> None:
 
 
 def main() -> None:
-    """Serve; arguments: CONFIG CHANNEL_FD LISTENER_FD COUNTER_FD."""
+    """Serve; arguments: CONFIG CHANNEL_FD LISTENER_FD COUNTER_FD [--trace]."""
     config = json.loads(sys.argv[1])
     channel, listener = (socket.socket(fileno=int(number)) for number in sys.argv[2:4])
     configure = Configure(config=StreamConfig(**config), state=State.RUNNING, used_tokens=())
     session = SessionChannel(channel)
-    server = StreamServer(StreamService(configure, session), listener, session)
-    trace_into(mmap.mmap(int(sys.argv[4]), 8))
+    rate = Rates(per_s=_NO_LIMIT, burst=_NO_LIMIT, all_per_s=_NO_LIMIT, all_burst=_NO_LIMIT)
+    limits = RequestLimits(pages=rate, streams=rate, per_token=rate, metrics=rate)
+    server = StreamServer(StreamService(configure, session), listener, session, limits)
+    counter = mmap.mmap(int(sys.argv[4]), 8)
+    if "--trace" in sys.argv:
+        trace_into(counter)
     server.serve()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,21 @@ OUTPUT = {"word": "go"}
 ERROR = {"type": "RuntimeError", "message": "failed on purpose"}
 STREAM_KEY = b"k" * 32
 
+Left = bytes | Callable[[Path], None]
+"""What a task leaves in the place of its result: a content, or what makes something else there."""
+
 
 class Backend:
     """A runner and the tasks that it runs."""
 
     runner: Runner
+    result_max_bytes = 20 << 20
+    repairs: Collection[str] = ()
+    """The hostile results that the platform itself makes valid."""
 
-    async def open(self, *, max_running: int = 2, queue_max: int = 10) -> Runner:
+    async def open(
+        self, *, max_running: int = 2, queue_max: int = 10, account_max_queued: int = 10
+    ) -> Runner:
         """Make and open the runner; with `max_running=0` every task stays queued."""
         raise NotImplementedError
 
@@ -40,6 +49,14 @@ class Backend:
 
     async def write_files(self, task: TaskRecord) -> dict[str, bytes]:
         """Write artifacts of a running task, and links out of its folder; the valid artifacts."""
+        raise NotImplementedError
+
+    async def end_with(self, ends: Mapping[str, tuple[TaskRecord, Left]]) -> None:
+        """Let workers end with exit code 1, each with this in the place of its result.
+
+        Args:
+            ends: by any name.
+        """
         raise NotImplementedError
 
     async def run_unready(self, task: TaskRecord) -> None:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import stat
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
-from contract.backend import ERROR, OUTPUT, STREAM_KEY, Backend
+from contract.backend import ERROR, OUTPUT, STREAM_KEY, Backend, Left
 from fake_engine import FakeContainer, FakeEngine
 
+from worker import trees
 from worker.api.runners.docker.container_spec import ContainerSpec
 from worker.api.runners.docker.runner import DockerRunner
+from worker.api.runners.docker.watchdog import Limits
+from worker.api.runners.fairness import Capacity
 from worker.api.runners.protocol import Runner, TaskRecord, TaskStatus
 
 READY = b'{"event": "stream.ready"}\n'
@@ -24,10 +31,13 @@ class DockerBackend(Backend):
         self.engine = FakeEngine()
         self.is_lost = False
         self.max_running = 0
+        self.limits = Limits()
         self.events: list[str] = []
         monkeypatch.setenv("DOCKER_HOST", self.engine.url)
 
-    async def open(self, *, max_running: int = 2, queue_max: int = 10) -> Runner:
+    async def open(
+        self, *, max_running: int = 2, queue_max: int = 10, account_max_queued: int = 10
+    ) -> Runner:
         self.max_running = max_running
         self.runner = DockerRunner(
             spec=ContainerSpec(
@@ -39,9 +49,13 @@ class DockerBackend(Backend):
                 environ={},
             ),
             stream_key=lambda _: STREAM_KEY,
-            max_running=max_running,
-            queue_max=queue_max,
+            capacity=Capacity(
+                max_running=max_running,
+                queue_max=queue_max,
+                account_max_queued=account_max_queued,
+            ),
             retention_s=0,
+            limits=self.limits,
             report=lambda event, **_: self.events.append(event),
         )
         await self.runner.open()
@@ -85,6 +99,30 @@ class DockerBackend(Backend):
         self.container(task).files |= files | hostile
         return files
 
+    async def end_with(self, ends: Mapping[str, tuple[TaskRecord, Left]]) -> None:
+        for task, left in ends.values():
+            container = self.container(task)
+            if isinstance(left, bytes):
+                container.files["result.json"] = left
+            else:
+                made = Path(tempfile.mkdtemp()) / "result.json"
+                left(made)
+                container.files |= _archived(made)
+                assert not trees.remove(made.parent, limit_s=60)
+            container.end(1)
+
     def lose(self) -> None:
         self.is_lost = True
         self.engine.stop()
+
+
+def _archived(file: Path) -> dict[str, bytes | str | None]:
+    """What the engine's archive has of something in the result's place."""
+    mode = file.lstat().st_mode
+    if stat.S_ISLNK(mode):
+        return {"result.json": str(file.readlink())}
+    if stat.S_ISDIR(mode):
+        return {"result.json/inner/file": b""}
+    if stat.S_ISREG(mode):
+        return {"result.json": bytes(min(file.stat().st_size, 20 << 20))}
+    return {"result.json": None}

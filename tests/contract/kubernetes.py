@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import kmock
 import pytest
-from contract.backend import ERROR, OUTPUT, STREAM_KEY, Backend
+from contract.backend import ERROR, OUTPUT, STREAM_KEY, Backend, Left
 from fake_cluster import NAMESPACE, FakeCluster, kubeconfig
 
 from worker.api.runners.kubernetes import runner as kubernetes_runner
@@ -27,6 +28,8 @@ class KubernetesBackend(Backend):
     """An API server; the test does what a Job's controller and the kubelet do."""
 
     runner: KubernetesRunner
+    result_max_bytes = 4096  # of a termination message
+    repairs = ("Latin-1", "encoded surrogate")  # the kubelet replaces what is not UTF-8
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         self.cluster = FakeCluster()
@@ -35,15 +38,15 @@ class KubernetesBackend(Backend):
         self.serving = AsyncExitStack()
         self.is_serving = False
 
-    async def open(self, **_: int) -> Runner:
-        """The limits are the cluster's: see `fill_queue`."""
+    async def open(self, *, account_max_queued: int = 10, **_: int) -> Runner:
+        """The other limits are the cluster's: see `fill_queue`."""
         if not self.is_serving:
             await self.serving.enter_async_context(self.cluster)
             server = await self.serving.enter_async_context(kmock.Server(self.cluster))
             file = kubeconfig(self.folder, str(server.url).rstrip("/"))
             self.monkeypatch.setenv("KUBECONFIG", str(file))
             self.is_serving = True
-        self.runner = await self.replica()
+        self.runner = await self.replica(account_max_queued=account_max_queued)
         return self.runner
 
     async def replica(self, **options: Any) -> KubernetesRunner:
@@ -85,6 +88,20 @@ class KubernetesBackend(Backend):
         }
         self.cluster.set_pod(task.task_id, {"terminated": terminated})
         self.cluster.end_job(task.task_id, "Complete" if success else "Failed")
+
+    async def end_with(self, ends: Mapping[str, tuple[TaskRecord, Left]]) -> None:
+        for task, left in ends.values():
+            # The kubelet reads a regular file, and replaces what is not UTF-8.
+            content = left[: self.result_max_bytes] if isinstance(left, bytes) else b""
+            terminated = {
+                "exitCode": 1,
+                "reason": "Error",
+                "startedAt": "2026-01-02T03:04:06Z",
+                "finishedAt": "2026-01-02T03:05:06Z",
+                "message": content.decode(errors="replace"),
+            }
+            self.cluster.set_pod(task.task_id, {"terminated": terminated})
+            self.cluster.end_job(task.task_id, "Failed", "PodFailurePolicy")
 
     def finish_cancel(self, task: TaskRecord) -> None:
         self.cluster.remove_pod(task.task_id)

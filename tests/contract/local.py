@@ -8,12 +8,15 @@ import shutil
 import signal
 import tempfile
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from contract.backend import STREAM_KEY, Backend
+from contract.backend import STREAM_KEY, Backend, Left
 from worker_run import MARK, eventually, marked_processes
 
+from worker.api.runners.fairness import Capacity
+from worker.api.runners.local import task_end
 from worker.api.runners.local.retention import Retention
 from worker.api.runners.local.runner import LocalRunner
 from worker.api.runners.protocol import Runner, TaskRecord, TaskRequest, TaskStatus
@@ -29,15 +32,20 @@ class LocalBackend(Backend):
         self.mark = uuid.uuid4().hex
         self.max_running = 0
 
-    async def open(self, *, max_running: int = 2, queue_max: int = 10) -> Runner:
+    async def open(
+        self, *, max_running: int = 2, queue_max: int = 10, account_max_queued: int = 10
+    ) -> Runner:
         environ = {k: v for k, v in os.environ.items() if not k.startswith("WORKER_")}
         self.max_running = max_running
         self.runner = LocalRunner(
             state_dir=self.folder / "state",
             environ=environ | {MARK: self.mark},
             stream_key=lambda _: STREAM_KEY,
-            max_running=max_running,
-            queue_max=queue_max,
+            capacity=Capacity(
+                max_running=max_running,
+                queue_max=queue_max,
+                account_max_queued=account_max_queued,
+            ),
             retention=Retention(kept_s=0),
         )
         await self.runner.open()
@@ -69,6 +77,18 @@ class LocalBackend(Backend):
     async def end(self, task: TaskRecord, status: TaskStatus) -> None:
         word = "go" if status is TaskStatus.SUCCESS else "fail"
         self._gate(task.task_id).write_text(word)
+
+    async def end_with(self, ends: Mapping[str, tuple[TaskRecord, Left]]) -> None:
+        """As after the end of a worker, of which no process is started."""
+        for task, left in ends.values():
+            folder = self.runner._workers.folder(task.task_id)
+            folder.artifacts.mkdir(parents=True)
+            if isinstance(left, bytes):
+                (folder.artifacts / "result.json").write_bytes(left)
+            else:
+                left(folder.artifacts / "result.json")
+            end = task_end.of_ended_worker(folder, 1, was_cancelled=False)
+            await self.runner._store.mark_ended(task.task_id, end)
 
     async def write_files(self, task: TaskRecord) -> dict[str, bytes]:
         files = {"note.txt": b"a note", "deep/er.bin": b"\0" * 1_000_000, "two\nlines": b"x"}

@@ -15,8 +15,8 @@ class MemoryBackend(Backend):
 
     runner: FakeRunner
 
-    async def open(self, *, queue_max: int = 10, **_: int) -> Runner:
-        self.runner = FakeRunner(queue_max)
+    async def open(self, *, queue_max: int = 10, account_max_queued: int = 10, **_: int) -> Runner:
+        self.runner = FakeRunner(queue_max, account_max_queued)
         await self.runner.open()
         return self.runner
 

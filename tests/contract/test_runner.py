@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
+import json
 import uuid
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
 import pytest
-from contract.backend import ACCOUNT, ERROR, OUTPUT, Backend
+from contract.backend import ACCOUNT, ERROR, OUTPUT, Backend, Left
+from hostile_results import ACCEPTED, HOSTILE, SPECIAL, result
 
+from worker.api.models import Task, TaskSummary
 from worker.api.runners.protocol import QueueFull, RunnerUnavailable, TaskStatus
 
 CALLBACK = "https://acme.example/hook"
@@ -91,6 +95,20 @@ async def test_full_queue(backend: Backend):
         await runner.start(backend.request())
     assert refused.value.retry_after_s > 0
     assert (await runner.start(request)).task_id == request.task_id
+
+
+async def test_full_queue_of_an_account(backend: Backend):
+    """An account at its limit is refused, and gets its existing tasks; another one is not."""
+    runner = await backend.open(max_running=0, account_max_queued=2)
+    requests = [backend.request() for _ in range(2)]
+    for request in requests:
+        await runner.start(request)
+    with pytest.raises(QueueFull) as refused:
+        await runner.start(backend.request())
+    assert refused.value.account_max == 2
+    assert (await runner.start(requests[0])).task_id == requests[0].task_id
+    other = await runner.start(backend.request(account="other"))
+    assert other.status is TaskStatus.QUEUED
 
 
 @STORED
@@ -259,6 +277,87 @@ async def test_no_stream_before_ready(backend: Backend):
     running = await backend.read(task)
     assert running.status is TaskStatus.RUNNING
     assert await runner.stream_address(running) is None
+
+
+# -- hostile results
+
+PARTS = 5
+MANY = {"max_running": 0, "queue_max": 1000, "account_max_queued": 1000}
+NO_CREDIBLE_RESULT = {"InvalidResult", "WorkerLost", "WorkerDied"}
+
+
+@STORED
+@pytest.mark.parametrize("part", range(PARTS))  # a fake takes time in proportion to the square
+async def test_hostile_results(backend: Backend, part):
+    """Each is reported on its own task: failed with the exit code, and its output omitted."""
+    runner = await backend.open(**MANY)
+    every: dict[str, Left] = {**HOSTILE, **SPECIAL}
+    hostile = {name: every[name] for name in sorted({*every} - {*backend.repairs})[part::PARTS]}
+    tasks = {name: await backend.start(callback_url=CALLBACK) for name in hostile}
+    other = await backend.start(account="other", callback_url=CALLBACK)
+    await backend.end_with({name: (task, hostile[name]) for name, task in tasks.items()})
+    await backend.end_with({"other": (other, result(output=[1]))})
+
+    ended = {name: await backend.read(task) for name, task in tasks.items()}
+    for name, task in ended.items():
+        assert (task.status, task.exit_code) == (TaskStatus.FAILED, 1), name
+        assert (task.output, task.error["type"] in NO_CREDIBLE_RESULT) == (None, True), name
+        assert task.started_at is None or task.started_at <= task.finished_at, name
+        json.loads(Task.of(task).model_dump_json())
+        assert await runner.stream_address(task) is None, name
+        await runner.artifacts(task)
+        await read_some(await runner.open_artifact(task, "result.json"))
+    await check_others(backend, list(ended.values()), other)
+
+
+async def read_some(content):
+    """The first piece of an artifact, if there is one."""
+    if content is not None:
+        async with contextlib.aclosing(content):
+            async for _ in content:
+                return
+
+
+async def check_others(backend, hostile, other):
+    """What concerns more than one task works, and has all tasks of each account."""
+    runner = backend.runner
+    listed = await runner.list(ACCOUNT, status=None, before=None, limit=1000)
+    assert {each.task_id for each in listed} == {each.task_id for each in hostile}
+    for each in listed:
+        TaskSummary.of(each).model_dump_json()
+    assert (await runner.counts()).get(TaskStatus.FAILED) == len(hostile) + 1
+    leased = []
+    while batch := await runner.lease_callbacks():
+        leased += batch
+        for each in batch:
+            await runner.finish_callback(each)
+    assert {each.task_id for each in leased} == {each.task_id for each in [*hostile, other]}
+    [found] = await runner.list("other", status=None, before=None, limit=10)
+    assert found.task_id == other.task_id
+    found = await backend.read(other)
+    assert (found.output, found.output_omitted) == ([1], False)
+    assert found.error == {"type": "RuntimeError", "message": "failed on purpose"}
+
+
+@STORED
+async def test_results_that_a_worker_can_write(backend: Backend):
+    """They are reported completely, where the runner stores results of their size."""
+    await backend.open(**MANY)
+    written = {
+        name: content
+        for name, (content, _) in ACCEPTED.items()
+        if len(content) <= backend.result_max_bytes
+    }
+    assert len(written) >= 7
+    tasks = {name: await backend.start() for name in written}
+    await backend.end_with({name: (task, written[name]) for name, task in tasks.items()})
+    for name, task in tasks.items():
+        ended = await backend.read(task)
+        assert (ended.exit_code, ended.output_omitted) == (1, False), name
+        assert ended.output == ACCEPTED[name][1], name
+        assert ended.error["type"] == "RuntimeError", name
+        sent = json.loads(Task.of(ended).model_dump_json())
+        assert sent["output"] == ACCEPTED[name][1], name
 
 
 # -- callbacks

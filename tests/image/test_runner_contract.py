@@ -32,6 +32,8 @@ from contract.test_runner import (  # noqa: F401
 
 from worker.api.runners.docker.container_spec import ContainerSpec, seccomp_profile
 from worker.api.runners.docker.runner import DockerRunner
+from worker.api.runners.docker.watchdog import Limits
+from worker.api.runners.fairness import Capacity
 from worker.api.runners.protocol import Runner, TaskRecord, TaskRequest, TaskStatus
 
 PROGRAMS = Path(__file__).parents[1] / "contract/programs"
@@ -47,7 +49,9 @@ class EngineBackend(Backend):
         self.endpoints = folder / "endpoints"
         shutil.copytree(PROGRAMS, self.endpoints)
 
-    async def open(self, *, max_running: int = 2, queue_max: int = 10) -> Runner:
+    async def open(
+        self, *, max_running: int = 2, queue_max: int = 10, account_max_queued: int = 10
+    ) -> Runner:
         self.runner = DockerRunner(
             spec=ContainerSpec(
                 image=self.image,
@@ -58,9 +62,13 @@ class EngineBackend(Backend):
                 environ={},
             ),
             stream_key=lambda _: STREAM_KEY,
-            max_running=max_running,
-            queue_max=queue_max,
+            capacity=Capacity(
+                max_running=max_running,
+                queue_max=queue_max,
+                account_max_queued=account_max_queued,
+            ),
             retention_s=0,
+            limits=Limits(),
             report=lambda *_, **__: None,
         )
         await self.runner.open()

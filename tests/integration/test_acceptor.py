@@ -6,6 +6,7 @@ import contextlib
 import select
 import socket
 import threading
+from http import HTTPStatus
 
 import pytest
 from worker_run import eventually
@@ -37,7 +38,7 @@ class Served:
             for descriptor, _ in self._epoll.poll(0.02 if left is None else min(left, 0.02)):
                 self._acceptor.handle(descriptor)
 
-    def _answer(self, connection, _address, _accepted_at):
+    def _answer(self, connection, _address, _accepted_at, _head):
         with connection:
             connection.recv(HEAD_MAX_BYTES)
             connection.sendall(b"ok")
@@ -45,9 +46,9 @@ class Served:
     def _on_refused(self, _address, status):
         self.refused.append(status)
 
-    def connect(self, data=b""):
-        """Open a connection and send `data`."""
-        connection = socket.create_connection(self.address, PATIENCE_S)
+    def connect(self, data=b"", source="127.0.0.1"):
+        """Open a connection from an address and send `data`."""
+        connection = socket.create_connection(self.address, PATIENCE_S, (source, 0))
         connection.sendall(data)
         return connection
 
@@ -58,10 +59,10 @@ class Served:
         self._over = True
         self._thread.join()
         if leave:
-            self._acceptor.leave("503 Service Unavailable", "another server continues")
+            self._acceptor.leave(HTTPStatus.SERVICE_UNAVAILABLE, "another server continues")
             self._listener.close()
         else:
-            self._acceptor.close("409 Conflict", "it is over")
+            self._acceptor.close(HTTPStatus.CONFLICT, "it is over")
         self._epoll.close()
 
 
@@ -109,7 +110,33 @@ def send_a_byte(connection):
         connection.sendall(b"x")
 
 
-def test_head_larger_than_8_kb_gets_431(serve):
+def test_head_with_16_kb_of_cookies_is_accepted(serve):
+    served = serve()
+    cookies = b"Cookie: " + b"x" * 16 * 1024 + b"\r\n"
+    with served.connect(HEAD.replace(b"\r\n\r\n", b"\r\n" + cookies + b"\r\n")) as connection:
+        assert answer(connection) == b"ok"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET /\r\n",
+        b"GET /\n",
+        b"\x16\x03\x01\x02\n",
+        b"GET /\xff HTTP/1.1\r\n",
+        b"\r\n",
+        b"GET / x\r\n",
+    ],
+)
+def test_other_protocols_get_400_at_once(serve, data):
+    """What does not begin with an HTTP request line is refused without waiting for more."""
+    served = serve()
+    with served.connect(data) as connection:
+        assert answer(connection).startswith(b"HTTP/1.1 400 ")
+    eventually(lambda: served.refused == [400])
+
+
+def test_head_larger_than_32_kb_gets_431(serve):
     served = serve()
     with served.connect(b"GET / HTTP/1.1\r\nX: " + b"x" * HEAD_MAX_BYTES) as connection:
         assert answer(connection).startswith(b"HTTP/1.1 431 ")
@@ -126,6 +153,18 @@ def test_oldest_incomplete_request_makes_room(serve):
         assert answer(incomplete[0]).startswith(b"HTTP/1.1 503 ")
     eventually(lambda: len(served.refused) >= 8)
     assert set(served.refused) == {503}
+
+
+def test_the_client_with_the_most_incomplete_requests_makes_room(serve):
+    """Another client's incomplete request is not refused for it."""
+    served = serve(half_open_max=4)
+    with contextlib.ExitStack() as stack:
+        other = stack.enter_context(served.connect(HEAD[:-1], source="127.0.0.2"))
+        for _ in range(12):
+            stack.enter_context(served.connect(b"GET /"))
+        eventually(lambda: len(served.refused) >= 9)
+        other.sendall(HEAD[-1:])
+        assert answer(other) == b"ok"
 
 
 def test_close_answers_incomplete_requests(serve):

@@ -12,10 +12,12 @@ from collections.abc import AsyncIterator
 import pytest
 from contract.backend import TIMEOUT_S
 from contract.docker import READY, DockerBackend
-from fake_engine import FakeEngine
+from fake_engine import FakeContainer, FakeEngine
+from hostile_results import result
 
 from worker.api.runners.docker import runner as docker_runner
 from worker.api.runners.docker.runner import DockerRunner
+from worker.api.runners.docker.watchdog import Limits
 from worker.api.runners.protocol import RunnerUnavailable, TaskStatus
 from worker.errors import SettingError
 from worker.settings import load
@@ -159,6 +161,72 @@ async def test_lease_after_a_failure(backend, engine):
     assert [each.task_id for each in await runner.lease_callbacks()] == [task.task_id]
 
 
+async def test_foreign_containers(backend, engine):
+    """Containers that another client made with some of the labels are no tasks, and in no way."""
+    runner = await backend.open(**QUEUED_ONLY)
+    task = await backend.start(callback_url=CALLBACK)
+    labels = dict(backend.container(task).config["Labels"])
+    for name, changed in (
+        ("bare", {"worker.network": "workers", "worker.task-id": "x"}),
+        ("no account", {k: v for k, v in labels.items() if k != "worker.account"}),
+        ("no time", labels | {"worker.created-at": "yesterday"}),
+        ("naive", labels | {"worker.created-at": "2026-01-01T00:00:00"}),
+        ("east", labels | {"worker.created-at": "0001-01-01T00:00:00+14:00"}),
+    ):
+        config = backend.container(task).config | {"Labels": changed, "Env": ["ODD"]}
+        made = FakeContainer(id=name, name=name, config=config, created="never", state="exited")
+        engine.containers[name] = made
+    await runner.cancel(task)
+    assert await runner.counts() == {TaskStatus.CANCELLED: 1}
+    listed = await runner.list("acme", status=None, before=None, limit=10)
+    assert [each.task_id for each in listed] == [task.task_id]
+    assert [each.task_id for each in await runner.lease_callbacks()] == [task.task_id]
+
+
+async def test_odd_details(backend, engine):
+    """What the engine does not state, or states in another form, is left out."""
+    runner = await backend.open(**QUEUED_ONLY)
+    task = await backend.start()
+    container = backend.container(task)
+    container.config["Env"] = ["ODD", "WORKER_INPUTS=[", "WORKER_TIMEOUT_S=nan"]
+    container.state, container.exit_code = "exited", -1
+    container.started_at, container.finished_at = "", "0001-01-01T00:00:00+14:00"
+    container.name += ".cancelled-" + "9" * 30
+    [listed] = await runner.list("acme", status=None, before=None, limit=10)
+    assert (listed.inputs, listed.timeout_s, listed.exit_code) == ({}, None, None)
+    assert (listed.status, listed.started_at) == (TaskStatus.FAILED, None)
+    assert listed.finished_at is not None
+
+
+async def test_large_results_are_not_cached(backend, engine):
+    """A list leaves out large outputs, so that the API's memory does not grow with them."""
+    runner = await backend.open(**QUEUED_ONLY)
+    task = await backend.start()
+    text = "x" * 1_000_000
+    await backend.end_with({"": (task, result(output=text))})
+    assert (await backend.read(task)).output == text
+    [listed] = await runner.list("acme", status=None, before=None, limit=10)
+    assert (listed.status, listed.output, listed.exit_code) == (TaskStatus.FAILED, None, 1)
+    assert (await backend.read(task)).output == text
+
+
+async def test_results_that_the_engine_does_not_give(backend, engine):
+    """Lists and counts have the task without its result; others' callbacks are delivered."""
+    runner = await backend.open(**QUEUED_ONLY)
+    cancelled = await backend.start(callback_url=CALLBACK)
+    task = await backend.start(callback_url=CALLBACK)
+    await runner.cancel(cancelled)
+    await backend.end_with({"": (task, result(output=1))})
+    engine.fail_archives = True
+    listed = await runner.list("acme", status=None, before=None, limit=10)
+    assert [each.output_omitted for each in listed] == [True, False]
+    assert await runner.counts() == {TaskStatus.CANCELLED: 1, TaskStatus.FAILED: 1}
+    assert [each.task_id for each in await runner.lease_callbacks()] == [cancelled.task_id]
+    engine.fail_archives = False
+    [leased] = await runner.lease_callbacks()
+    assert (leased.task_id, leased.output) == (task.task_id, 1)
+
+
 async def test_unstartable(backend, engine):
     """A container that the engine cannot start has failed with the engine's reason."""
     engine.start_error = "no such mount"
@@ -251,6 +319,13 @@ async def test_missing_image(backend, engine):
         await made.open()
 
 
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+async def test_engine_on_this_machine_is_called_without_a_proxy(backend, monkeypatch, name):
+    monkeypatch.setenv(name, "http://127.0.0.1:9")
+    runner = await backend.open()
+    assert await runner.counts() == {}
+
+
 async def test_no_engine(monkeypatch):
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
     with pytest.raises(SettingError, match=r"no Docker engine answers at tcp://127\.0\.0\.1:9"):
@@ -259,3 +334,28 @@ async def test_no_engine(monkeypatch):
 
 def make() -> DockerRunner:
     return docker_runner.make(load(DockerSettings, {}, environ={}), lambda _: b"")
+
+
+# -- the watchdog
+
+
+async def test_overdue_container(backend):
+    """A worker that exceeds its limit is ended, which frees its slot, and its task has failed."""
+    backend.limits = Limits(margin_s=-backend.request().timeout_s, grace_s=0, period_s=0.01)
+    runner = await backend.open(max_running=1)
+    first, second = await backend.start(), await backend.start()
+    ended = await backend.wait_for_status(first, TaskStatus.FAILED)
+    assert (ended.exit_code, ended.error["type"]) == (124, "WorkerOverdue")
+    await backend.wait_for_status(second, TaskStatus.FAILED)
+    assert dict(await runner.counts()) == {TaskStatus.FAILED: 2}
+
+
+async def test_result_of_an_overdue_container(backend):
+    """A worker that hangs after its task's end is ended, and the task keeps its own result."""
+    await backend.open()
+    task = await backend.start()
+    await backend.run(task)
+    container = backend.container(task)
+    container.name += ".overdue"
+    await backend.end(task, TaskStatus.SUCCESS)
+    assert (await backend.read(task)).status is TaskStatus.SUCCESS

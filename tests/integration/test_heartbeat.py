@@ -27,7 +27,9 @@ class Streamed:
         server.setblocking(False)
         ours.setblocking(False)
         self.peer = WebSocket(theirs)
-        self.viewer = Viewer(ViewerSocket(ours), server, ClientFilter(control=False), **limits)
+        self.viewer = Viewer(
+            ViewerSocket(ours), server, ClientFilter(control=False, screen_px=(64, 32)), **limits
+        )
         self._ours = ours
         self._thread = threading.Thread(target=self._run)
         self._thread.start()

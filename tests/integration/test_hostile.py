@@ -183,6 +183,48 @@ def test_latency_beside_hostile_viewers(run):
     assert statistics.median(ratios) <= RATIO_MAX
 
 
+@pytest.mark.measured
+@pytest.mark.timeout(300)
+def test_updates_beside_an_expensive_viewer(run):
+    """A viewer gets at least half as many updates beside one that asks for the most of x11vnc."""
+    worker = run("--", "sleep", "600")
+    good = Good(worker)
+    with good.canvas, good.viewer, Canvas(worker.display, worker.xauthority, x=200, y=0) as other:
+        other.pattern()
+        good.samples()
+        alone = statistics.median(sum(good.samples()) for _ in range(3))
+        with expensive(worker.stream_url()):
+            good.samples()
+            beside = statistics.median(sum(good.samples()) for _ in range(3))
+    print(f"time for {SAMPLES} updates: alone {alone:.2f} s, beside {beside:.2f} s")
+    assert beside <= 2 * alone
+
+
+@contextlib.contextmanager
+def expensive(url):
+    """A viewer with the slowest encoding that requests whole frames all the time."""
+    over = threading.Event()
+    viewer = Viewer.connect(url)
+    viewer.set_encodings(6, -247)  # Zlib, compression level 9
+    received = memoryview(bytearray(1 << 20))
+
+    def ask():
+        while not over.is_set():
+            viewer.request_update(incremental=False)
+            viewer.request_update(incremental=True)
+            with contextlib.suppress(TimeoutError):
+                viewer.websocket.read_some(received, time.monotonic() + 0.01)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        viewer.websocket.abort()
+
+
 def test_lingering_peers_do_not_block_viewers(run):
     """A viewer is admitted while 140 answered peers keep sending a byte now and then."""
     worker = run("--", "sleep", "600")

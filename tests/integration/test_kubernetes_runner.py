@@ -68,6 +68,13 @@ def requests(cluster) -> int:
 # -- start
 
 
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
+async def test_cluster_on_this_machine_is_called_without_a_proxy(replica, monkeypatch, name):
+    monkeypatch.setenv(name, "http://127.0.0.1:9")
+    other = await replica()
+    assert await other.counts() == {}
+
+
 async def test_start(backend, runner, cluster):
     """A task becomes a Job, and a Secret with its stream key that the Job owns."""
     task = await backend.start()
@@ -118,6 +125,7 @@ async def test_missing_secret(backend, runner, cluster):
 
 async def test_requests(backend, runner, cluster):
     """Methods that take a record use what was read with it."""
+    await runner.start(backend.request())  # reads how many tasks the account has
     before = requests(cluster)
     task = await runner.start(backend.request())
     assert requests(cluster) - before == 2  # the Job and the Secret

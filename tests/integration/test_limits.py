@@ -120,6 +120,7 @@ def test_viewer_that_reads_1_kb_per_second_is_dropped(worker):
         read_pixel(good)
         closed = worker.event("viewer.closed")
         assert (closed["code"], closed["reason"]) == (1008, "viewer too slow")
+        assert closed["limit"] == "read_rate"
         read_pixel(good)
 
 

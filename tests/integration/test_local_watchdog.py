@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from worker_run import MARK, PROGRAMS, marked_processes
 
+from worker.api.runners.fairness import Capacity
 from worker.api.runners.local.retention import Retention
 from worker.api.runners.local.runner import LocalRunner
 from worker.api.runners.local.watchdog import Watchdog
@@ -40,8 +41,7 @@ class Machine:
             state_dir=self.folder / "state",
             environ=self.environ,
             stream_key=lambda _: bytes(32),
-            max_running=1,
-            queue_max=10,
+            capacity=Capacity(max_running=1, queue_max=10),
             retention=Retention(kept_s=0),
             watchdog=Watchdog(margin_s=margin_s, grace_s=0.2),
         )

@@ -110,6 +110,7 @@ def test_debug_page_is_for_loopback_names_and_its_own_origin(run):
     assert get(f"{page}debug/stream-url", Origin="http://evil.example")[0] == 403
     assert get(f"{page}debug/stream-url", **{"Sec-Fetch-Site": "cross-site"})[0] == 403
     assert get(f"{page}debug/stream-url", Origin=page.rstrip("/"))[0] == 200
+    assert get(f"{page}novnc/vnc.html")[0] == 404
     assert get(f"{page}novnc/../../../../etc/passwd")[0] == 404
     assert get(f"{page}novnc/%2e%2e/%2e%2e/%2e%2e/etc/passwd")[0] == 404
     assert get(f"{page}nothing")[0] == 404

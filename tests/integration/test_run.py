@@ -115,9 +115,17 @@ def test_timeout(run):
     assert worker.result["status"] == "failed"
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGTERM, 143),
+        (signal.SIGINT, 130),
+        (signal.SIGHUP, 143),
+        (signal.SIGQUIT, 143),
+    ],
+)
 def test_cancel(run, number, code):
-    """SIGTERM and SIGINT cancel; an async task's `finally` still has its page."""
+    """A signal that requests the end cancels; an async task's `finally` still has its page."""
     worker = run(f"{TASKS}:sleeps_with_page")
     worker.event("task.started")
     worker.signal(number)

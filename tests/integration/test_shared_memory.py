@@ -64,3 +64,26 @@ def test_no_segment_is_left_of_a_killed_worker(run):
     eventually(lambda: not segments(pid), what="its segments are removed")
     shutil.rmtree(worker.session_folder)
     Path(f"/tmp/.X11-unix/X{worker.display.removeprefix(':')}").unlink(missing_ok=True)
+
+
+def test_no_segment_is_left_of_a_crash_loop(run, tmp_path):
+    """Of x11vncs that are killed as soon as they exist, or as soon as they have segments."""
+    file = tmp_path / "end"
+    worker = run(f"{TASKS}:until", "--input", f"file={file}")
+    worker.event("stream.ready")
+    killed: list[int] = []
+    for number in range(5):
+        pid = eventually(lambda: next(iter(x11vncs(worker) - set(killed)), None))
+        if number % 2:
+            eventually(lambda pid=pid: segments(pid), what="it has segments")
+        os.kill(pid, signal.SIGKILL)
+        killed.append(pid)
+    worker.event("stream.ready", count=2)
+    file.write_text("end")
+    assert worker.wait() == 0
+    assert [segments(pid) for pid in killed] == [[]] * len(killed)
+
+
+def x11vncs(worker):
+    """The x11vncs that run."""
+    return set(worker.processes("x11vnc -display"))

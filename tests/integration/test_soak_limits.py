@@ -102,7 +102,7 @@ def test_full_state_disk(serve, tmp_path, chance):
 def test_few_descriptors(run, chance):
     """The task succeeds, or its end names the limit."""
     limit = chance.choice([ENOUGH_DESCRIPTORS, chance.randrange(16, ENOUGH_DESCRIPTORS)])
-    worker = run(f"{TASKS}:works", before=("prlimit", f"--nofile={limit}:{limit}"))
+    worker = run(f"{TASKS}:works", wrapper=("prlimit", f"--nofile={limit}:{limit}"))
     assert_accurate(worker, {0} if limit >= ENOUGH_DESCRIPTORS else USUAL_CODES)
 
 
@@ -111,7 +111,7 @@ def test_little_memory(run, chance):
     limit = chance.randrange(100, 700) * _KIB * _KIB
     with little_memory(f"worker-test-{uuid.uuid4().hex[:8]}", limit) as group:
         enter = ("sh", "-c", f'echo $$ > {group} && exec "$@"', "sh")
-        worker = run(f"{TASKS}:works", "--input", "steps=30", before=enter)
+        worker = run(f"{TASKS}:works", "--input", "steps=30", wrapper=enter)
         code = worker.wait(timeout_s=60)
         if code == -signal.SIGKILL:
             eventually(lambda: not worker.processes(), timeout_s=20, what="its processes end")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -94,3 +96,29 @@ def test_sandbox_errno_is_a_known_error_or_0():
 def test_it_imports_the_standard_library_alone():
     lines = Path(linux.__file__).read_text().splitlines()
     assert not [line for line in lines if line.startswith(("from worker", "import worker"))]
+
+
+def test_cpu_clock_of_a_peer_is_that_of_its_process():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        before = time.process_time()
+        assert before <= time.clock_gettime(linux.peer_cpu_clock(ours)) <= time.process_time()
+
+
+def test_unacknowledged_bytes_are_those_that_the_peer_has_not_read():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+        with ours, theirs:
+            ours.setblocking(False)
+            sent = 0
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    sent += ours.send(bytes(65536))
+            assert 0 < linux.unacknowledged_bytes(ours) <= sent
+            theirs.settimeout(5)
+            while sent:
+                sent -= len(theirs.recv(65536))
+            deadline = time.monotonic() + 5  # an acknowledgement may be delayed (tcp(7))
+            while linux.unacknowledged_bytes(ours):
+                assert time.monotonic() < deadline

@@ -45,3 +45,21 @@ def test_another_machine_s_address_cannot_be_listened_on():
 def test_a_host_that_cannot_be_resolved_is_an_error(host):
     with pytest.raises(SettingError, match="--host: cannot resolve"):
         net.listen(host, 0)
+
+
+@pytest.mark.parametrize(
+    ("url", "is_local"),
+    [
+        ("unix:///var/run/docker.sock", True),
+        ("http+unix://%2Fdocker.sock", True),
+        ("tcp://127.0.0.1:2375", True),
+        ("https://127.0.0.53:6443", True),
+        ("https://[::1]:6443", True),
+        ("https://localhost:6443", True),
+        ("tcp://192.0.2.1:2375", False),
+        ("https://localhost.example.com", False),
+        ("", False),
+    ],
+)
+def test_a_proxy_cannot_reach_this_machine(url, is_local):
+    assert net.is_on_this_machine(url) is is_local

@@ -32,7 +32,6 @@ AT_RUN_TIME = frozenset(
         "api-keys.json",
         "pod.log",
         "result.json",
-        "supervisord.conf",
         "task.js",
         "task.log",
         "task.py",

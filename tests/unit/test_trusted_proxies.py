@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.trusted_proxies import TrustedProxies
+from worker.trusted_proxies import TrustedProxies, client_of
 
 TRUSTED = TrustedProxies(["10.0.0.0/8", "192.0.2.7", "fd00::/8"])
 
@@ -49,3 +49,30 @@ def test_without_trusted_proxies_the_header_is_ignored():
 def test_any_header_gives_an_address(forwarded):
     found = TRUSTED.viewer("10.1.2.3", forwarded)
     assert TrustedProxies([found])
+
+
+@pytest.mark.parametrize(
+    ("address", "client"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3::4", "2001:db8:1:2::"),
+        ("::1", "::"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("", ""),
+        ("a:b", "a:b"),
+    ],
+)
+def test_client_of(address, client):
+    """An IPv6 client is its network of 64 bits."""
+    assert client_of(address) == client
+
+
+def test_trusts():
+    proxies = TrustedProxies(["10.0.0.0/8", "::1"])
+    assert [proxies.trusts(peer) for peer in ("10.1.2.3", "::1", "11.0.0.1", "x")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert not TrustedProxies([]).trusts("127.0.0.1")

@@ -78,7 +78,7 @@ def _add_refusals(app: FastAPI) -> None:
         return refusals.response(Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, detail))
 
     async def queue_full(_request: Request, error: QueueFull) -> JSONResponse:
-        return refusals.response(refusals.queue_full(error.retry_after_s))
+        return refusals.response(refusals.queue_full(error.retry_after_s, error.account_max))
 
     async def unavailable(_request: Request, error: RunnerUnavailable) -> JSONResponse:
         return refusals.response(refusals.unavailable(str(error), _UNAVAILABLE_RETRY_S))

@@ -102,7 +102,7 @@ class Task(TaskSummary):
     output: Any = Field(description="What the task returned; null before its end.")
     output_omitted: bool = Field(
         description="Whether the output was too large to be stored (4 KB with the kubernetes "
-        "runner); `output` is null then."
+        "runner), or the worker left no valid result; `output` is null then."
     )
     error: TaskFailure | None
 

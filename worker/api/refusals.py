@@ -58,11 +58,14 @@ def no_control(account: str) -> Refusal:
     )
 
 
-def queue_full(retry_after_s: int) -> Refusal:
-    """429: the queue has reached its limit."""
+def queue_full(retry_after_s: int, account_max: int | None) -> Refusal:
+    """429: the queue, or the account's part of it, has reached its limit."""
+    why = "The queue is full"
+    if account_max is not None:
+        why = f"This account has {account_max} queued tasks, which is its limit"
     return Refusal(
         HTTPStatus.TOO_MANY_REQUESTS,
-        f"The queue is full; try again in {retry_after_s} s",
+        f"{why}; try again in {retry_after_s} s",
         {"Retry-After": str(retry_after_s)},
     )
 

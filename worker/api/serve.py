@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
+from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import uvicorn
 import uvloop
+from fastapi import FastAPI
 
 from worker import examples, net
 from worker.api import app, master_secret
@@ -17,9 +20,14 @@ from worker.api.accounts import Accounts, keys_file
 from worker.api.callbacks.sender import Sender
 from worker.api.dependencies import Services
 from worker.api.endpoints import Endpoints
+from worker.api.port.connection import Connection
+from worker.api.port.port import Port
+from worker.api.port.transport import tune
+from worker.api.routes import probes
 from worker.events import Events
 from worker.settings import unknown_variables
 from worker.stream import tokens
+from worker.trusted_proxies import TrustedProxies
 
 if TYPE_CHECKING:
     import socket
@@ -70,15 +78,28 @@ async def serve(settings: ServeSettings) -> None:
             events.emit("setting.unknown", name=name)
         host, port = listener.getsockname()[:2]
         events.emit("api.started", host=host, port=port, runner=settings.runner)
-        await _until_stopped(services, listener, sender)
+        proxies = TrustedProxies(settings.trusted_proxies)
+        await _until_stopped(services, listener, sender, proxies, events)
     finally:
         await runner.close()
         events.emit("api.stopped")
 
 
-async def _until_stopped(services: Services, listener: socket.socket, sender: Sender) -> None:
+async def _until_stopped(
+    services: Services,
+    listener: socket.socket,
+    sender: Sender,
+    proxies: TrustedProxies,
+    events: Events,
+) -> None:
+    application = app.make(services)
+    port = _port(application, services.accounts, proxies, events)
+    tune(listener)
     config = uvicorn.Config(
-        app.make(services),
+        application,
+        http=partial(Connection, port),  # type: ignore[arg-type]  # called as the class would be
+        ws="none",
+        proxy_headers=False,
         lifespan="off",
         log_config=None,
         access_log=False,
@@ -94,6 +115,16 @@ async def _until_stopped(services: Services, listener: socket.socket, sender: Se
     finally:
         sending.cancel()
         await asyncio.wait([sending])
+
+
+def _port(
+    application: FastAPI, accounts: Accounts, proxies: TrustedProxies, events: Events
+) -> Port:
+    def report(address: str, status: HTTPStatus, count: int) -> None:
+        events.emit("request.refused", address=address, status=int(status), count=count)
+
+    metrics = probes.Metrics.of(application)
+    return Port(accounts, proxies, count_refused=metrics.refused, report_refused=report)
 
 
 def _services(settings: ServeSettings, secret: bytes, runner: Runner) -> Services:

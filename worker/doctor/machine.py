@@ -15,6 +15,7 @@ from worker.display import xvfb
 from worker.doctor.finding import failure, ok, warning
 from worker.errors import PortInUse, SettingError, StartFailed
 from worker.linux import own_cgroups
+from worker.surroundings import temporary
 from worker.task import browser, sandbox
 
 if TYPE_CHECKING:
@@ -110,10 +111,9 @@ def folders(artifacts: Path) -> Iterator[Finding]:
         artifacts: the artifacts folder; if it does not exist, its nearest existing parent counts.
     """
     try:
-        yield ok(f"{tempfile.gettempdir()} can be written to")
-    except FileNotFoundError:
-        remedy = "set TMPDIR; with `docker run --read-only`, add --tmpfs /tmp"
-        yield failure("no temporary folder can be written to", remedy)
+        yield ok(f"{temporary.parent(os.environ)} can be written to")
+    except SettingError as error:
+        yield failure("no temporary folder can be written to", str(error))
     place = artifacts.absolute()
     while not place.exists():
         place = place.parent
@@ -126,7 +126,11 @@ def folders(artifacts: Path) -> Iterator[Finding]:
 
 def display() -> Iterator[Finding]:
     """Whether Xvfb starts, on a free display number and with the right screen."""
-    with tempfile.TemporaryDirectory(prefix="worker-") as folder:
+    try:
+        place = temporary.parent(os.environ)
+    except SettingError:
+        return  # reported by the check of the folders
+    with tempfile.TemporaryDirectory(prefix=temporary.PREFIX, dir=place) as folder:
         authority = Path(folder) / "Xauthority"
         xvfb.write_authority(authority)
         try:

@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
 import os
 import signal
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Final, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
 
-from worker.linux import become_subreaper
+from worker.linux import become_subreaper, command_name
 from worker.process.spawn import spawn
+from worker.process.sweep import Sweep
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
-_SWEEP_PAUSE_S: Final = 0.02
+    from worker.process.task_cgroup import TaskCgroup
+
+LEFT_MAX: Final = 20
+_REAPED_LIMIT_S: Final = 1.0
 
 T = TypeVar("T")
 
@@ -47,28 +50,50 @@ class Child:
         return not self._exit.done()
 
     def signal_group(self, signal_number: int) -> None:
-        """Send a signal to its whole process group; ignored when that has ended."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal_number)
+        """Send a signal to its whole process group, unless the child is reaped.
+
+        Then its process id, and so the group's, may belong to another process.
+        """
+        if self.running:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal_number)
 
     async def stop(self, grace_s: float) -> None:
-        """TERM to the group, a bounded wait, KILL; returns when the child is reaped."""
-        if self.running:
-            self.signal_group(signal.SIGTERM)
+        """TERM to the group, a bounded wait, KILL; returns when the child is reaped.
+
+        A child that SIGKILL does not end (uninterruptible sleep, another user) is left after 1 s.
+        """
+        self.signal_group(signal.SIGTERM)
+        for limit_s in (grace_s, _REAPED_LIMIT_S):
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(grace_s):
+                async with asyncio.timeout(limit_s):
                     await self.wait()
-        self.signal_group(signal.SIGKILL)
-        await self.wait()
+                    return
+            self.signal_group(signal.SIGKILL)
 
 
 class Children:
-    """All children of this process. One per process, inside a running event loop."""
+    """All children of this process. One per process, inside a running event loop.
 
-    def __init__(self) -> None:
+    Attributes:
+        cgroup: holds the task's processes; None where none can be created.
+    """
+
+    def __init__(self, started: Iterable[subprocess.Popen[bytes]] = ()) -> None:
+        """Reap from now on.
+
+        Args:
+            started: children that run already and will be adopted: their ends must not be missed.
+        """
+        self.cgroup: TaskCgroup | None = None
         self._known: dict[int, Child] = {}
+        self._orphan_ended_at = 0.0
         become_subreaper()
+        self._started = {process.pid: self._know(process) for process in started}
         asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._reap)
+        # More children may end than the loop is notified of; one notification is enough.
+        signal.set_wakeup_fd(signal.set_wakeup_fd(-1), warn_on_full_buffer=False)
+        self._reap()
 
     def spawn(
         self,
@@ -94,78 +119,69 @@ class Children:
 
     def adopt(self, process: subprocess.Popen[bytes]) -> Child:
         """Manage a child that this process has started already."""
+        child = self._started.pop(process.pid, None) or self._know(process)
+        self._reap()
+        return child
+
+    def _know(self, process: subprocess.Popen[bytes]) -> Child:
         # _reap waits for all children, so Popen must not. With a returncode its finalizer does not
         # look for the process.
         process.returncode = 0
         child = Child(process.pid, process.stdout, asyncio.get_running_loop().create_future())
         self._known[process.pid] = child
-        self._reap()
         return child
 
-    def _reap(self) -> None:
+    def _reap(self) -> bool:
+        """Reap the children that have ended; True if there is no other child."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
-                return
+                return True
             if pid == 0:
-                return
+                return False
             child = self._known.pop(pid, None)
-            if child is not None and not child._exit.done():  # noqa: SLF001 - the same module's
+            if child is None:
+                self._orphan_ended_at = time.monotonic()
+            elif not child._exit.done():  # noqa: SLF001 - the same module's
                 child._exit.set_result(os.waitstatus_to_exitcode(status))  # noqa: SLF001
 
     async def sweep(self, *, spare: Sequence[int] = (), grace_s: float, limit_s: float) -> None:
-        """End every process below this one: TERM, a bounded wait, KILL, until none is left.
+        """End every process below this one: see `worker.process.sweep`.
 
         Args:
             spare: processes that stay, with all that is below them.
             grace_s: from TERM to KILL.
             limit_s: give up after this time (a process in uninterruptible sleep cannot die).
         """
-        started = time.monotonic()
-        asked: set[int] = set()
-        while time.monotonic() - started < limit_s:
-            self._reap()
-            left = await in_thread(descendants, tuple(spare))
-            if not left:
-                return
-            kill = time.monotonic() - started >= grace_s
-            for pid in left:
-                if kill or pid not in asked:
-                    send_signal(pid, signal.SIGKILL if kill else signal.SIGTERM)
-                    asked.add(pid)
-            await asyncio.sleep(_SWEEP_PAUSE_S)
+        await self._sweep(spare).run(grace_s=grace_s, limit_s=limit_s)
 
+    def left(self) -> list[dict[str, Any]]:
+        """The processes that still exist below this one, at most LEFT_MAX: pid and command."""
+        pids = self._sweep(()).left()[:LEFT_MAX]
+        return [{"pid": pid, "command": command_name(pid)} for pid in pids]
 
-def preload_sweep() -> None:
-    """Import what a sweep needs in a thread: 50 ms that neither start nor end must wait for."""
-    threading.Thread(target=importlib.import_module, args=["psutil"], daemon=True).start()
+    def _sweep(self, spare: Sequence[int]) -> Sweep:
+        return Sweep(
+            reap=self._reap,
+            orphan_ended_at=lambda: self._orphan_ended_at,
+            spare=frozenset(spare),
+            kill_group=self._kill_group,
+        )
 
-
-def descendants(spare: Sequence[int] = ()) -> list[int]:
-    """Process ids below this process, without zombies and the subtrees of `spare`."""
-    import psutil  # noqa: PLC0415 - see preload_sweep
-
-    spared = set(spare)
-    for pid in spare:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            spared.update(below.pid for below in psutil.Process(pid).children(recursive=True))
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if process.pid not in spared and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process.pid)
-    return found
+    def _kill_group(self) -> None:
+        if self.cgroup is not None:
+            self.cgroup.kill()
 
 
 def send_signal(pid: int, signal_number: int) -> None:
-    """Signal a process that may have ended; 0 stands for one that was never started.
+    """Signal a process that may have ended, or changed its user; 0: one that was never started.
 
     kill(2) takes 0 for the caller's whole process group, which includes the parent process.
     """
     if pid <= 0:
         return
-    with contextlib.suppress(ProcessLookupError):
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, signal_number)
 
 

@@ -22,6 +22,7 @@ def spawn(
     output: Path | None = None,
     pass_fds: Sequence[int] = (),
     descriptor_limit: int | None = None,
+    cwd: Path | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a program with an empty stdin; its stdout and stderr are one pipe or file.
 
@@ -34,6 +35,7 @@ def spawn(
         output: the file that gets its stdout and stderr; default: a pipe.
         pass_fds: descriptors that it inherits.
         descriptor_limit: its soft NOFILE limit; default: this process's.
+        cwd: its working directory; default: this process's.
 
     Raises:
         OSError: it cannot be executed.
@@ -49,6 +51,7 @@ def spawn(
         return subprocess.Popen(
             list(argv),
             env=dict(env),
+            cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=stack.enter_context(output.open("wb")) if output else subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -1,9 +1,8 @@
-"""A running supervisord: its RPC, and the programs that it starts and stops.
+"""A running supervisord: its RPC, and the programs that it starts.
 
-Its config and sockets are in the session's private folder, so `supervisorctl -c
-<folder>/supervisord.conf status` works for debugging. It is driven over XML-RPC
-(http://supervisord.org/api.html). Its own loop runs once a second unless a call wakes it, so a
-death that this module detects first (by a pidfd) is followed by calls until supervisord has acted.
+It is driven over XML-RPC (http://supervisord.org/api.html) on a Unix socket in the session's
+private folder. Its own loop runs once a second unless a call wakes it, so an end that a pidfd has
+reported is followed by calls until supervisord has reaped the process.
 """
 
 from __future__ import annotations
@@ -11,50 +10,67 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.client
-import signal
 import time
 import xmlrpc.client
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from worker.errors import StartFailed
-from worker.process.children import exited, in_thread, send_signal
-from worker.process.supervisord_config import output_path, write_config
+from worker.errors import SessionError, SessionLost, StartFailed
+from worker.process.children import in_thread
+from worker.process.supervisord_config import output_path
+from worker.process.supervisord_rpc import call
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from worker.process.children import Child
     from worker.process.program import Program
+    from worker.process.supervisord_config import Config
 
 READY_TIMEOUT_S: Final = 10.0
 STOP_TIMEOUT_S: Final = 1.0
+RPC_TIMEOUT_S: Final = 3.0  # also when supervisord was stopped by a signal
+_TAIL_TIMEOUT_S: Final = 0.5  # the loss of the display is reported without a log sooner than late
 _POLL_S: Final = 0.005
-_RPC_TIMEOUT_S: Final = 3.0
 _LOOPS_TO_LOG: Final = 2
 _LOG_TAIL_BYTES: Final = 2000
 _LOG_TAIL_LINES: Final = 3
+# supervisor.xmlrpc.Faults: it has ended already, or was started by a call that timed out.
+_NOT_FATAL: Final = {50, 60}
+_SIGNALLED: Final = -1
 
-_RPC_ERRORS: Final = (xmlrpc.client.Error, http.client.HTTPException, OSError)
+
+@dataclass(frozen=True, slots=True)
+class ProgramEnd:
+    """How a program has ended.
+
+    Attributes:
+        status: its exit status; None if a signal killed it, or it could not be started.
+        why: the same in words.
+    """
+
+    status: int | None
+    why: str
 
 
 @dataclass(eq=False, slots=True)
 class Supervisord:
     """A running supervisord and the programs in its config."""
 
-    folder: Path
+    config: Config
     process: Child
     _programs: list[Program] = field(default_factory=list)
     _one_call: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def start(self, *programs: Program) -> list[int]:
-        """Start programs, in one call; returns their process ids.
+        """Start programs, in one call; returns their process ids, 0 for one that ended already.
 
         Programs that are not in the config yet are added to it.
 
         Raises:
             StartFailed: one cannot be executed.
+            SessionLost: supervisord ended, or did not answer.
         """
         names = [program.name for program in programs]
         calls = self._additions(programs)
@@ -62,7 +78,7 @@ class Supervisord:
         calls += [("getProcessInfo", name) for name in names]
         answers = (await self._multicall(*calls))[-2 * len(names) :]
         for name, answer in zip(names, answers, strict=False):
-            if isinstance(answer, dict):  # a fault
+            if isinstance(answer, dict) and answer["faultCode"] not in _NOT_FATAL:
                 raise StartFailed(name, answer["faultString"], await self.output_tail(name))
         return [int(answer["pid"]) for answer in answers[len(names) :]]
 
@@ -72,7 +88,7 @@ class Supervisord:
         if not added:
             return []
         self._programs += added
-        write_config(self.folder, self._programs)
+        self.config.write(self._programs)
         return [("reloadConfig",), *(("addProcessGroup", program.name) for program in added)]
 
     async def _multicall(self, *calls: tuple[Any, ...]) -> list[Any]:
@@ -86,32 +102,35 @@ class Supervisord:
         info: dict[str, Any] = await self.call("getProcessInfo", name)
         return int(info["pid"])
 
-    async def replaced(self, name: str, dead_pid: int) -> int:
-        """Wait until supervisord has restarted a program that just died; its new process id.
+    async def end_of(self, name: str) -> ProgramEnd:
+        """Wait until supervisord has reaped a program that has just ended.
 
-        Every call wakes supervisord's loop: one to reap the dead process, one to start the next.
+        Every call wakes supervisord's loop, which reaps after it has answered.
+
+        Raises:
+            SessionLost: supervisord ended, or did not answer.
         """
         while True:
-            pid = await self.pid(name)
-            if pid not in (0, dead_pid):
-                return pid
+            info: dict[str, Any] = await self.call("getProcessInfo", name)
+            if not info["pid"]:
+                return _program_end(info)
             await asyncio.sleep(_POLL_S)
 
-    async def stop(self, program: Program, pid: int) -> None:
-        """Stop a program: its stop signal, a bounded wait, SIGKILL."""
-        gone = asyncio.ensure_future(exited(pid))
+    async def answers(self) -> bool:
+        """Whether it answers a call."""
         try:
-            try:
-                await self.call("stopProcess", program.name, False, timeout_s=STOP_TIMEOUT_S)
-            except _RPC_ERRORS:
-                if not gone.done():
-                    send_signal(pid, signal.Signals[f"SIG{program.stop_signal}"])
-            done, _ = await asyncio.wait([gone], timeout=STOP_TIMEOUT_S)
-            if not done:
-                send_signal(pid, signal.SIGKILL)
-                await gone
-        finally:
-            gone.cancel()
+            await self.call("getState")
+        except SessionError:
+            return False
+        return True
+
+    async def keeps_running(self) -> bool:
+        """Whether it runs and was not requested to end; also True while it was stopped."""
+        try:
+            await self.call("getState")  # refused while it is shutting down
+        except SessionError as error:
+            return self.process.running and isinstance(error.__cause__, TimeoutError)
+        return True
 
     async def shut_down(self) -> None:
         """End supervisord itself; its programs are stopped already."""
@@ -124,63 +143,86 @@ class Supervisord:
                 if not ended.done():
                     # Wakes its loop, which otherwise waits for up to a second.
                     await self.call("getState", timeout_s=STOP_TIMEOUT_S)
-        except (*_RPC_ERRORS, TimeoutError):
+        except SessionError:
             pass  # it is ending, or broken: stop() below ends it in both cases
         finally:
             ended.cancel()
         await self.process.stop(STOP_TIMEOUT_S)
 
-    async def call(self, method: str, *args: object, timeout_s: float = _RPC_TIMEOUT_S) -> Any:
-        """One XML-RPC call, on a transport of its own: a failed one cannot be used again.
+    async def call(self, method: str, *args: object, timeout_s: float = RPC_TIMEOUT_S) -> Any:
+        """One XML-RPC call.
 
         Raises:
-            xmlrpc.client.Fault: supervisord refused.
-            OSError, TimeoutError: supervisord did not answer.
+            SessionLost: supervisord ended, did not answer in time, or refused.
         """
         name = method if "." in method else f"supervisor.{method}"
-        async with asyncio.timeout(timeout_s), self._one_call:
-            return await in_thread(_call, f"unix://{self.folder}/supervisor.sock", name, args)
+        try:
+            async with asyncio.timeout(timeout_s), self._one_call:
+                return await self._unless_ended(
+                    in_thread(call, self.config, self.process.pid, name, args, timeout_s)
+                )
+        except TimeoutError as error:
+            raise SessionLost(f"supervisord did not answer within {timeout_s:g} s") from error
+        except (xmlrpc.client.Error, http.client.HTTPException, OSError) as error:
+            why = str(error) or type(error).__name__
+            raise SessionLost(f"supervisord died, or refused {method}: {why}") from error
+
+    async def _unless_ended(self, calling: Any) -> Any:
+        answer = asyncio.ensure_future(calling)
+        ended = asyncio.ensure_future(self.process.wait())
+        try:
+            await asyncio.wait((answer, ended), return_when=asyncio.FIRST_COMPLETED)
+            if answer.done():
+                return answer.result()
+            raise SessionLost("supervisord died")
+        finally:
+            answer.cancel()
+            ended.cancel()
 
     async def output_tail(self, name: str) -> str:
         """The end of a dead program's log, for an error message.
 
         supervisord copies a program's output into its log when its loop runs, so it is woken.
         """
-        with contextlib.suppress(*_RPC_ERRORS):
+        with contextlib.suppress(SessionError):
             for _ in range(_LOOPS_TO_LOG):
-                await self.call("getState")
-        return last_lines(self.folder / f"{name}.log")
+                await self.call("getState", timeout_s=_TAIL_TIMEOUT_S)
+        return last_lines(self.config.folder / f"{name}.log")
 
 
-async def connect(folder: Path, process: Child, programs: Sequence[Program]) -> Supervisord:
+async def connect(config: Config, process: Child, programs: Iterable[Program]) -> Supervisord:
     """Wait until a supervisord that was started answers.
 
     Args:
-        folder: where its config is.
+        config: its config.
         process: supervisord.
         programs: the programs in its config.
 
     Raises:
         StartFailed: it ended, or did not answer in time.
+        SessionLost: it was killed.
     """
-    supervisord = Supervisord(folder, process, list(programs))
-    await in_thread(_transport)  # imported while supervisord starts
+    supervisord = Supervisord(config, process, list(programs))
+    socket = config.folder / "supervisor.sock"
     deadline = time.monotonic() + READY_TIMEOUT_S
-    while not (folder / "supervisor.sock").exists() or not await _answers(supervisord):
+    while not socket.exists() or not await supervisord.answers():
         if not process.running or time.monotonic() > deadline:
+            if not process.running and await process.wait() < 0:
+                raise SessionLost("supervisord died while it started")
             why = "it did not answer in time" if process.running else "it ended"
             await process.stop(STOP_TIMEOUT_S)
-            raise StartFailed("supervisord", why, last_lines(output_path(folder)))
+            raise StartFailed("supervisord", why, last_lines(output_path(config.folder)))
         await asyncio.sleep(_POLL_S)
     return supervisord
 
 
-async def _answers(supervisord: Supervisord) -> bool:
-    try:
-        await supervisord.call("getState")
-    except (OSError, http.client.HTTPException, TimeoutError):
-        return False
-    return True
+def _program_end(info: dict[str, Any]) -> ProgramEnd:
+    status, error = int(info["exitstatus"]), str(info["spawnerr"])
+    if status == _SIGNALLED:
+        return ProgramEnd(None, "it was killed by a signal")
+    if error and not error.startswith("Bad exit code"):
+        return ProgramEnd(None, f"it was not started: {error}")
+    return ProgramEnd(status, f"it exited with status {status}")
 
 
 def last_lines(log: Path) -> str:
@@ -191,18 +233,3 @@ def last_lines(log: Path) -> str:
         return ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return " | ".join(lines[-_LOG_TAIL_LINES:])
-
-
-def _transport() -> Any:
-    from supervisor.xmlrpc import SupervisorTransport  # noqa: PLC0415 - imported off the loop
-
-    return SupervisorTransport
-
-
-def _call(url: str, method: str, args: Sequence[Any]) -> Any:
-    transport = _transport()(None, None, url)
-    try:
-        with xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport) as server:
-            return getattr(server, method)(*args)
-    finally:
-        transport.close()

@@ -5,6 +5,9 @@
 The output consists of complete messages. libvncserver serves its clients one after the other and
 reads each message to its end, so a partial message from a viewer that stalls would block all other
 viewers. Between two outputs the caller can also insert messages of its own.
+
+Messages that come too fast wait and keep their order; update requests and motions of the pointer
+are merged instead. The caller calls `advance` when `due_at` has come.
 """
 
 from __future__ import annotations
@@ -12,21 +15,23 @@ from __future__ import annotations
 from typing import Final
 
 from worker.rfb.messages import (
+    ALL_MESSAGES,
     HANDSHAKE,
-    KEY_EVENT,
+    INPUT_RATE,
     MESSAGES,
-    POINTER_EVENT,
     PROTOCOL_VERSION,
-    UPDATE_REQUEST,
     Message,
     MessageType,
     ProtocolViolation,
+    RateLimit,
 )
+from worker.rfb.rate import Rate
+from worker.rfb.update_requests import UpdateRequests
+from worker.rfb.viewer_input import ViewerInput
 
 __all__ = ["PROTOCOL_VERSION", "ClientFilter", "ProtocolViolation"]
 
-MAX_KEYS_DOWN: Final = 256
-_U16_MAX: Final = 0xFFFF
+_PAUSE_S: Final = 0.02  # at least, before messages that wait are parsed again
 
 
 class ClientFilter:
@@ -37,35 +42,37 @@ class ClientFilter:
 
     Between two calls the filter buffers the message that is not yet complete: at most 2052 bytes
     (SetEncodings) or, with control, 1 MiB and 8 bytes (ClientCutText). A message that does not pass
-    is skipped without buffering it.
+    is skipped without buffering it. While `paused` it also buffers what it was given after that.
+
+    Times are in seconds of one monotonic clock.
 
     Args:
         control: Whether key events, pointer events and cut text pass too.
-        one_frame: Whether non-incremental update requests pass one at a time: the next one is held
-            back until `frame_sent`.
+        screen_px: Width and height of the framebuffer.
+        one_frame: Whether non-incremental update requests pass one at a time.
 
     Attributes:
-        update_requests: How many FramebufferUpdateRequests have passed so far.
+        requests: The viewer's update requests; `advance` passes those that are due.
         completed: How many messages have arrived completely so far, whether they passed or not.
-        awaits_frame: With `one_frame`, whether a non-incremental request has passed and
-            `frame_sent` has not been called since.
+        handshakes: How many steps of the handshake have arrived completely, of three.
     """
 
-    def __init__(self, *, control: bool, one_frame: bool = False) -> None:
-        self.update_requests = self.completed = 0
+    def __init__(
+        self, *, control: bool, screen_px: tuple[int, int], one_frame: bool = False
+    ) -> None:
+        self.requests = UpdateRequests(screen_px, one_frame=one_frame)
+        self.completed = self.handshakes = 0
         self._control = control
-        self._handshake = list(HANDSHAKE)
-        self._partial = bytearray()  # the message that is not yet complete
+        self._input = ViewerInput(screen_px)
+        self._partial = bytearray()  # the message that is not yet complete, or must wait
         self._wanted_bytes = 1  # how much of it is needed to continue parsing
         self._skip_bytes = 0  # how much is yet to arrive of a message that does not pass
         self._violated = False
-        self._one_frame, self.awaits_frame = one_frame, False
-        self._holding = False
-        self._held_request = self._last_request = b""
-        self._keys_down: dict[int, None] = {}  # in the order in which they were pressed
-        self._pointer = b""
+        self._resume_at: float | None = None
+        self._all = Rate(per_s=ALL_MESSAGES.per_s, burst=ALL_MESSAGES.burst)
+        self._rates: dict[RateLimit, Rate] = {}
 
-    def feed(self, data: bytes | bytearray) -> bytes:
+    def feed(self, data: bytes | bytearray, now: float) -> bytes:
         """Take what the viewer sent; return the messages to send to the VNC server.
 
         Raises:
@@ -76,94 +83,61 @@ class ClientFilter:
         skipped = min(self._skip_bytes, len(data))
         self._skip_bytes -= skipped
         self._partial += data[skipped:]
-        if len(self._partial) < self._wanted_bytes:
-            return b""
-        received = bytes(self._partial)
-        try:
-            passed, consumed = self._parse(received)
-        except ProtocolViolation:
-            self._violated = True
-            self._partial.clear()
-            raise
-        self._partial = bytearray(received[consumed:])
-        return passed
+        return self.advance(now)
+
+    def advance(self, now: float) -> bytes:
+        """Return the messages that may pass now: what waited, and what has arrived since.
+
+        Raises:
+            ProtocolViolation: As for `feed`.
+        """
+        passed: list[bytes] = []
+        if self._resume_at is None or now >= self._resume_at:
+            self._resume_at = None
+            if len(self._partial) >= self._wanted_bytes:
+                try:
+                    self._parse(passed, now)
+                except ProtocolViolation:
+                    self._violated = True
+                    self._partial.clear()
+                    raise
+        passed += self._input.due(now), self.requests.due(now)
+        return b"".join(passed)
+
+    def due_at(self, now: float) -> float | None:
+        """Return when to call `advance`; None if nothing waits for a time."""
+        times = (self._resume_at, self._input.due_at(now), self.requests.due_at(now))
+        return min((time for time in times if time is not None), default=None)
+
+    def charge(self, messages: int, now: float) -> None:
+        """Charge the viewer for what it made the caller do, as so many messages."""
+        self._all.take(now, messages)
+        ready_at = self._all.ready_at(now)
+        if ready_at > now:
+            self._resume_at = max(self._resume_at or 0.0, ready_at, now + _PAUSE_S)
+
+    @property
+    def paused(self) -> bool:
+        """Whether messages wait: the caller reads nothing more from the viewer then."""
+        return self._resume_at is not None
 
     @property
     def mid_message(self) -> bool:
-        """Whether a message, or the handshake, has not arrived completely."""
-        return bool(self._handshake or self._partial or self._skip_bytes)
-
-    def hold_updates(self) -> None:
-        """Hold update requests back from now on, merged into one that covers them all.
-
-        x11vnc sends a viewer only what was requested, so it stops sending.
-        """
-        self._holding = True
-
-    def release_updates(self) -> bytes:
-        """Let update requests pass again; return the one that was held back, if any."""
-        self._holding = False
-        request = self._held_request
-        if not request or (self.awaits_frame and _is_full(request)):
-            return b""
-        self._held_request = b""
-        return self._request(request)
-
-    def frame_sent(self) -> bytes:
-        """Let the next non-incremental request pass; return the one that was held back, if any.
-
-        x11vnc answers each of them with a full update, up to 8 MB of pixels, even if several
-        arrive at once, so they pass one at a time.
-        """
-        self.awaits_frame = False
-        return b"" if self._holding else self.release_updates()
-
-    def last_frame_requests(self) -> bytes:
-        """Return requests that make x11vnc send what has changed since its last update.
-
-        The first is non-incremental, for one pixel, and is answered at once. libvncserver then
-        takes the viewer's own last request as answered too, so the second, incremental one
-        replaces it. Empty if the viewer has requested nothing yet.
-        """
-        if not self._last_request:
-            return b""
-        kind, _, x, y, width, height = UPDATE_REQUEST.unpack(self._last_request)
-        pixel = UPDATE_REQUEST.pack(kind, False, x, y, 1, 1)
-        return pixel + UPDATE_REQUEST.pack(kind, True, x, y, width, height)
+        """Whether a part of a message has arrived and the rest has not."""
+        return bool(self._partial or self._skip_bytes)
 
     def release_input(self) -> bytes:
-        """Return the events that release every key and button that the viewer holds down.
+        """Return the events that release every key and button that the viewer holds down."""
+        return self._input.release()
 
-        Neither libvncserver nor x11vnc releases them when a client disconnects, and the task's
-        browser would continue with, for example, Shift held down.
-        """
-        up = False
-        events = [
-            KEY_EVENT.pack(MessageType.KEY_EVENT, up, keysym)
-            for keysym in reversed(self._keys_down)
-        ]
-        if self._pointer:
-            _, buttons, x, y = POINTER_EVENT.unpack(self._pointer)
-            if buttons:
-                events.append(POINTER_EVENT.pack(MessageType.POINTER_EVENT, 0, x, y))
-        self._keys_down.clear()
-        self._pointer = b""
-        return b"".join(events)
-
-    def _request(self, request: bytes) -> bytes:
-        self.update_requests += 1
-        self._last_request = request
-        self.awaits_frame |= self._one_frame and _is_full(request)
-        return request
-
-    def _parse(self, received: bytes) -> tuple[bytes, int]:
-        """Return the messages in `received` that pass, and how many bytes were parsed."""
-        passed: list[bytes] = []
+    def _parse(self, passed: list[bytes], now: float) -> None:
+        """Move the messages of `_partial` that pass, and whose time has come, to `passed`."""
+        received = self._partial
         start, end = 0, len(received)
         self._wanted_bytes = 1
         while start < end:
             message = self._message(received[start])
-            head = received[start : start + message.head_bytes]
+            head = bytes(received[start : start + message.head_bytes])
             if len(head) < message.head_bytes:
                 self._wanted_bytes = message.head_bytes
                 break
@@ -172,65 +146,57 @@ class ClientFilter:
             if admitted and start + size > end:
                 self._wanted_bytes = size
                 break
+            if self._must_wait(message if admitted else None, head, now):
+                break
             if admitted:
-                passed.append(self._pass(message, received[start : start + size]))
+                passed += self._pass(message, bytes(received[start : start + size]), now)
             start += size
             self.completed += 1
         self._skip_bytes = max(0, start - end)
-        return b"".join(passed), min(start, end)
+        del received[: min(start, end)]
 
     def _message(self, first_byte: int) -> Message:
-        if self._handshake:
-            return self._handshake[0]
+        if self.handshakes < len(HANDSHAKE):
+            return HANDSHAKE[self.handshakes]
         message = MESSAGES.get(first_byte)
         if message is None:
             raise ProtocolViolation("unknown message type")
         return message
 
-    def _pass(self, message: Message, raw: bytes) -> bytes:
-        passed = message.rewrite(raw)
-        if self._handshake:
-            del self._handshake[0]
-        elif raw[0] == MessageType.FRAMEBUFFER_UPDATE_REQUEST:
-            if self._holding or (self.awaits_frame and _is_full(passed)):
-                self._held_request = _merged(self._held_request, passed)
-                return b""
-            return self._request(passed)
-        elif passed:
-            self._remember_input(passed)
-        return passed
+    def _must_wait(self, message: Message | None, head: bytes, now: float) -> bool:
+        """Charge a message to its budgets, or note when there will be room for it."""
+        rates = [self._all]
+        if message is not None and message.rate is not None:
+            is_motion = head[0] == MessageType.POINTER_EVENT and self._input.is_motion(head)
+            if not (message.rate is INPUT_RATE and is_motion):
+                rates.append(self._rate(message.rate))
+        ready_at = max(rate.ready_at(now) for rate in rates)
+        if ready_at > now:
+            self._resume_at = max(ready_at, now + _PAUSE_S)
+            return True
+        for rate in rates:
+            rate.take(now)
+        return False
 
-    def _remember_input(self, passed: bytes) -> None:
-        if passed[0] == MessageType.POINTER_EVENT:
-            self._pointer = passed
-        elif passed[0] == MessageType.KEY_EVENT:
-            _, down, keysym = KEY_EVENT.unpack(passed)
-            if not down:
-                self._keys_down.pop(keysym, None)
-            elif len(self._keys_down) < MAX_KEYS_DOWN:
-                self._keys_down[keysym] = None
+    def _rate(self, limit: RateLimit) -> Rate:
+        if limit not in self._rates:
+            self._rates[limit] = Rate(per_s=limit.per_s, burst=limit.burst)
+        return self._rates[limit]
 
-
-def _is_full(request: bytes) -> bool:
-    """Whether an update request is non-incremental: for pixels whether or not they changed."""
-    _, incremental, *_ = UPDATE_REQUEST.unpack(request)
-    return not incremental
-
-
-def _merged(held: bytes, request: bytes) -> bytes:
-    """Return one request for both areas, non-incremental if either is."""
-    if not held:
-        return request
-    _, held_incremental, held_x, held_y, held_width, held_height = UPDATE_REQUEST.unpack(held)
-    _, incremental, x, y, width, height = UPDATE_REQUEST.unpack(request)
-    left, top = min(held_x, x), min(held_y, y)
-    right = max(held_x + held_width, x + width)
-    bottom = max(held_y + held_height, y + height)
-    return UPDATE_REQUEST.pack(
-        MessageType.FRAMEBUFFER_UPDATE_REQUEST,
-        min(held_incremental, incremental),
-        left,
-        top,
-        min(right - left, _U16_MAX),
-        min(bottom - top, _U16_MAX),
-    )
+    def _pass(self, message: Message, raw: bytes, now: float) -> list[bytes]:
+        rewritten = message.rewrite(raw)
+        if self.handshakes < len(HANDSHAKE):
+            self.handshakes += 1
+            return [rewritten]
+        if not rewritten:
+            return []
+        match rewritten[0]:
+            case MessageType.FRAMEBUFFER_UPDATE_REQUEST:
+                self.requests.add(rewritten)
+                return [self.requests.due(now)]
+            case MessageType.KEY_EVENT:
+                return [self._input.key(rewritten)]
+            case MessageType.POINTER_EVENT:
+                return [self._input.pointer(rewritten, now)]
+            case _:
+                return [self._input.flush(), rewritten]

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from worker.rfb.messages import PROTOCOL_VERSION
+
+_SECURITY_TYPES_BYTES: Final = 2  # one type, None
+_SECURITY_RESULT_BYTES: Final = 4
+_PROMPTED_BYTES: Final = (  # what the server has sent when it waits for each step
+    len(PROTOCOL_VERSION),
+    len(PROTOCOL_VERSION) + _SECURITY_TYPES_BYTES,
+    len(PROTOCOL_VERSION) + _SECURITY_TYPES_BYTES + _SECURITY_RESULT_BYTES,
+)
 
 
 class Greeting:
@@ -21,9 +31,11 @@ class Greeting:
         self._waiting = b""
         self._version_sent = False
         self._answer_bytes = 0
+        self._server_bytes = 0
 
     def from_server(self, data: bytes) -> list[bytes]:
         """Take what the server sent; return the messages to send to the viewer now."""
+        self._server_bytes += len(data)
         if self.done:
             return [data]
         self._waiting += data
@@ -33,6 +45,14 @@ class Greeting:
             self._waiting = self._waiting[len(PROTOCOL_VERSION) :]
             self._version_sent = True
         return messages + self._rest()
+
+    @property
+    def prompts(self) -> int:
+        """How many steps of the handshake the server has asked for, of three.
+
+        The viewer has nothing to send before.
+        """
+        return sum(self._server_bytes >= size for size in _PROMPTED_BYTES)
 
     def from_viewer(self, data: bytes | bytearray) -> list[bytes]:
         """Take what the viewer sent; return the messages to send to the viewer now."""

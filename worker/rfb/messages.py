@@ -15,7 +15,11 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from worker.rfb import encodings, pixel_format, update_requests
+from worker.rfb.pixel_format import PixelFormat
+from worker.rfb.viewer_input import KEY_EVENT, POINTER_EVENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,34 +34,8 @@ MAX_ENCODINGS: Final = 512
 MAX_CUT_TEXT_BYTES: Final = 1 << 20  # libvncserver's own limit
 MAX_FENCE_PAYLOAD_BYTES: Final = 64  # rfbproto, ClientFence
 
-# What Debian's libvncserver 0.9.14 serves and noVNC, TigerVNC, vncdotool or asyncvnc decodes. Not
-# included:
-# - ExtendedClipboard: x11vnc discards what arrives by it, so TigerVNC's clipboard would be lost.
-#   Without it viewers use plain cut text, which works.
-# - Xvp, ExtendedDesktopSize: a viewer must not change the power or the size of the display.
-# - Fence, ContinuousUpdates, QEMU keys and audio, extended mouse buttons: libvncserver implements
-#   none of them, and closes the connection when it receives their messages.
-# - any other number: libvncserver writes a line to its log for each.
-PASSED_ENCODINGS: Final = frozenset(
-    {
-        0,  # Raw
-        1,  # CopyRect
-        2,  # RRE
-        5,  # Hextile
-        6,  # Zlib
-        7,  # Tight
-        16,  # ZRLE
-        -239,  # Cursor
-        -224,  # LastRect
-        -223,  # DesktopSize
-        *range(-32, -22),  # JPEG quality levels 0 to 9
-        *range(-256, -246),  # compression levels 0 to 9
-    }
-)
-
 _SECURITY_NONE: Final = b"\x01"
 _SHARED: Final = b"\x01"
-_COLOUR_MAP_BITS: Final = 8
 _EXTENDED_CUT_TEXT_FLAGS_BYTES: Final = 4
 _SCREEN_BYTES: Final = 16
 _QEMU_EXTENDED_KEY: Final = 0
@@ -65,10 +43,7 @@ _QEMU_AUDIO: Final = 1
 _QEMU_EXTENDED_KEY_BYTES: Final = 12
 _QEMU_AUDIO_BYTES: Final = {0: 4, 1: 4, 2: 10}  # by operation: enable, disable, set format
 
-KEY_EVENT: Final = struct.Struct(">B?xxI")  # type, down, keysym
-POINTER_EVENT: Final = struct.Struct(">BBHH")  # type, buttons, x, y
-UPDATE_REQUEST: Final = struct.Struct(">BBHHHH")  # type, incremental, x, y, width, height
-_PIXEL_FORMAT: Final = struct.Struct(">4xBBx?HHHBBB3x")  # bits, depth, true colour, maxima, shifts
+_PIXEL_FORMAT_HEAD: Final = bytes(4)  # type SetPixelFormat, padding
 _ENCODINGS_HEAD: Final = struct.Struct(">BxH")  # type, count
 _CUT_TEXT_HEAD: Final = struct.Struct(">B3xi")  # type, length
 _QEMU_HEAD: Final = struct.Struct(">xBH")  # submessage, operation
@@ -98,6 +73,20 @@ class MessageType(IntEnum):
     QEMU = 255
 
 
+class RateLimit(NamedTuple):
+    """How many messages pass: `per_s` on average, up to `burst` at once."""
+
+    per_s: float
+    burst: float
+
+
+# A viewer that sends more is read more slowly: its messages wait and keep their order.
+ALL_MESSAGES: Final = RateLimit(per_s=5000, burst=10_000)  # also those that are skipped
+SETTINGS_RATE: Final = RateLimit(per_s=10, burst=40)  # pixel formats, encodings
+INPUT_RATE: Final = RateLimit(per_s=500, burst=500)  # keys and buttons
+CUT_TEXT_RATE: Final = RateLimit(per_s=4, burst=8)
+
+
 def _always(_head: bytes) -> bool:
     return True
 
@@ -120,6 +109,7 @@ class Message:
         view: Whether a message with this head passes for the role `view`.
         control: Whether it passes for the role `control`.
         rewrite: Returns what is sent to the VNC server in its place; may be empty.
+        rate: The budget that a message which passes is charged to, in addition to `ALL_MESSAGES`.
     """
 
     head_bytes: int
@@ -127,6 +117,7 @@ class Message:
     view: Callable[[bytes], bool] = _never
     control: Callable[[bytes], bool] = _never
     rewrite: Callable[[bytes], bytes] = _unchanged
+    rate: RateLimit | None = None
 
 
 def _dropped_version(raw: bytes) -> bytes:
@@ -148,23 +139,12 @@ def _shared(_raw: bytes) -> bytes:
     return _SHARED
 
 
-def _sane_pixel_format(raw: bytes) -> bytes:
-    """SetPixelFormat, RFC 6143 §7.4 and §7.5.1, with every field verified.
-
-    libvncserver verifies only the bits per pixel: with a depth of 24 its Tight encoder writes four
-    bytes for each pixel, even into a buffer for two, and so past its end.
-    """
-    bits, depth, true_colour, *rgb = _PIXEL_FORMAT.unpack(raw)
-    sane = bits in {8, 16, 32} and depth <= bits
-    if true_colour:
-        for maximum, shift in zip(rgb[:3], rgb[3:], strict=True):
-            n = maximum.bit_length()
-            sane = sane and n > 0 and maximum == (1 << n) - 1 and n + shift <= bits
-    else:
-        sane = sane and bits == _COLOUR_MAP_BITS
-    if not sane:
+def _possible_pixel_format(raw: bytes) -> bytes:
+    """SetPixelFormat, RFC 6143 §7.5.1."""
+    wanted = PixelFormat.unpack(raw[len(_PIXEL_FORMAT_HEAD) :])
+    if not wanted.is_possible():
         raise ProtocolViolation("impossible pixel format")
-    return raw
+    return _PIXEL_FORMAT_HEAD + wanted.pack()
 
 
 def _encodings_size(head: bytes) -> int:
@@ -176,9 +156,8 @@ def _encodings_size(head: bytes) -> int:
 
 
 def _served_encodings(raw: bytes) -> bytes:
-    """Keep the encodings that are served, each once, in the viewer's order of preference."""
     announced = struct.unpack_from(f">{len(raw) // 4 - 1}i", raw, _ENCODINGS_HEAD.size)
-    kept = [encoding for encoding in dict.fromkeys(announced) if encoding in PASSED_ENCODINGS]
+    kept = encodings.served(announced)
     head = _ENCODINGS_HEAD.pack(MessageType.SET_ENCODINGS, len(kept))
     return head + struct.pack(f">{len(kept)}i", *kept)
 
@@ -246,7 +225,7 @@ def _plain_key(raw: bytes) -> bytes:
     A key code without a keysym has no equivalent KeyEvent.
     """
     down, keysym = _QEMU_KEY_EVENT.unpack(raw)
-    return KEY_EVENT.pack(MessageType.KEY_EVENT, down, keysym) if keysym else b""
+    return KEY_EVENT.pack(MessageType.KEY_EVENT, int(down != 0), keysym) if keysym else b""
 
 
 HANDSHAKE: Final = (
@@ -261,7 +240,11 @@ HANDSHAKE: Final = (
 # bytes, only if viewer and server have agreed on it, which PASSED_ENCODINGS prevents.
 MESSAGES: Final[dict[int, Message]] = {
     MessageType.SET_PIXEL_FORMAT: Message(
-        head_bytes=_PIXEL_FORMAT.size, view=_always, control=_always, rewrite=_sane_pixel_format
+        head_bytes=len(_PIXEL_FORMAT_HEAD) + pixel_format.SIZE_BYTES,
+        view=_always,
+        control=_always,
+        rewrite=_possible_pixel_format,
+        rate=SETTINGS_RATE,
     ),
     MessageType.SET_ENCODINGS: Message(
         head_bytes=_ENCODINGS_HEAD.size,
@@ -269,23 +252,31 @@ MESSAGES: Final[dict[int, Message]] = {
         view=_always,
         control=_always,
         rewrite=_served_encodings,
+        rate=SETTINGS_RATE,
     ),
     MessageType.FRAMEBUFFER_UPDATE_REQUEST: Message(
-        head_bytes=UPDATE_REQUEST.size, view=_always, control=_always
+        head_bytes=update_requests.MESSAGE.size, view=_always, control=_always
     ),
-    MessageType.KEY_EVENT: Message(head_bytes=KEY_EVENT.size, control=_always),
-    MessageType.POINTER_EVENT: Message(head_bytes=POINTER_EVENT.size, control=_always),
+    MessageType.KEY_EVENT: Message(head_bytes=KEY_EVENT.size, control=_always, rate=INPUT_RATE),
+    MessageType.POINTER_EVENT: Message(
+        head_bytes=POINTER_EVENT.size, control=_always, rate=INPUT_RATE
+    ),
     MessageType.CLIENT_CUT_TEXT: Message(
         head_bytes=_CUT_TEXT_HEAD.size,
         size=_cut_text_size,
         control=_is_plain_cut_text,
         rewrite=_utf8_cut_text,
+        rate=CUT_TEXT_RATE,
     ),
     MessageType.ENABLE_CONTINUOUS_UPDATES: Message(head_bytes=10),
     MessageType.CLIENT_FENCE: Message(head_bytes=9, size=_fence_size),
     MessageType.XVP: Message(head_bytes=4),
     MessageType.SET_DESKTOP_SIZE: Message(head_bytes=8, size=_desktop_size_size),
     MessageType.QEMU: Message(
-        head_bytes=_QEMU_HEAD.size, size=_qemu_size, control=_is_qemu_key, rewrite=_plain_key
+        head_bytes=_QEMU_HEAD.size,
+        size=_qemu_size,
+        control=_is_qemu_key,
+        rewrite=_plain_key,
+        rate=INPUT_RATE,
     ),
 }

@@ -7,15 +7,17 @@ by a second x11vnc, which costs nothing while no viewer has control.
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from worker.errors import SessionError
-from worker.process.children import exited
+from worker.process.program import Backoff
 from worker.vnc import clipboard
 from worker.vnc.x11vnc import X11vnc
 
 if TYPE_CHECKING:
     from worker.events import Events
+    from worker.process.program import Program
     from worker.session.display_stack import DisplayStack
 
 NAME: Final = "x11vnc_control"
@@ -48,10 +50,17 @@ class ControlDisplay:
         self._viewers: set[int] = set()
         self._changed = asyncio.Event()
         self._answers: list[asyncio.Future[bool]] = []
+        self._backoff = Backoff()
+        self._start_at = 0.0  # by time.monotonic(): not started before
         self._keeping: asyncio.Task[None] | None = None
 
     async def acquire(self, viewer: int) -> bool:
-        """Start x11vnc unless it runs; returns when the viewer may connect, False if it failed."""
+        """Start x11vnc unless it runs; returns when the viewer may connect.
+
+        False if it failed, or has ended a moment ago and is not started again yet.
+        """
+        if time.monotonic() < self._start_at:
+            return False
         self._viewers.add(viewer)
         answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._answers.append(answer)
@@ -89,33 +98,46 @@ class ControlDisplay:
             while not self._viewers:
                 self._changed.clear()
                 await self._changed.wait()
+            program = self.x11vnc.program(self._stack.display, self._stack.authority)
             try:
-                await self._run()
+                stopped, why = await self._run(program), ""
             except (SessionError, OSError, TimeoutError) as error:
-                self._events.emit(f"{NAME}.failed", why=str(error))
-                self._viewers.clear()
-                self._answer(up=False)
-            await self._stack.stop(NAME)
+                stopped, why = False, str(error)
+            keeper = self._stack.keeper
+            end = await keeper.retire(program)
+            if not stopped:
+                self._failed(why or end.why)
 
-    async def _run(self) -> None:
-        """Start x11vnc; returns when it has died, or no viewer has needed it for a while."""
-        program = self.x11vnc.program(self._stack.display, self._stack.authority)
+    def _failed(self, why: str) -> None:
+        """Start it again at once for the viewers that wait; or refuse them until it is time."""
+        now = time.monotonic()
+        delay_s = self._backoff.ended(now)
+        self._events.emit(f"{NAME}.failed", why=why)
+        if delay_s:
+            self._start_at = now + delay_s
+            self._viewers.clear()
+            self._answer(up=False)
+
+    async def _run(self, program: Program) -> bool:
+        """Start x11vnc; True when no viewer has needed it for a while, False when it has ended."""
         keeper = self._stack.keeper
         self.x11vnc.reported.clear()
         await keeper.start(program)
         await keeper.ready(program)
-        dead = asyncio.ensure_future(exited(keeper.pids[NAME]))
+        dead = asyncio.ensure_future(keeper.ended(NAME))
         try:
             await clipboard.enable_reports(
                 self._stack.display, self._stack.authority, self.x11vnc.reported
             )
+            self._backoff.ready(time.monotonic())
             self._events.emit(f"{NAME}.started")
             while not dead.done():
                 self._changed.clear()
                 if self._viewers:
                     self._answer(up=True)
                 if not await self._changed_before(dead):
-                    return
+                    return not dead.done()
+            return False
         finally:
             dead.cancel()
 

@@ -26,6 +26,7 @@ class Plan:
     """Validated input of a session: a later failure is not a usage error.
 
     Attributes:
+        temporary_dir: where the session creates its folder.
         environ: the environment of every process that the session starts.
         task_environ: variables that only the task gets in addition.
         launch: options of Playwright's `launch`.
@@ -36,6 +37,7 @@ class Plan:
     task_id: str
     target: Target
     inputs: dict[str, Any]
+    temporary_dir: Path
     environ: dict[str, str]
     task_environ: dict[str, str]
     launch: dict[str, Any]

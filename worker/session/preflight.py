@@ -16,6 +16,7 @@ from worker.session.plan import Notice, Plan
 from worker.settings import PREFIX, unknown_variables
 from worker.settings.run import RunSettings, secret_variables
 from worker.stream import tokens
+from worker.surroundings import temporary
 from worker.task import browser, sandbox, target
 
 if TYPE_CHECKING:
@@ -39,17 +40,24 @@ def make(settings: RunSettings, text: str | None, command: Sequence[str] | None)
     hide_from_peers()
     for name in secret_variables():
         scrub_environment(name)
+    working_folder_exists = _leave_removed_folder()
     chosen = target.function(text) if text is not None else target.command(command or ())
     for program in DISPLAY_PROGRAMS:
         if shutil.which(program) is None:
             raise ProgramMissing(program)
     chromium = browser.find(settings.chromium)
     launch, notices = _launch(settings, chromium)
+    temporary_dir = temporary.parent(os.environ)
     novnc_dir = settings.novnc_dir if settings.serves_debug_page else None
     if novnc_dir is not None and not (novnc_dir / "core/rfb.js").is_file():
         raise ProgramMissing("noVNC", f"no core/rfb.js in {novnc_dir}")
-    listener = net.listen(settings.host, settings.port, backlog=_BACKLOG)
     folder = settings.artifacts_dir or Path("artifacts") / settings.task_id
+    if not (working_folder_exists or folder.is_absolute()):
+        raise SettingError(
+            "the working directory was removed; change to another one, or give --artifacts-dir an "
+            "absolute path"
+        )
+    listener = net.listen(settings.host, settings.port, backlog=_BACKLOG)
     try:
         kept = artifacts.prepare(folder)
     except SettingError:
@@ -60,6 +68,7 @@ def make(settings: RunSettings, text: str | None, command: Sequence[str] | None)
         task_id=settings.task_id,
         target=chosen,
         inputs=settings.inputs,
+        temporary_dir=temporary_dir,
         environ=environ,
         task_environ={
             "PYTHONUNBUFFERED": "1",
@@ -81,6 +90,16 @@ def make(settings: RunSettings, text: str | None, command: Sequence[str] | None)
         max_viewers=settings.max_viewers,
         trusted_proxies=settings.trusted_proxies,
     )
+
+
+def _leave_removed_folder() -> bool:
+    """Change to `/` if the working directory was removed; programs may not start there."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        os.chdir("/")
+        return False
+    return True
 
 
 def _unknown() -> Iterator[Notice]:

@@ -7,27 +7,27 @@ and what it imports are the standard library and light modules of ours only.
 from __future__ import annotations
 
 import os
-import sys
-import tempfile
+import shutil
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from worker.display import xvfb
-from worker.process import supervisord_config
+from worker.errors import StartFailed
+from worker.process import session_folder, supervisord_config
 from worker.process.program import Program
+from worker.surroundings import interpreter, temporary
 from worker.task.spec import StartedChild, TaskSpec, start_child
 
 if TYPE_CHECKING:
-    import subprocess
+    from pathlib import Path
 
+    from worker.process.supervisord_config import StartedSupervisord
     from worker.session.plan import Plan
 
 AUTHORITY: Final = "Xauthority"
 DISPLAY_NUMBER: Final = "xvfb.display"
 STREAM_SOCKET: Final = "stream.sock"
-_TMP: Final = "tmp"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,20 +48,36 @@ class Prelaunched:
     folder: Path
     task: TaskSpec
     child: StartedChild | None
-    supervisord: subprocess.Popen[bytes]
+    supervisord: StartedSupervisord
     xvfb: Program
     websockify: Program
 
 
 def prelaunch(plan: Plan) -> Prelaunched:
-    """Make the session's folder, and start the task's process and supervisord."""
+    """Make the session's folder, and start the task's process and supervisord.
+
+    Raises:
+        StartFailed: a file cannot be written, for example because the disk is full.
+    """
     began = time.monotonic()
-    folder = Path(tempfile.mkdtemp(prefix="worker-"))  # 0700
-    (folder / _TMP).mkdir()
+    folder = None
+    try:
+        folder = temporary.make(plan.temporary_dir)
+        return _start(plan, began, folder)
+    except OSError as error:  # what was started ends with this process
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise StartFailed("the session", str(error)) from error
+
+
+def _start(plan: Plan, began: float, folder: Path) -> Prelaunched:
+    session_folder.lock(folder)
+    tmp = folder / session_folder.TMP
+    tmp.mkdir()
     task = TaskSpec(
         target=plan.target,
         inputs=plan.inputs,
-        environ={**plan.environ, **plan.task_environ, "TMPDIR": str(folder / _TMP)},
+        environ={**plan.environ, **plan.task_environ, **temporary.variables(tmp)},
         launch_options=plan.launch,
         log=plan.artifacts.log,
     )
@@ -73,16 +89,20 @@ def prelaunch(plan: Plan) -> Prelaunched:
         name="xvfb",
         command=xvfb.command(authority),
         restart=False,
-        stdout=folder / DISPLAY_NUMBER,
+        stdout=DISPLAY_NUMBER,
     )
     websockify = Program(
         name="websockify",
-        command=[sys.executable, "-m", "worker.stream.server", str(folder / STREAM_SOCKET)],
+        command=interpreter.command("worker.stream.server", str(folder / STREAM_SOCKET)),
         restart=True,
     )
     # Its own TMPDIR: Python writes a file to the temporary folder at its first use, and a process
     # that is killed at that moment leaves it.
-    environ = {**plan.environ, "XAUTHORITY": str(authority), "TMPDIR": str(folder / _TMP)}
+    environ = {
+        **plan.environ,
+        "XAUTHORITY": str(authority),
+        "TMPDIR": str(folder / session_folder.TMP),
+    }
     return Prelaunched(
         began=began,
         folder=folder,

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import json
 import os
-import shutil
 import signal
 import sys
 import time
@@ -20,17 +18,20 @@ from worker.errors import SessionError, StartFailed
 from worker.events import rfc3339
 from worker.net import netloc
 from worker.outcome import Outcome, TaskError
-from worker.process.children import Children, preload_sweep
+from worker.process.children import Children
 from worker.session import prelaunch
 from worker.session.control import ControlDisplay
 from worker.session.display_stack import DisplayStack
+from worker.session.leftovers import Leftovers
 from worker.session.stream_channel import StreamChannel
+from worker.session.stream_status import StreamStatus
 from worker.stream.messages import Facts, State, StreamConfig
 from worker.stream.tokens import Role
 from worker.task import process
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Coroutine
+    from collections.abc import Awaitable, Coroutine, Mapping
+    from pathlib import Path
 
     from worker.events import Events
     from worker.session.plan import Plan
@@ -39,7 +40,17 @@ if TYPE_CHECKING:
 
 START_TIMEOUT_S: Final = 20.0
 SWEEP_GRACE_S: Final = 0.5
-SWEEP_LIMIT_S: Final = 5.0
+SWEEP_LIMIT_S: Final = 4.0
+# The sum of these, and of the viewers' 3 s, is less than the 25 s that are documented. To remove
+# the folder, which takes long for many or large files, there is the rest, typically 22 s.
+_END_LIMIT_S: Final = 23.0
+_STOP_TASK_LIMIT_S: Final = 5.0
+_STOP_DISPLAY_LIMIT_S: Final = 5.0
+_LAST_SWEEP_LIMIT_S: Final = 3.0
+_REMOVE_LIMIT_S: Final = 2.0
+_STALE_LIMIT_S: Final = 1.0
+_MARGIN_S: Final = 0.2
+EVENT_ERROR_MAX_CHARS: Final = 10_000
 SIGNAL_EXIT_CODES: Final = {
     signal.SIGTERM: outcome.EXIT_SIGTERM,
     signal.SIGINT: outcome.EXIT_SIGINT,
@@ -60,9 +71,11 @@ async def run(plan: Plan, prelaunched: Prelaunched, events: Events, stop: Stop) 
     session = _Session(plan, prelaunched, events, stop)
     try:
         ended = await session.run()
-    finally:
-        await session.clean_up()
-    session.report_finish(ended)
+    except Exception as error:  # a defect of ours: print it, and still clean up
+        traceback.print_exc()
+        ended = session.outcome or _lost(error)
+    left = await session.clean_up()
+    session.report_finish(ended, left)
     return ended
 
 
@@ -97,16 +110,24 @@ class Stop:
 class _Session:
     def __init__(self, plan: Plan, prelaunched: Prelaunched, events: Events, stop: Stop) -> None:
         self.plan, self.prelaunched, self.events, self.stop = plan, prelaunched, events, stop
-        self.children = Children()
+        child = prelaunched.child
+        self.children = Children(
+            [prelaunched.supervisord.process, *([] if child is None else [child.process])]
+        )
         self.started_at = datetime.now(UTC)
         self.stages_ms: dict[str, int] = {}
         self.channel: StreamChannel | None = None
         self.task: Task | None = None
         self.held: Outcome | None = None
+        self.outcome: Outcome | None = None
+        self._ends_at = 0.0
+        self.leftovers = Leftovers(prelaunched.folder, self.children, events.emit)
+        self.status = StreamStatus(self._stream_ready, self._stream_lost)
         self.stack = DisplayStack(
             prelaunched=prelaunched,
-            children=self.children,
+            supervisord=self.children.adopt(prelaunched.supervisord.process),
             events=events,
+            status=self.status,
             mark=self._mark,
             on_change=self._report_facts,
             on_x11vnc=self._report_display,
@@ -120,7 +141,8 @@ class _Session:
         )
         for notice in self.plan.notices:
             self.events.emit(notice.event, **notice.fields)
-        ended = await self._until_stopped(self._start_and_run())
+        ended = self.outcome = await self._until_stopped(self._start_and_run())
+        self._ends_at = time.monotonic() + _END_LIMIT_S
         self._mark("task")
         self._write_result(ended)
         if self.channel is not None:
@@ -134,13 +156,14 @@ class _Session:
             async with asyncio.timeout(START_TIMEOUT_S):
                 task = await self._start()
         except TimeoutError:
-            raise StartFailed("the session", f"it took longer than {START_TIMEOUT_S:g} s") from None
+            why = f"it took longer than {START_TIMEOUT_S:g} s{self.stack.not_ready()}"
+            raise StartFailed("the session", why) from None
         self._mark("start")
         try:
             async with asyncio.timeout(self.plan.timeout_s):
                 await task.go()
                 self.events.emit("task.started", target=self.plan.target.text)
-                preload_sweep()
+                self.leftovers.remove_stale()
                 ended = await task.ended()
         except TimeoutError:
             return outcome.timed_out(self.plan.timeout_s)
@@ -176,17 +199,20 @@ class _Session:
         """Start everything that can start in parallel; returns when all of it is ready."""
         started = self.prelaunched
         self.task = await process.start(started.task, started.child, self.children)
+        child = None if started.child is None else started.child.process.pid
+        confined = asyncio.ensure_future(self.leftovers.confine(child))
         self.channel = StreamChannel(
             path=self.stack.folder / prelaunch.STREAM_SOCKET,
             config=self._stream_config(),
             listener=self.plan.listener,
-            parent_pid=self.stack.supervisord_pid,
             displays={Role.VIEW: self.stack.x11vnc, Role.CONTROL: self.control},
             emit=self.events.emit,
+            programs=self.stack,
         )
-        await self.stack.start_display()
+        await self.stack.start_display(self.channel.listening, self.channel.expect)
+        self.leftovers.record_display(self.stack.display)
         await self.stack.start_clients()
-        await _all(self._prepare_task(self.task), self._open_stream(self.channel))
+        await _all(self._prepare_task(self.task), self._open_stream(self.channel), confined)
         return self.task
 
     async def _prepare_task(self, task: Task) -> None:
@@ -196,10 +222,16 @@ class _Session:
 
     async def _open_stream(self, channel: StreamChannel) -> None:
         """Admit viewers: the first ones see the browser open."""
-        await _all(self.stack.websockify_ready(channel.listening), self.stack.x11vnc_ready())
+        await _all(self.stack.websockify_ready(), self.stack.x11vnc_ready())
         channel.set_state(State.RUNNING)
         self._mark("stream_ready")
+        self.status.opened()
+
+    def _stream_ready(self) -> None:
         self.events.emit("stream.ready", **self._address())
+
+    def _stream_lost(self, program: str, why: str) -> None:
+        self.events.emit("stream.lost", program=program, why=why)
 
     # -- the end
 
@@ -211,24 +243,36 @@ class _Session:
                     await self.channel.viewers_gone.wait()
         self._mark("viewers_told")
 
-    async def clean_up(self) -> None:
-        """Stop everything; no process, socket or folder is left."""
+    async def clean_up(self) -> dict[str, Any]:
+        """Stop everything, whatever fails; returns the fields that describe what is left."""
         self.stack.unwatch()
         await _each(
+            _STOP_TASK_LIMIT_S + SWEEP_LIMIT_S + _MARGIN_S,
             self._stop_task(),
             self.control.close(),
             self.stack.stop("x11vnc", "window_manager"),
         )
-        await _each(self._stop_display())
-        await self.children.sweep(grace_s=SWEEP_GRACE_S, limit_s=SWEEP_LIMIT_S)
+        await _each(_STOP_DISPLAY_LIMIT_S, self._stop_display())
+        sweep = self.children.sweep(grace_s=SWEEP_GRACE_S, limit_s=_LAST_SWEEP_LIMIT_S)
+        await _each(_LAST_SWEEP_LIMIT_S + _MARGIN_S, sweep)
+        left: dict[str, Any] = {}
+        await _each(_MARGIN_S, self._clear_away(left))
+        remove_s = max(_REMOVE_LIMIT_S, self._ends_at - time.monotonic())
+        await _each(remove_s + _MARGIN_S, self.leftovers.remove(left, remove_s))
+        await _each(_STALE_LIMIT_S, self.leftovers.remove_stale())
+        self._mark("cleared_away")
+        return left
+
+    async def _clear_away(self, left: dict[str, Any]) -> None:
+        if processes := self.children.left():
+            left["left"] = processes
         self.stack.remove_display_socket()
         self.plan.listener.close()
-        shutil.rmtree(self.prelaunched.folder, ignore_errors=True)
-        self._mark("cleared_away")
 
     async def _stop_task(self) -> None:
         if self.task is not None:
-            await self.task.stop()
+            await _each(_STOP_TASK_LIMIT_S, self.task.stop())
+        await self.leftovers.confined()
         await self.children.sweep(
             spare=(self.stack.supervisord_pid,), grace_s=SWEEP_GRACE_S, limit_s=SWEEP_LIMIT_S
         )
@@ -244,11 +288,12 @@ class _Session:
         await self.stack.shut_down()
         self._mark("display_stopped")
 
-    def report_finish(self, ended: Outcome) -> None:
+    def report_finish(self, ended: Outcome, left: Mapping[str, Any]) -> None:
         """Write the last event; exactly once."""
         self.events.emit(
             "worker.finished",
             **_summary(ended),
+            **left,
             duration_s=self._duration_s(),
             stages_ms=self.stages_ms,
         )
@@ -266,13 +311,23 @@ class _Session:
             "duration_s": self._duration_s(),
             "stages_ms": self.stages_ms,
         }
+        target = self.plan.artifacts.result
         try:
-            self.plan.artifacts.write_result(json.dumps(result, indent=2, ensure_ascii=False))
-            if self.plan.termination_log is not None:
-                artifacts.write_termination_message(self.plan.termination_log, result)
-        except OSError as error:
-            self.events.emit("result.failed", path=str(self.plan.artifacts.result), why=str(error))
-            print(f"worker: cannot write the result: {error}", file=sys.stderr)  # noqa: T201
+            self.plan.artifacts.write_result(artifacts.result_text(result))
+        except Exception as error:  # a full disk, or memory; the outcome remains the task's
+            self._report_result_failed(target, error)
+        if self.plan.termination_log is None:
+            return
+        try:
+            artifacts.write_termination_message(self.plan.termination_log, result)
+        except Exception as error:  # the same
+            self._report_result_failed(self.plan.termination_log, error)
+
+    def _report_result_failed(self, path: Path, error: Exception) -> None:
+        why = str(error) or type(error).__name__
+        self.events.emit("result.failed", path=str(path), why=why)
+        with contextlib.suppress(OSError, ValueError):  # stderr may be on the same full disk
+            print(f"worker: cannot write the result: {why}", file=sys.stderr)  # noqa: T201
 
     # -- what the stream server needs
 
@@ -326,7 +381,9 @@ class _Session:
 def _summary(ended: Outcome) -> dict[str, Any]:
     summary: dict[str, Any] = {"status": str(ended.status), "exit_code": ended.exit_code}
     if ended.error is not None:
-        summary["error"] = f"{ended.error.type}: {ended.error.message}"
+        text = f"{ended.error.type}: {ended.error.message}"
+        is_long = len(text) > EVENT_ERROR_MAX_CHARS
+        summary["error"] = f"{text[:EVENT_ERROR_MAX_CHARS]}…" if is_long else text
     return summary
 
 
@@ -348,8 +405,12 @@ async def _all(*steps: Awaitable[object]) -> None:
         raise errors.exceptions[0] from None
 
 
-async def _each(*steps: Awaitable[object]) -> None:
-    """Run steps in parallel, each to its end: an error in one does not stop the others."""
-    for result in await asyncio.gather(*steps, return_exceptions=True):
+async def _each(limit_s: float, *steps: Awaitable[object]) -> None:
+    """Run steps in parallel, each to its end, or for `limit_s`: no error stops the others."""
+    running = [asyncio.ensure_future(step) for step in steps]
+    _, late = await asyncio.wait(running, timeout=limit_s)
+    for step in late:
+        step.cancel()
+    for result in await asyncio.gather(*running, return_exceptions=True):
         if isinstance(result, Exception):
             traceback.print_exception(result)

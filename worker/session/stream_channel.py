@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
-from typing import TYPE_CHECKING, Final, Protocol, assert_never
+from typing import TYPE_CHECKING, Protocol, assert_never
 
-from worker.linux import parent_pid
+from worker.session import stream_handover
 from worker.stream.admission import UsedTokens
 from worker.stream.messages import (
     FROM_STREAM_SERVER,
     PACKET_MAX_BYTES,
     Configure,
     DisplayChanged,
+    DisplayLost,
     DisplayReady,
     DisplayReleased,
     DisplayRequested,
+    DisplayRestarting,
     End,
     Event,
     Facts,
@@ -24,9 +24,11 @@ from worker.stream.messages import (
     FromStreamServer,
     Listening,
     Quit,
+    ServerRestarting,
     State,
     StateChanged,
     StreamConfig,
+    Terminated,
     TokenUsed,
     ViewersGone,
     send_configuration,
@@ -34,13 +36,12 @@ from worker.stream.messages import (
 from worker.wire import encode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    import socket
+    from collections.abc import Callable, Coroutine, Mapping
     from pathlib import Path
 
     from worker.close_codes import Close
     from worker.stream.tokens import Role
-
-_CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
 
 
 class Display(Protocol):
@@ -56,6 +57,16 @@ class Display(Protocol):
         """No viewer needs it any more."""
 
 
+class Programs(stream_handover.Programs, Protocol):
+    """What runs of the display stack."""
+
+    async def display_lives(self) -> bool:
+        """Whether the X server and supervisord run; False also while one is ending."""
+
+    async def supervisord_lives(self) -> bool:
+        """Whether supervisord runs; False also while it is shutting down."""
+
+
 class StreamChannel:
     """Configures each stream server that supervisord starts, and receives its messages.
 
@@ -69,9 +80,9 @@ class StreamChannel:
         path: Path,
         config: StreamConfig,
         listener: socket.socket,
-        parent_pid: int,
         displays: Mapping[Role, Display],
         emit: Callable[..., None],
+        programs: Programs,
     ) -> None:
         """Listen for stream servers.
 
@@ -79,14 +90,15 @@ class StreamChannel:
             path: of the Unix socket.
             config: what a stream server serves.
             listener: the TCP socket on which it accepts viewers.
-            parent_pid: only this process's children are configured: the task must not get the key.
             displays: the x11vnc for each role.
             emit: writes an event.
+            programs: what runs.
         """
         self.viewers_gone = asyncio.Event()
         self._listening = asyncio.Event()
-        self._config, self._listener, self._parent_pid = config, listener, parent_pid
+        self._config, self._listener = config, listener
         self._displays, self._emit = displays, emit
+        self._programs = programs
         self._state = State.STARTING
         self._display = DisplayChanged(up=False, settled=False)
         self._facts: Facts | None = None
@@ -94,9 +106,15 @@ class StreamChannel:
         self._used = UsedTokens()
         self._server: socket.socket | None = None
         self._requests: set[asyncio.Task[None]] = set()
-        self._socket = _listen(path)
+        self._without_display: set[int] = set()
+        self._asking: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._socket, self._accept)
+        self._handover = stream_handover.StreamHandover(path, programs, self._configure)
+
+    def expect(self, pid: int) -> None:
+        """A stream server was started by supervisord as this process."""
+        self._drop_server()
+        self._handover.expect(pid)
 
     async def listening(self) -> None:
         """Wait until a stream server accepts viewers."""
@@ -130,22 +148,15 @@ class StreamChannel:
 
     def close(self) -> None:
         """Stop listening for stream servers."""
-        self._loop.remove_reader(self._socket)
-        self._socket.close()
+        self._handover.close()
         self._drop_server()
+        for request in self._requests:
+            request.cancel()
 
     # -- stream servers
 
-    def _accept(self) -> None:
-        try:
-            server, _ = self._socket.accept()
-        except BlockingIOError:
-            return
-        if parent_pid(_peer_pid(server)) != self._parent_pid:
-            server.close()
-            return
+    def _configure(self, server: socket.socket) -> None:
         self._drop_server()
-        server.setblocking(False)
         self._server = server
         configure = Configure(config=self._config, state=self._state, used_tokens=self._used.all())
         try:
@@ -180,12 +191,10 @@ class StreamChannel:
                 self._listening.set()
             case TokenUsed(jti=jti, expires_at=expires_at):
                 self._used.add(jti, expires_at)
-            case DisplayRequested():
-                request = asyncio.ensure_future(self._acquire(message, self._server))
-                self._requests.add(request)
-                request.add_done_callback(self._requests.discard)
-            case DisplayReleased(viewer=viewer, role=role):
-                self._displays[role].release(viewer)
+            case DisplayRequested() | DisplayReleased() | DisplayLost():
+                self._on_viewer(message)
+            case Terminated():
+                self._request(self._answer_terminated(self._server))
             case ViewersGone():
                 if self._close is not None:  # otherwise those of a server that is restarted
                     self.viewers_gone.set()
@@ -193,6 +202,40 @@ class StreamChannel:
                 self._emit(name, **fields)
             case _:
                 assert_never(message)
+
+    def _on_viewer(self, message: DisplayRequested | DisplayReleased | DisplayLost) -> None:
+        match message:
+            case DisplayRequested():
+                self._request(self._acquire(message, self._server))
+            case DisplayReleased(viewer=viewer, role=role):
+                self._displays[role].release(viewer)
+            case DisplayLost(viewer=viewer):
+                self._without_display.add(viewer)
+                if self._asking is None or self._asking.done():
+                    self._asking = self._request(self._answer_display_lost())
+            case _:
+                assert_never(message)
+
+    def _request(self, answering: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        request = asyncio.ensure_future(answering)
+        self._requests.add(request)
+        request.add_done_callback(self._requests.discard)
+        return request
+
+    async def _answer_display_lost(self) -> None:
+        """Answer all viewers that have lost x11vnc; not when the display is lost: `end` follows.
+
+        The X server is asked after x11vnc's end was observed: its own end has begun before.
+        """
+        while self._without_display:
+            viewers, self._without_display = tuple(self._without_display), set()
+            server = self._server
+            if await self._programs.display_lives() and self._server is server:
+                self._send(DisplayRestarting(viewers=viewers))
+
+    async def _answer_terminated(self, server: socket.socket | None) -> None:
+        if await self._programs.supervisord_lives() and self._server is server:
+            self._send(ServerRestarting())
 
     async def _acquire(self, request: DisplayRequested, server: socket.socket | None) -> None:
         if self._server is not server:  # its viewers were released already
@@ -215,22 +258,8 @@ class StreamChannel:
             self._server.close()
             self._server = None
             self._listening.clear()
+            self._without_display.clear()
             for display in self._displays.values():
                 display.release_all()
         if self._close is not None:
             self.viewers_gone.set()  # their connections ended with their server
-
-
-def _listen(path: Path) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    listener.setblocking(False)
-    listener.bind(str(path))
-    listener.listen()
-    return listener
-
-
-def _peer_pid(channel: socket.socket) -> int:
-    """The process at the other end (unix(7), SO_PEERCRED)."""
-    raw = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    pid: int = _CREDENTIALS.unpack(raw)[0]
-    return pid

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import NoDecode
 
 from worker.net import LOOPBACK_HOSTS
 from worker.settings.shared import (
@@ -18,7 +16,6 @@ from worker.settings.shared import (
     Option,
     Scope,
     SharedSettings,
-    split_list,
     variable,
 )
 
@@ -74,11 +71,6 @@ class RunSettings(SharedSettings):
         description="Maximum number of concurrent viewers, at most 200. The viewer in control is "
         "not counted.",
     )
-    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=(),
-        description="Proxies whose X-Forwarded-For header is trusted: comma-separated addresses "
-        "and networks (`10.0.0.0/8`). Default: none.",
-    )
     chromium: Annotated[Path | None, Scope.MACHINE] = Field(
         default=None,
         description="Path of the browser. Default: the first one found on PATH, else Playwright's "
@@ -89,20 +81,6 @@ class RunSettings(SharedSettings):
         description="Chromium's own sandbox; `auto` disables it if the kernel refuses it, `on` "
         "then refuses to start.",
     )
-
-    _split_proxies = field_validator("trusted_proxies", mode="before")(split_list)
-
-    @field_validator("trusted_proxies")
-    @classmethod
-    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for text in value:
-            try:
-                ip_network(text, strict=False)
-            except ValueError:
-                raise ValueError(
-                    f"{text!r} is neither an address nor a network such as 10.0.0.0/8"
-                ) from None
-        return value
 
     @field_validator("stream_key")
     @classmethod

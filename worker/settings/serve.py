@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from worker.settings.shared import HOUR_S, PORT_MAX, Option, SharedSettings
 
@@ -30,6 +30,7 @@ class ServeSettings(SharedSettings):
     )
     state_dir: Path = Field(
         default=Path("~/.local/state/worker"),
+        validate_default=True,
         description="Folder of the API's state: the local runner's tasks and their artifacts, API "
         "keys, the generated stream secret.",
     )
@@ -57,6 +58,18 @@ class ServeSettings(SharedSettings):
         description="Maximum number of queued tasks (local, docker); further tasks are refused "
         "with 429.",
     )
+    account_max_running: int | None = Field(
+        default=None,
+        ge=1,
+        description="Maximum number of running tasks of one account (local, docker). Default: "
+        "`WORKER_MAX_RUNNING`.",
+    )
+    account_max_queued: int = Field(
+        default=500,
+        ge=0,
+        description="Maximum number of queued tasks of one account; its further tasks are refused "
+        "with 429. Accounts take turns when queued tasks are started (local, docker).",
+    )
     retention_s: float | None = Field(
         default=None,
         ge=0,
@@ -68,3 +81,13 @@ class ServeSettings(SharedSettings):
         default=False,
         description="Callback addresses may be loopback, private or link-local.",
     )
+
+    @field_validator("state_dir", "api_keys_file", "endpoints_dir")
+    @classmethod
+    def _expand(cls, value: Path | None) -> Path | None:
+        try:
+            return value and value.expanduser()
+        except RuntimeError:
+            raise ValueError(
+                f"the home directory for {value} is unknown; set HOME, or an absolute path"
+            ) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -80,12 +81,29 @@ class SharedSettings(BaseSettings):
         "For the dashboard, include the API's own origin. "
         "Default: any origin for the stream, none for the API.",
     )
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Proxies whose X-Forwarded-For header is trusted: comma-separated addresses "
+        "and networks (`10.0.0.0/8`). Default: none.",
+    )
     novnc_dir: Annotated[Path, Scope.MACHINE] = Field(
         default=Path("/usr/share/novnc"),
         description="Folder of noVNC, for the debug page and the dashboard.",
     )
 
-    _split_origins = field_validator("allowed_origins", mode="before")(split_list)
+    _split_lists = field_validator("allowed_origins", "trusted_proxies", mode="before")(split_list)
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            try:
+                ip_network(text, strict=False)
+            except ValueError:
+                raise ValueError(
+                    f"{text!r} is neither an address nor a network such as 10.0.0.0/8"
+                ) from None
+        return value
 
     @field_validator("stream_secret")
     @classmethod

@@ -2,26 +2,30 @@
 
 A connection gets a thread only when its request line and headers have arrived. Until then it is an
 entry in a table of limited size, with a deadline, so that clients that never complete a request
-cannot exclude others. The head is only peeked at: the HTTP handler reads it from the socket.
+cannot exclude others: in a full table, the client with the most entries loses its oldest. The head
+is only peeked at: the HTTP handler reads it from the socket.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
+import re
 import select
 import socket
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from worker.linux import drop_connections
+from worker.stream.port.answers import refusal, send
+from worker.trusted_proxies import client_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-HEAD_MAX_BYTES: Final = 8192
+HEAD_MAX_BYTES: Final = 32 * 1024
 HEAD_TIMEOUT_S: Final = 10.0
 HALF_OPEN_MAX: Final = 256
 _ACCEPT_BATCH: Final = 64
@@ -29,16 +33,14 @@ _EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _PAUSE_S: Final = 0.05
 _END_OF_HEAD: Final = (b"\r\n\r\n", b"\n\n")
 
-_REFUSAL: Final = (
-    "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n"
-    "Connection: close\r\n\r\n{body}"
-)
+_FIRST_LINE: Final = re.compile(rb"[!-~]+ [!-~]+ HTTP/[0-9]\.[0-9]\r?\n")
 
 
 @dataclass(frozen=True, slots=True)
 class _HalfOpen:
     connection: socket.socket
     address: tuple[str, int]
+    client: str
     deadline: float
 
 
@@ -49,8 +51,8 @@ class Acceptor:
         self,
         listener: socket.socket,
         epoll: select.epoll,
-        start_request: Callable[[socket.socket, tuple[str, int], float], None],
-        refused: Callable[[tuple[str, int], int], None],
+        start_request: Callable[[socket.socket, tuple[str, int], float, bytes], None],
+        refused: Callable[[str, HTTPStatus], None],
         *,
         head_timeout_s: float = HEAD_TIMEOUT_S,
         half_open_max: int = HALF_OPEN_MAX,
@@ -61,10 +63,12 @@ class Acceptor:
             listener: the listening TCP socket.
             epoll: the caller waits on it, and calls `handle` for descriptors that are not its own.
             start_request: called with each connection whose request head is complete (blocking
-                again), the peer's address, and when it was accepted, by time.monotonic().
+                again), the peer's address, when it was accepted, by time.monotonic(), and the head,
+                which is still to be read from the connection.
             refused: called with the address and HTTP status of each connection refused here.
             head_timeout_s: for a request's line and headers to arrive.
-            half_open_max: connections without a complete head; at one more the oldest is refused.
+            half_open_max: connections without a complete head; at one more, the oldest one of the
+                client that has the most is refused.
         """
         self._listener = listener
         self._listener.setblocking(False)
@@ -74,6 +78,7 @@ class Acceptor:
         self._refused = refused
         self._head_timeout_s, self._half_open_max = head_timeout_s, half_open_max
         self._half_open: OrderedDict[int, _HalfOpen] = OrderedDict()  # oldest first
+        self._counts: Counter[str] = Counter()  # of the half-open connections, by client
         epoll.register(listener.fileno(), select.EPOLLIN)
 
     def handle(self, descriptor: int) -> None:
@@ -104,14 +109,14 @@ class Acceptor:
             oldest = next(iter(self._half_open.values()))
             if oldest.deadline > now:
                 return oldest.deadline - now
-            self._refuse(oldest, "408 Request Timeout", "the request did not arrive in time")
+            self._refuse(oldest, HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time")
         return None
 
-    def leave(self, status: str, detail: str) -> None:
+    def leave(self, status: HTTPStatus, detail: str) -> None:
         """Stop accepting: new connections stay in the backlog for the next server.
 
         Args:
-            status: the HTTP code and phrase for connections whose request has not arrived.
+            status: for connections whose request has not arrived.
             detail: for the body.
         """
         if self._accepting:
@@ -120,7 +125,7 @@ class Acceptor:
         for entry in list(self._half_open.values()):
             self._refuse(entry, status, detail)
 
-    def close(self, status: str, detail: str) -> None:
+    def close(self, status: HTTPStatus, detail: str) -> None:
         """Stop listening, without resetting a connection that is established.
 
         From here on the kernel drops new connection attempts, so the backlog of established
@@ -139,18 +144,24 @@ class Acceptor:
     def _make_room(self) -> None:
         """Free a descriptor: epoll would report the waiting connection again at once."""
         if self._half_open:
-            oldest = next(iter(self._half_open.values()))
-            self._refuse(oldest, "503 Service Unavailable", "too many connections")
+            self._evict("too many connections")
         else:
             time.sleep(_PAUSE_S)
+
+    def _evict(self, detail: str) -> None:
+        """Refuse the oldest half-open connection of the client that has the most of them."""
+        [(client, _)] = self._counts.most_common(1)
+        oldest = next(entry for entry in self._half_open.values() if entry.client == client)
+        self._refuse(oldest, HTTPStatus.SERVICE_UNAVAILABLE, detail)
 
     def _take(self, connection: socket.socket, address: tuple[str, int]) -> None:
         connection.setblocking(False)
         if len(self._half_open) >= self._half_open_max:
-            oldest = next(iter(self._half_open.values()))
-            self._refuse(oldest, "503 Service Unavailable", "too many unfinished requests")
-        entry = _HalfOpen(connection, address, time.monotonic() + self._head_timeout_s)
+            self._evict("too many unfinished requests")
+        deadline = time.monotonic() + self._head_timeout_s
+        entry = _HalfOpen(connection, address, client_of(address[0]), deadline)
         self._half_open[connection.fileno()] = entry
+        self._counts[entry.client] += 1
         # Edge-triggered: one report for each arrival, although the data is not read here.
         self._epoll.register(
             connection.fileno(), select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
@@ -166,22 +177,28 @@ class Acceptor:
             head = b""
         if not head:
             self._forget(entry).close()
+        elif b"\n" in head and _FIRST_LINE.match(head) is None:
+            self._refuse(entry, HTTPStatus.BAD_REQUEST, "not an HTTP/1.1 request")
         elif any(end in head for end in _END_OF_HEAD):
             connection = self._forget(entry)
             connection.setblocking(True)
-            self._start_request(connection, entry.address, entry.deadline - self._head_timeout_s)
+            accepted_at = entry.deadline - self._head_timeout_s
+            self._start_request(connection, entry.address, accepted_at, head)
         elif len(head) >= HEAD_MAX_BYTES:
-            status = "431 Request Header Fields Too Large"
+            status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
             self._refuse(entry, status, f"the request's head is larger than {HEAD_MAX_BYTES} bytes")
         elif _has_ended(entry.connection):
             self._forget(entry).close()  # it cannot complete its request any more
 
-    def _refuse(self, entry: _HalfOpen, status: str, detail: str) -> None:
-        refuse(self._forget(entry), status, detail)
-        self._refused(entry.address, int(status[:3]))
+    def _refuse(self, entry: _HalfOpen, status: HTTPStatus, detail: str) -> None:
+        send(self._forget(entry), refusal(status, detail))
+        self._refused(entry.address[0], status)
 
     def _forget(self, entry: _HalfOpen) -> socket.socket:
         del self._half_open[entry.connection.fileno()]
+        self._counts[entry.client] -= 1
+        if not self._counts[entry.client]:
+            del self._counts[entry.client]
         self._epoll.unregister(entry.connection.fileno())
         return entry.connection
 
@@ -191,20 +208,3 @@ def _has_ended(connection: socket.socket) -> bool:
     poll = select.poll()
     poll.register(connection, select.POLLRDHUP)
     return bool(poll.poll(0))
-
-
-def refuse(connection: socket.socket, status: str, detail: str) -> None:
-    """Answer with a JSON `detail` and close, without waiting for the peer.
-
-    Args:
-        connection: the peer's, whose request is unread.
-        status: code and phrase.
-        detail: for the body.
-    """
-    body = f'{{"detail": "{detail}"}}'
-    answer = _REFUSAL.format(status=status, length=len(body), body=body).encode()
-    with connection, contextlib.suppress(OSError):
-        connection.setblocking(False)
-        connection.send(answer)
-        connection.shutdown(socket.SHUT_WR)
-        connection.recv(HEAD_MAX_BYTES)  # unread data would reset it, and lose the answer

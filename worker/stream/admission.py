@@ -24,7 +24,7 @@ from worker.stream.refusals import (
 from worker.stream.tokens import Role
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Container, Iterable, Sequence
 
     from worker.close_codes import Close
     from worker.stream.tokens import Grant
@@ -175,6 +175,12 @@ class Admission:
             slots = list(self._slots.values())
         for slot in slots:
             slot.end(close)
+
+    def end_some(self, numbers: Container[int], close: Close) -> None:
+        """Close the streams of these slots; others are still admitted."""
+        for slot in self.slots:
+            if slot.number in numbers:
+                slot.end(close)
 
     def is_used(self, jti: str) -> bool:
         """Whether a token was used."""

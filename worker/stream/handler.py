@@ -14,8 +14,11 @@ import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
+from worker.display.screen import HEIGHT_PX, WIDTH_PX
 from worker.rfb.client_filter import PROTOCOL_VERSION, ClientFilter
+from worker.stream.limits.shares import peer_cpu_s
 from worker.stream.page import debug, files
+from worker.stream.port.triage import ANSWERED_PATHS
 from worker.stream.refusals import (
     BAD_TOKEN,
     NOT_RUNNING,
@@ -100,12 +103,8 @@ class StreamHandler(WebSocketRequestHandler):  # type: ignore[misc]  # websockif
 
     def _answer(self, path: str) -> None:
         service = self._service
-        if path == "/healthz":
-            self._json(HTTPStatus.OK, {"status": "ok"})
-        elif path == "/readyz":
-            ready = service.ready
-            status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
-            self._json(status, {"ready": ready, "state": str(service.admission.state)})
+        if path in ANSWERED_PATHS:  # with a head that the main thread could not read
+            self._json(*service.probe(path))
         elif path == "/metrics":
             self._send(HTTPStatus.OK, *service.metrics(), {})
         elif self._is_stream(path):
@@ -202,13 +201,28 @@ class StreamHandler(WebSocketRequestHandler):  # type: ignore[misc]  # websockif
         except BadHandshake as error:
             self.connection.settimeout(REQUEST_TIMEOUT_S)
             raise Refusal(HTTPStatus.BAD_REQUEST, str(error)) from error
-        rfb = ClientFilter(control=slot.role is Role.CONTROL, one_frame=True)
-        viewer = Viewer(client, display, rfb, self._on_first_frame)
+        control = slot.role is Role.CONTROL
+        rfb = ClientFilter(control=control, screen_px=(WIDTH_PX, HEIGHT_PX), one_frame=True)
+        # The x11vnc of the control role has no other viewer.
+        share = None if control else self._service.shares.join(peer_cpu_s(display))
+        session = self._service.session
+        viewer = Viewer(
+            client,
+            display,
+            rfb,
+            self._on_first_frame,
+            on_display_lost=lambda: session.report_display_lost(slot),
+            share=share,
+        )
         slot.attach(viewer)
         identity = {"viewer": slot.number, "address": slot.address, "role": str(slot.role)}
         self._service.session.emit("viewer.connected", **identity)
         started = time.monotonic()
-        closed = viewer.run()
+        try:
+            closed = viewer.run()
+        finally:
+            if share is not None:
+                share.leave()
         self._service.counters.closed(closed.code)
         self._service.session.emit(
             "viewer.closed",
@@ -218,6 +232,7 @@ class StreamHandler(WebSocketRequestHandler):  # type: ignore[misc]  # websockif
             bytes_in=client.received_bytes,
             code=closed.code,
             reason=closed.reason,
+            **({} if viewer.limit is None else {"limit": str(viewer.limit)}),
         )
 
     def _on_first_frame(self) -> None:

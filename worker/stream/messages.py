@@ -5,6 +5,9 @@ They travel over a Unix SOCK_SEQPACKET socket in the session's private folder, o
 started it, and receives `Configure` together with the listening TCP socket (SCM_RIGHTS). So a
 restart loses neither the port nor the connections in its backlog, and no secret is in a file or an
 environment.
+
+The session first sends a challenge, and the kernel states the sender of the answer: a process that
+has connected may have ended and left its end of the connection to another one.
 """
 
 from __future__ import annotations
@@ -16,12 +19,14 @@ from enum import StrEnum
 from typing import Any, Final
 
 from worker.close_codes import Close
+from worker.linux import CREDENTIALS
 from worker.stream.tokens import Role
 from worker.wire import Decoder, encode
 
 PACKET_MAX_BYTES: Final = 65536
 _HANDOVER: Final = b"configure"
 _DESCRIPTORS: Final = 2
+_CHALLENGE_BYTES: Final = 32
 
 
 class State(StrEnum):
@@ -89,6 +94,18 @@ class DisplayChanged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DisplayRestarting:
+    """Answers `DisplayLost`: x11vnc will be started again for these viewers' slots."""
+
+    viewers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerRestarting:
+    """Answers `Terminated`: another stream server will follow."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DisplayReady:
     """Answers `DisplayRequested`: whether x11vnc accepts the viewer's connection now."""
 
@@ -123,7 +140,16 @@ class Quit:
     """The session is over: exit."""
 
 
-FromSession = StateChanged | DisplayChanged | DisplayReady | Facts | End | Quit
+FromSession = (
+    StateChanged
+    | DisplayChanged
+    | DisplayRestarting
+    | ServerRestarting
+    | DisplayReady
+    | Facts
+    | End
+    | Quit
+)
 
 # -- from the stream server to the session
 
@@ -150,6 +176,24 @@ class DisplayReleased:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DisplayLost:
+    """x11vnc has closed a viewer's connection.
+
+    Answered by `DisplayRestarting`, or by `End` when the display is lost and not only x11vnc.
+    """
+
+    viewer: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terminated:
+    """The stream server was requested to end (SIGTERM).
+
+    Answered by `ServerRestarting`, or by `End` when supervisord ends too.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ViewersGone:
     """Every viewer was closed after `End`."""
 
@@ -162,7 +206,16 @@ class Event:
     fields: dict[str, Any]
 
 
-FromStreamServer = Listening | TokenUsed | DisplayRequested | DisplayReleased | ViewersGone | Event
+FromStreamServer = (
+    Listening
+    | TokenUsed
+    | DisplayRequested
+    | DisplayReleased
+    | DisplayLost
+    | Terminated
+    | ViewersGone
+    | Event
+)
 
 FROM_SESSION: Final[Decoder[FromSession]] = Decoder(FromSession)
 FROM_STREAM_SERVER: Final[Decoder[FromStreamServer]] = Decoder(FromStreamServer)
@@ -170,6 +223,31 @@ _CONFIGURE: Final[Decoder[Configure]] = Decoder(Configure)
 
 
 # -- the handover
+
+
+def send_challenge(channel: socket.socket) -> bytes:
+    """Send a new challenge to a process that has connected; returns the answer to expect.
+
+    Raises:
+        OSError: it has ended.
+    """
+    channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    challenge = os.urandom(_CHALLENGE_BYTES)
+    channel.send(challenge)
+    return challenge
+
+
+def receive_answer(channel: socket.socket) -> tuple[int, bytes]:
+    """Receive the answer to a challenge; returns its sender's process id and the answer.
+
+    Raises:
+        OSError: it has not arrived, or the process has ended.
+    """
+    answer, ancillary, _, _ = channel.recvmsg(_CHALLENGE_BYTES, socket.CMSG_SPACE(CREDENTIALS.size))
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
+            return CREDENTIALS.unpack(data)[0], answer
+    return 0, answer
 
 
 def send_configuration(
@@ -190,11 +268,25 @@ def send_configuration(
 
 
 def receive_configuration(channel: socket.socket) -> tuple[socket.socket, Configure] | None:
-    """Receive what `send_configuration` sent; None when the session refuses this process."""
-    packet, descriptors, _, _ = socket.recv_fds(channel, PACKET_MAX_BYTES, _DESCRIPTORS)
+    """Answer the challenge, and receive what `send_configuration` sent.
+
+    None when the session refuses this process, or is ending.
+    """
+    try:
+        packet, descriptors = _receive_packet(channel)
+        if len(packet) == _CHALLENGE_BYTES:
+            channel.send(packet)
+            packet, descriptors = _receive_packet(channel)
+    except OSError:
+        return None
     if packet != _HANDOVER or len(descriptors) != _DESCRIPTORS:
         return None
     listener, memory = descriptors
     with open(memory, "rb") as content:  # noqa: PTH123 - a descriptor
         content.seek(0)  # the offset is shared with the writer
         return socket.socket(fileno=listener), _CONFIGURE.decode(content.read())
+
+
+def _receive_packet(channel: socket.socket) -> tuple[bytes, list[int]]:
+    packet, descriptors, _, _ = socket.recv_fds(channel, PACKET_MAX_BYTES, _DESCRIPTORS)
+    return packet, list(descriptors)

@@ -7,16 +7,18 @@
 The viewer's thread notes what it observes in a `ViewerState`, calls `decide`, and carries out the
 action. The first reason to close is the one that the viewer gets.
 
-Times are in seconds of one monotonic clock.
+Times are in seconds of one clock, which leaves out the time in which this process did not run
+(`worker.stream.limits.clock`).
 """
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
 
 from worker.close_codes import DISPLAY_RESTARTING, VIEWER_TOO_SLOW, CloseCode
+from worker.stream.limits.pace import Arrival, Pace
 
 if TYPE_CHECKING:
     from worker.close_codes import Close
@@ -26,27 +28,34 @@ if TYPE_CHECKING:
 PING_S: Final = 20.0
 SILENT_S: Final = 60.0  # three pings without an answer: a peer without power sends no FIN
 
-# Slow viewers. A few bytes now and then are not reading: megabytes would stay queued for hours.
-STALLED_S: Final = 10.0
-LEAST_BYTES: Final = 32 * 1024  # to be read in STALLED_S while data is pending
-QUEUE_MAX_BYTES: Final = 16 * 1024 * 1024  # two full updates of 1920×1080 as raw pixels
+# Slow viewers. Two full updates may be under way: one that the viewer reads, and the next one that
+# it has requested meanwhile. The largest is that of a noisy picture as Tight with JPEG quality 9.
+QUEUE_MAX_BYTES: Final = 24 * 1024 * 1024
 HOLD_BYTES: Final = 1024 * 1024  # from this queue on, the viewer's update requests are held back
 FRAME_SENT_S: Final = 0.02  # a full update is complete when x11vnc has sent nothing for this time
 
-# Slow senders. A message that never ends would keep its memory and its viewer slot.
-MESSAGE_S: Final = 10.0  # for a message to arrive, and so for each step of the handshake
-LEAST_BYTES_PER_S: Final = 4096  # a message may take longer if it arrives at this rate
+WORK_BYTES: Final = 1024  # received bytes are work: so many count as a message
 INPUT_MAX_BYTES: Final = 256 * 1024  # queued for x11vnc; above this the viewer is not read
 
 # The end. The stream server waits 2 s for its viewers: longer than the last three in total.
-OUTCOME_WAIT_S: Final = 0.3  # after x11vnc is lost: for the session to send the reason
+OUTCOME_WAIT_S: Final = 5.0  # after x11vnc is lost: for a busy session to send the reason
 FLUSH_S: Final = 0.3  # for what is queued to leave before the Close frame
 CLOSE_S: Final = 1.0  # for the viewer's answering Close frame
 RELEASE_S: Final = 0.5  # for x11vnc to read the events that release a controller's keys
 
 TICK_S: Final = 1.0  # the longest wait: deadlines of seconds are met within this time
+_SHORTEST_S: Final = 0.001  # poll(2) counts in milliseconds
 FINE_TICK_S: Final = 0.02  # the same while a deadline of less than a second is near
-_SAMPLES: Final = 10
+
+
+class Limit(StrEnum):
+    """The limits of a viewer; one that exceeds a limit is disconnected."""
+
+    SEND_BACKLOG = "send_backlog"
+    READ_RATE = "read_rate"
+    MESSAGE_TIME = "message_time"
+    SILENT = "silent"
+    PROTOCOL = "protocol"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +77,10 @@ class AwaitLastFrame:
 
 @dataclass(frozen=True, slots=True)
 class StopForwarding:
-    """Enter the phase `Flushing` with this reason to close."""
+    """Enter the phase `Flushing` with this reason to close; `limit` is the one exceeded, if any."""
 
     close: Close
+    limit: Limit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +106,7 @@ class Finish:
 class Disconnect:
     """End without a Close frame: nothing reaches this viewer any more."""
 
-    reason: str
+    limit: Limit
 
 
 Action: TypeAlias = (
@@ -105,68 +115,6 @@ Action: TypeAlias = (
 
 _FORWARD_FINE: Final = Forward(FINE_TICK_S)
 _PING: Final = Ping()
-
-
-class Pace:
-    """Whether a viewer reads what is pending for it fast enough.
-
-    A viewer is too slow if it reads less than `least_bytes` in `window_s` while data is pending.
-    """
-
-    def __init__(self, *, window_s: float = STALLED_S, least_bytes: int = LEAST_BYTES) -> None:
-        self._window_s, self._sample_s = window_s, window_s / _SAMPLES
-        self._least_bytes = least_bytes
-        self._read_bytes = 0
-        self._samples: deque[tuple[float, int]] = deque()  # when, and how much had been read
-
-    def observe(self, now: float, *, pending: bool, read_bytes: int) -> None:
-        """Note whether data is pending, and how much the viewer has read in total."""
-        samples = self._samples
-        if not pending:
-            samples.clear()
-            return
-        self._read_bytes = read_bytes
-        if not samples or now - samples[-1][0] >= self._sample_s:
-            samples.append((now, read_bytes))
-        while len(samples) > 1 and now - samples[1][0] >= self._window_s:
-            samples.popleft()
-
-    def too_slow(self, now: float) -> bool:
-        """Whether too little was read, as of the last observation."""
-        if not self._samples:
-            return False
-        since, read_before = self._samples[0]
-        return now - since >= self._window_s and self._read_bytes - read_before < self._least_bytes
-
-
-class Arrival:
-    """Whether a message, or a step of the handshake, takes too long to arrive."""
-
-    def __init__(self, now: float) -> None:
-        self._began_at, self._bytes_before = now, 0
-        self._received_bytes = self._completed = 0
-        self._partial = False
-
-    def observe(self, now: float, *, received_bytes: int, completed: int, partial: bool) -> None:
-        """Note the state of the input.
-
-        Args:
-            now: The time.
-            received_bytes: How much has been received in total.
-            completed: How many messages have arrived in total.
-            partial: Whether the rest of one is to be received now.
-        """
-        self._received_bytes, self._partial = received_bytes, partial
-        if not partial or completed != self._completed:
-            self._completed = completed
-            self._began_at, self._bytes_before = now, received_bytes
-
-    def is_late(self, now: float) -> bool:
-        """Whether the message under way should have arrived by now."""
-        if not self._partial:
-            return False
-        arrived_bytes = self._received_bytes - self._bytes_before
-        return now - self._began_at >= MESSAGE_S + arrived_bytes / LEAST_BYTES_PER_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +154,9 @@ class ViewerState:
         active_at: When it last sent or read something.
         pinged_at: When it was last pinged.
         pending_bytes: How much is queued for it.
+        due_at: When something that was held back may pass; None if that does not depend on time.
+        in_handshake: Whether a step of the handshake is awaited from it.
+        patience: How many times as long it may take to read and to answer, on a busy machine.
         awaits_frame: Whether a full update was requested and is not yet sent.
         frame_began: Whether a part of that update has arrived from x11vnc.
         server_sent_at: When x11vnc last sent something.
@@ -216,7 +167,6 @@ class ViewerState:
         phase: See the diagram above.
         pace: How fast the viewer reads.
         arrival: How fast its messages arrive.
-        forward: What to do while there is nothing else to do.
     """
 
     began_at: float
@@ -225,6 +175,9 @@ class ViewerState:
     active_at: float = field(init=False)
     pinged_at: float = field(init=False)
     pending_bytes: int = 0
+    due_at: float | None = None
+    in_handshake: bool = False
+    patience: float = 1.0
     awaits_frame: bool = False
     frame_began: bool = False
     server_sent_at: float = 0.0
@@ -235,19 +188,17 @@ class ViewerState:
     phase: Phase = Streaming()
     pace: Pace = field(default_factory=Pace)
     arrival: Arrival = field(init=False)
-    forward: Forward = field(init=False)
 
     def __post_init__(self) -> None:
         self.active_at = self.pinged_at = self.began_at
         self.arrival = Arrival(self.began_at)
-        self.forward = Forward(min(TICK_S, self.ping_s))
 
     def observe(
         self,
         now: float,
         *,
         pending_bytes: int,
-        sent_bytes: int,
+        read_bytes: int,
         received_bytes: int,
         completed: int,
         partial: bool,
@@ -257,15 +208,21 @@ class ViewerState:
         Args:
             now: The time.
             pending_bytes: How much is queued for the viewer.
-            sent_bytes: How much was sent to it in total.
+            read_bytes: How much it has acknowledged in total.
             received_bytes: How much was received from it in total.
             completed: How many of its messages have arrived in total.
             partial: Whether the rest of one is to be received now.
         """
         self.pending_bytes = pending_bytes
-        self.pace.observe(now, pending=pending_bytes > 0, read_bytes=sent_bytes)
+        self.pace.observe(
+            now, pending=pending_bytes > 0, read_bytes=read_bytes, patience=self.patience
+        )
         self.arrival.observe(
-            now, received_bytes=received_bytes, completed=completed, partial=partial
+            now,
+            received_bytes=received_bytes,
+            completed=completed,
+            partial=partial,
+            patience=self.patience if self.in_handshake else 1.0,
         )
 
     def request_close(self, close: Close) -> None:
@@ -298,36 +255,43 @@ def decide(now: float, state: ViewerState) -> Action:
 
 
 def _while_streaming(now: float, state: ViewerState) -> Action:
-    close = _close_due(now, state)
-    if close is not None:
-        return StopForwarding(close)
+    stop = _stop_due(now, state)
+    if stop is not None:
+        return stop
     if state.requested_close is not None and state.last_frame is None:
         return AwaitLastFrame()
     if now - state.active_at >= state.silent_s:
-        return Disconnect("silent")
+        return Disconnect(Limit.SILENT)
     if now - max(state.active_at, state.pinged_at) >= state.ping_s:
         return _PING
     if state.requested_close or state.server_lost_at is not None or state.awaits_frame:
         return _FORWARD_FINE
-    return state.forward
+    timeout_s = min(TICK_S, state.ping_s)
+    if state.due_at is not None:
+        timeout_s = min(timeout_s, max(_SHORTEST_S, state.due_at - now))
+    return Forward(timeout_s)
 
 
-def _close_due(now: float, state: ViewerState) -> Close | None:
+def _stop_due(now: float, state: ViewerState) -> StopForwarding | None:
     """Return the reason to stop forwarding now, if any."""
-    too_slow = (
-        state.pending_bytes > QUEUE_MAX_BYTES
-        or state.pace.too_slow(now)
-        or state.arrival.is_late(now)
-    )
+    limit = _exceeded(now, state)
     close, lost_at = state.requested_close, state.server_lost_at
     if close is None:
         if lost_at is not None and now - lost_at >= OUTCOME_WAIT_S:
-            return DISPLAY_RESTARTING
-        return VIEWER_TOO_SLOW if too_slow else None
-    if close.code != CloseCode.TASK_ENDED or lost_at is not None or too_slow:
-        return close
+            return StopForwarding(DISPLAY_RESTARTING)
+        return None if limit is None else StopForwarding(VIEWER_TOO_SLOW, limit)
+    if close.code != CloseCode.TASK_ENDED or lost_at is not None or limit is not None:
+        return StopForwarding(close)
     complete = state.last_frame is not None and state.last_frame.is_complete(now)
-    return close if complete else None
+    return StopForwarding(close) if complete else None
+
+
+def _exceeded(now: float, state: ViewerState) -> Limit | None:
+    if state.pending_bytes > QUEUE_MAX_BYTES:
+        return Limit.SEND_BACKLOG
+    if state.pace.too_slow(now):
+        return Limit.READ_RATE
+    return Limit.MESSAGE_TIME if state.arrival.is_late(now) else None
 
 
 def holds_requests(pending_bytes: int, *, held: bool) -> bool:

@@ -1,12 +1,13 @@
 """The stream server's process: `python -m worker.stream.server SOCKET`, run by supervisord.
 
-The main thread accepts connections and receives the session's messages. Each request, and so each
-viewer, has its own thread (websockify's own server forks a process instead, in which tokens, slots
-and counters could not be shared).
+The main thread accepts connections, receives the session's messages, and answers probes and
+refused requests. Each other request, and so each viewer, has its own thread (websockify's own
+server forks a process instead, in which tokens, slots and counters could not be shared).
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import select
 import signal
@@ -20,21 +21,28 @@ from typing import TYPE_CHECKING, Final, assert_never
 
 from worker.close_codes import DISPLAY_LOST, DISPLAY_RESTARTING, Close
 from worker.linux import hide_from_peers
-from worker.stream.acceptor import Acceptor, refuse
+from worker.stream.acceptor import Acceptor
 from worker.stream.handler import StreamHandler
 from worker.stream.messages import (
     DisplayChanged,
     DisplayReady,
+    DisplayRestarting,
     End,
     Facts,
     FromSession,
     Listening,
     Quit,
+    ServerRestarting,
     State,
     StateChanged,
+    Terminated,
     ViewersGone,
     receive_configuration,
 )
+from worker.stream.port.answers import encode, refusal, send
+from worker.stream.port.refusal_log import RefusalLog
+from worker.stream.port.requests import RequestThreads
+from worker.stream.port.triage import Kind, RequestLimits, Triage
 from worker.stream.refusals import NOT_RUNNING
 from worker.stream.service import StreamService
 from worker.stream.session_channel import SessionChannel, connect
@@ -42,9 +50,11 @@ from worker.stream.session_channel import SessionChannel, connect
 if TYPE_CHECKING:
     import socket
 
-REQUEST_THREADS_MAX: Final = 128
+    from worker.stream.port.triage import Request
+
 CLOSING_S: Final = 2.0  # for the viewers' closing handshakes
 _LAST_ANSWERS_S: Final = 1.0
+_REASON_S: Final = 0.5  # after SIGTERM: for the session to answer why
 _TICK_S: Final = 1.0  # a signal just before epoll_wait(2) is handled after this time at the latest
 _CLOSING_TICK_S: Final = 0.01
 
@@ -53,14 +63,21 @@ class StreamServer:
     """Serves viewers on one listening socket."""
 
     def __init__(
-        self, service: StreamService, listener: socket.socket, session: SessionChannel
+        self,
+        service: StreamService,
+        listener: socket.socket,
+        session: SessionChannel,
+        limits: RequestLimits | None = None,
     ) -> None:
         self._service = service
         self._session = session
-        self._requests: set[threading.Thread] = set()
+        self._triage = Triage(service, limits or RequestLimits.default())
+        self._threads = RequestThreads()
+        self._refusals = RefusalLog(service.report_refused)
         self._session_ended = False
         self._final = False  # no other stream server will follow
         self._terminated = False
+        self._restart_at: float | None = None
         self._quit_by: float | None = None
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll = select.epoll()
@@ -83,13 +100,18 @@ class StreamServer:
                     self._receive()
                 else:
                     self._acceptor.handle(descriptor)
+            self._refusals.flush(time.monotonic())
         self._receive()
         if self._final:
-            self._acceptor.close("409 Conflict", NOT_RUNNING)
-        self._finish_requests()
+            self._acceptor.close(HTTPStatus.CONFLICT, NOT_RUNNING)
+        self._refusals.flush(time.monotonic(), everything=True)
+        self._threads.join(_LAST_ANSWERS_S)
 
     def _poll_timeout_s(self) -> float:
-        tick_s = _TICK_S if self._quit_by is None else _CLOSING_TICK_S
+        if self._restart_at is not None and time.monotonic() >= self._restart_at:
+            self._quit(DISPLAY_RESTARTING)
+        closing = self._quit_by is not None or self._restart_at is not None
+        tick_s = _CLOSING_TICK_S if closing else _TICK_S
         expires_s = self._acceptor.expire()
         return tick_s if expires_s is None else min(tick_s, expires_s)
 
@@ -107,8 +129,10 @@ class StreamServer:
         if self._terminated:
             self._receive()
             if not self._final:  # new connections stay in the backlog for the next server
-                self._acceptor.leave("503 Service Unavailable", DISPLAY_RESTARTING.reason)
-            self._quit(DISPLAY_RESTARTING)
+                self._acceptor.leave(HTTPStatus.SERVICE_UNAVAILABLE, DISPLAY_RESTARTING.reason)
+            if self._restart_at is None:
+                self._restart_at = time.monotonic() + _REASON_S
+                self._session.send(Terminated())
         self._report_viewers_gone()
 
     # -- the session's messages
@@ -131,16 +155,29 @@ class StreamServer:
                 service.admission.state = state
             case DisplayChanged():
                 service.display = message
+            case DisplayRestarting(viewers=viewers):
+                service.admission.end_some(viewers, DISPLAY_RESTARTING)
             case DisplayReady():
                 self._session.answer(message)
             case Facts():
                 service.facts = message
+            case End() | Quit() | ServerRestarting():
+                self._on_end(message)
+            case _:
+                assert_never(message)
+
+    def _on_end(self, message: End | Quit | ServerRestarting) -> None:
+        match message:
             case End(close=close):
                 self._end(close)
                 self._report_viewers_gone()
+                if self._restart_at is not None:
+                    self._quit(close)
             case Quit():
                 self._final = True
                 self._quit(DISPLAY_LOST)
+            case ServerRestarting():
+                self._quit(DISPLAY_RESTARTING)
             case _:
                 assert_never(message)
 
@@ -161,26 +198,31 @@ class StreamServer:
     # -- requests
 
     def _start_request(
-        self, connection: socket.socket, address: tuple[str, int], accepted_at: float
+        self, connection: socket.socket, address: tuple[str, int], accepted_at: float, head: bytes
     ) -> None:
         self._receive()  # a client that has read `stream.ready` must not be refused
-        self._requests = {thread for thread in self._requests if thread.is_alive()}
-        unfinished = len(self._requests) - len(self._service.admission.slots)
-        if unfinished >= REQUEST_THREADS_MAX:
-            self._refuse_busy(connection, address)
-            return
-        thread = threading.Thread(
-            target=self._handle,
-            args=(connection, address, accepted_at),
-            name="request",
-            daemon=True,
+        now = time.monotonic()
+        request = self._triage.read(head, address[0], now)
+        if request.kind is Kind.PROBE:
+            probe = self._service.probe(request.path)
+            send(connection, encode(*probe, head=request.head_only))
+        elif not self._triage.allows(request, now):
+            self._refuse(request, connection, HTTPStatus.TOO_MANY_REQUESTS)
+        elif not self._start_thread(request, connection, address, accepted_at):
+            self._refuse(request, connection, HTTPStatus.SERVICE_UNAVAILABLE)
+
+    def _start_thread(
+        self,
+        request: Request,
+        connection: socket.socket,
+        address: tuple[str, int],
+        accepted_at: float,
+    ) -> bool:
+        return self._threads.start(
+            request,
+            lambda: self._handle(connection, address, accepted_at),
+            len(self._service.admission.slots),
         )
-        try:
-            thread.start()
-        except RuntimeError:  # the system has no thread left
-            self._refuse_busy(connection, address)
-            return
-        self._requests.add(thread)
 
     def _handle(
         self, connection: socket.socket, address: tuple[str, int], accepted_at: float
@@ -193,17 +235,13 @@ class StreamServer:
             where = f"{Path(place.filename).name}:{place.lineno}"
             self._session.emit("request.failed", error=type(error).__name__, where=where)
 
-    def _refuse_busy(self, connection: socket.socket, address: tuple[str, int]) -> None:
-        refuse(connection, "503 Service Unavailable", "too many requests")
-        self._refused(address, HTTPStatus.SERVICE_UNAVAILABLE)
+    def _refuse(self, request: Request, connection: socket.socket, status: HTTPStatus) -> None:
+        send(connection, refusal(status, "too many requests", head=request.head_only))
+        self._refused(request.address, status)
 
-    def _refused(self, address: tuple[str, int], status: int) -> None:
-        self._service.refused(address[0], status)
-
-    def _finish_requests(self) -> None:
-        deadline = time.monotonic() + _LAST_ANSWERS_S
-        for thread in self._requests:
-            thread.join(max(0.0, deadline - time.monotonic()))
+    def _refused(self, address: str, status: HTTPStatus) -> None:
+        self._service.counters.refused(status)
+        self._refusals.add(address, status, time.monotonic())
 
 
 def main() -> int:
@@ -211,10 +249,12 @@ def main() -> int:
     hide_from_peers()
     # PyJWT imports it if it is installed, 35 ms and 8 MB; HS256 needs none of it.
     sys.modules.setdefault("cryptography", None)  # type: ignore[arg-type]  # as if not installed
-    import jwt  # noqa: F401, PLC0415 - now, so that the first viewer need not wait for it
-
+    # While this thread waits for the session, and before a viewer needs it.
+    importing = threading.Thread(target=importlib.import_module, args=["jwt"], daemon=True)
+    importing.start()
     channel = connect(Path(sys.argv[1]))
     received = receive_configuration(channel)
+    importing.join()
     if received is None:
         return 1  # the session is ending, or has refused this process
     listener, configure = received

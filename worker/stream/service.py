@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from worker.stream.admission import Admission, UsedTokens
+from worker.stream.limits.shares import Shares
 from worker.stream.messages import DisplayChanged, Facts, State
 from worker.stream.metrics.counters import Counters, Snapshot
 from worker.stream.refusals import display_unavailable
@@ -14,7 +16,7 @@ from worker.stream.tokens import Role, mint, stream_url
 from worker.trusted_proxies import TrustedProxies
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from worker.stream.admission import ViewerSlot
     from worker.stream.messages import Configure
@@ -30,6 +32,7 @@ class StreamService:
     Attributes:
         display: the state of the viewers' x11vnc.
         facts: what the session reports for `/metrics`.
+        shares: how the time of the viewers' x11vnc is shared among them.
         on_release: called when a viewer slot was freed.
     """
 
@@ -49,6 +52,7 @@ class StreamService:
         )
         self.proxies = TrustedProxies(config.trusted_proxies)
         self.counters = Counters()
+        self.shares = Shares()
         self.display = DisplayChanged(up=True, settled=False)
         self.facts = Facts(stages_ms={}, restarts={}, pids={})
         self.on_release: Callable[[], None] = lambda: None
@@ -98,6 +102,20 @@ class StreamService:
         self.counters.refused(status)
         known = {} if role is None else {"role": str(role)}
         self.session.emit("viewer.refused", address=address, **known, status=status)
+
+    def report_refused(self, address: str, status: int, count: int) -> None:
+        """Report requests that were refused, and counted, before they were served."""
+        several = {} if count == 1 else {"count": count}
+        self.session.emit("viewer.refused", address=address, status=int(status), **several)
+
+    # -- probes
+
+    def probe(self, path: str) -> tuple[HTTPStatus, Mapping[str, object]]:
+        """The status and body of the answer to `/healthz` or `/readyz`."""
+        if path == "/healthz":
+            return HTTPStatus.OK, {"status": "ok"}
+        status = HTTPStatus.OK if self.ready else HTTPStatus.SERVICE_UNAVAILABLE
+        return status, {"ready": self.ready, "state": str(self.admission.state)}
 
     # -- the debug page and metrics
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from worker.stream.messages import (
     FROM_SESSION,
     PACKET_MAX_BYTES,
+    DisplayLost,
     DisplayReady,
     DisplayReleased,
     DisplayRequested,
@@ -87,6 +88,10 @@ class SessionChannel:
     def release_display(self, slot: ViewerSlot) -> None:
         """The viewer does not need x11vnc any more."""
         self.send(DisplayReleased(viewer=slot.number, role=slot.role))
+
+    def report_display_lost(self, slot: ViewerSlot) -> None:
+        """x11vnc has closed the viewer's connection: the session decides what the viewer gets."""
+        self.send(DisplayLost(viewer=slot.number))
 
     def cancel_requests(self) -> None:
         """Let every `request_display` that is waiting return False."""

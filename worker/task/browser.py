@@ -35,8 +35,10 @@ def find(configured: Path | None) -> Path:
     for name in _NAMES:
         if found := shutil.which(name):
             return Path(found)
-    home = Path(os.environ.get("PLAYWRIGHT_BROWSERS_PATH", Path.home() / ".cache/ms-playwright"))
-    for found_path in sorted(home.glob("chromium-*/chrome-linux*/chrome"), reverse=True):
+    # Not Path.home(), which fails without HOME for a user that is not in /etc/passwd.
+    cache = os.path.expanduser("~/.cache/ms-playwright")  # noqa: PTH111
+    browsers = Path(os.environ.get("PLAYWRIGHT_BROWSERS_PATH", cache))
+    for found_path in sorted(browsers.glob("chromium-*/chrome-linux*/chrome"), reverse=True):
         return found_path
     raise ProgramMissing("chromium")
 

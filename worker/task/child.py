@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import dataclasses
 import inspect
+import json
 import os
 import signal
 import sys
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from worker.outcome import TaskError
-from worker.task import browser, loading
+from worker.task import browser, error_report, loading
 from worker.task import output as task_output
 from worker.task.messages import (
     ERROR_TEXT_MAX_CHARS,
@@ -59,10 +60,15 @@ def main() -> None:
             is_async=inspect.iscoroutinefunction(function),
             parameters=loading.parameters(function),
         )
-    if run.is_async:
-        asyncio.run(_run_async(session, run, function))
-    else:
-        _run_sync(session, run, function)
+    try:
+        if run.is_async:
+            asyncio.run(_run_async(session, run, function))
+        else:
+            _run_sync(session, run, function)
+    except BaseException as error:  # by a callback of the event loop, for example
+        if not session.task_is_running:
+            raise
+        _report_error(session, error)
 
 
 def _load_early(session: SessionConnection, run: Run) -> Callable[..., Any] | None:
@@ -109,14 +115,25 @@ async def _call_async(
     if current is None:
         return
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, current.cancel)
+    stopped = asyncio.Event()
+
+    def stop() -> None:
+        stopped.set()
+        current.cancel()
+
+    loop.add_signal_handler(signal.SIGTERM, stop)
     session.report_started()
     try:
         output = await (function or loading.load(run))(**_arguments(run, page))
         _send_output(session, output)
-    except asyncio.CancelledError:
-        current.uncancel()
-        session.send(_STOPPED)
+    except asyncio.CancelledError as error:
+        if stopped.is_set():
+            current.uncancel()
+            session.send(_STOPPED)
+        elif current.cancelling():
+            raise  # the event loop is ending, by an error in a callback, which `main` reports
+        else:
+            _report_error(session, error)
     except BaseException as error:
         _report_error(session, error)
     finally:
@@ -218,23 +235,20 @@ def _report_errors(session: SessionConnection, step: Callable[[], Any]) -> Any:
 
 
 def _send_output(session: SessionConnection, output: Any) -> None:
-    task_output.check(output)
-    session.send(Returned(output=output))
+    # As it was checked: objects of the task's own classes may have another form the next time.
+    session.send(Returned(output=json.loads(task_output.check(output))))
 
 
 def _report_error(session: SessionConnection, error: BaseException) -> None:
     """Send what the task raised to the session, and write it to the task's log."""
-    if isinstance(error, SystemExit) and error.code in (None, 0):
+    if error_report.is_normal_exit(error):
         session.send(Returned(output=None))
         return
-    frames = loading.traceback_text(error)
-    print(frames, file=sys.stderr, flush=True)  # noqa: T201 - the task's own log
-    sent = TaskError(
-        type=type(error).__name__,
-        message=str(error)[:ERROR_TEXT_MAX_CHARS],
-        traceback=frames[:ERROR_TEXT_MAX_CHARS],
-    )
-    session.send(Raised(error=sent))
+    report = error_report.of(error)
+    # stderr may be closed, or anything that the task has put in its place.
+    with contextlib.suppress(BaseException):
+        print(report.traceback, file=sys.stderr, flush=True)  # noqa: T201 - the task's own log
+    session.send(Raised(error=report))
 
 
 def _report_browser_failed(session: SessionConnection, error: Exception) -> None:

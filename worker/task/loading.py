@@ -10,7 +10,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from worker.task.target import PARAMETERS
+from worker.task.target import PARAMETERS, task_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,10 +33,10 @@ def load(run: Run) -> Callable[..., Any]:
     Raises:
         BaseException: whatever the task's module raises.
     """
+    sys.path += task_path(Path(run.file) if run.module is None else None)
     if run.module is None:
         module = _load_file(Path(run.file))
     else:
-        sys.path.insert(0, str(Path.cwd()))
         module = importlib.import_module(run.module)
     function = getattr(module, run.name)
     if not callable(function):
@@ -45,7 +45,6 @@ def load(run: Run) -> Callable[..., Any]:
 
 
 def _load_file(file: Path) -> Any:
-    sys.path.insert(0, str(file.parent))
     spec = importlib.util.spec_from_file_location(_MODULE_NAME, file)
     if spec is None or spec.loader is None:
         raise ImportError(f"cannot import {file}")
@@ -63,12 +62,21 @@ def parameters(function: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(sorted(PARAMETERS & set(found)))
 
 
-def traceback_text(error: BaseException) -> str:
-    """The traceback from the task's first frame on."""
+def traceback_text(error: BaseException, max_chars: int) -> str:
+    """The traceback from the task's first frame on, cut at a length.
+
+    Raises:
+        BaseException: whatever the error's attributes raise.
+    """
     frame = error.__traceback__
     while frame is not None and _is_internal(frame):
         frame = frame.tb_next
-    return "".join(traceback.format_exception(type(error), error, frame))
+    text = ""
+    for piece in traceback.TracebackException(type(error), error, frame).format():
+        text += piece
+        if len(text) > max_chars:
+            break
+    return text[:max_chars]
 
 
 def _is_internal(frame: TracebackType) -> bool:

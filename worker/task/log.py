@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 import threading
 from typing import IO, TYPE_CHECKING, Final
+
+from worker import artifacts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,10 +46,14 @@ class TaskLog:
             return
 
     def _copy(self) -> None:
-        with self._source as source, self._path.open("ab") as log:
+        with contextlib.ExitStack() as stack:
+            source = stack.enter_context(self._source)
+            outputs = [sys.stderr.buffer]
+            with contextlib.suppress(OSError):  # without its log the task can still run
+                outputs.insert(0, stack.enter_context(artifacts.open_log(self._path)))
             while chunk := os.read(source.fileno(), _CHUNK_BYTES):
-                _write(log, chunk)
-                _write(sys.stderr.buffer, chunk)
+                for output in outputs:
+                    _write(output, chunk)
                 self.output_tail = chunk.decode(errors="replace").strip()[-_TAIL_CHARS:]
         try:
             self._loop.call_soon_threadsafe(self._done.set)

@@ -13,7 +13,10 @@ One JSON object a line, over a stream socket:
 
 If only running the task's file shows what the function is (see `target.Function`), the file is
 loaded after Started, and the browser is launched after that: then BrowserFailed may follow Started.
-The end of the connection means Quit. Everything from the task's process is untrusted.
+The end of the connection means Quit.
+
+From Started on, the task's code is in the process and may send anything. Only a BrowserFailed
+before it is a failure of the session (exit code 70); after it, a message is about the task alone.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from typing import Any, Final
 from worker.outcome import TaskError
 from worker.task import output as task_output
 
+ERROR_TYPE_MAX_CHARS: Final = 200
 ERROR_TEXT_MAX_CHARS: Final = 500_000  # a message or a traceback; in JSON 12 bytes a character
 LINE_MAX_BYTES: Final = 2 * task_output.MAX_BYTES
 
@@ -98,3 +102,13 @@ class BrowserFailed:
 
 
 FromTask = Ready | Started | Returned | Raised | BrowserFailed
+
+
+def bounded(error: TaskError) -> TaskError:
+    """An error with the texts cut at their limits."""
+    traceback = error.traceback
+    return TaskError(
+        type=error.type[:ERROR_TYPE_MAX_CHARS],
+        message=error.message[:ERROR_TEXT_MAX_CHARS],
+        traceback=None if traceback is None else traceback[:ERROR_TEXT_MAX_CHARS],
+    )

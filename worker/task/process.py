@@ -7,16 +7,19 @@ the stream. A COMMAND is started when both are ready: nothing of it can be loade
 from __future__ import annotations
 
 import asyncio
-import os
+import contextlib
 import signal
+import socket
 from typing import TYPE_CHECKING, Final, Protocol, assert_never
 
 from worker import outcome
 from worker.errors import StartFailed
-from worker.outcome import Outcome, TaskError
+from worker.outcome import EXIT_SESSION_LOST, Outcome, TaskError
+from worker.process.children import send_signal
 from worker.task import output
 from worker.task.log import TaskLog
 from worker.task.messages import (
+    ERROR_TEXT_MAX_CHARS,
     LINE_MAX_BYTES,
     BrowserFailed,
     DisplayReady,
@@ -27,6 +30,7 @@ from worker.task.messages import (
     Ready,
     Returned,
     Started,
+    bounded,
 )
 from worker.task.target import Command
 from worker.wire import Decoder, InvalidMessage, encode
@@ -96,6 +100,13 @@ class FunctionTask:
             sock=self._started.socket, limit=LINE_MAX_BYTES
         )
         self._writer.write(self._started.unsent)
+        self._closing = asyncio.ensure_future(self._close_after_process())
+
+    async def _close_after_process(self) -> None:
+        """Read no more than what the process has sent: another one may hold its end open."""
+        await self._child.wait()
+        with contextlib.suppress(OSError):
+            self._writer.get_extra_info("socket").shutdown(socket.SHUT_RD)
 
     async def prepare(self, display: str, xauthority: str) -> None:
         """Launch the browser on the display.
@@ -118,8 +129,7 @@ class FunctionTask:
     async def ended(self) -> Outcome:
         """Wait for the function's end.
 
-        Raises:
-            StartFailed: its browser could not be launched.
+        Its code is loaded, so whatever is received is its own claim, and it is what has failed.
         """
         message = await self._receive()
         self._end_reported = isinstance(message, Returned | Raised | BrowserFailed)
@@ -131,7 +141,8 @@ class FunctionTask:
             case Raised():
                 return outcome.raised(message.error)
             case BrowserFailed():
-                raise _browser_failed(message)
+                error = TaskError(type=type(message).__name__, message=message.message)
+                return outcome.raised(error)
             case Ready() | Started():
                 self._violation = _unexpected(message)
                 return await self._without_result()
@@ -141,7 +152,7 @@ class FunctionTask:
     async def stop(self) -> None:
         """Let a process whose function ended close its browser; end another one; kill the rest."""
         if not self._end_reported and self._child.running:
-            os.kill(self._child.pid, signal.SIGTERM)  # not its group: the clean-up needs a browser
+            send_signal(self._child.pid, signal.SIGTERM)  # not its group: it needs its browser
         try:
             async with asyncio.timeout(GRACE_S):
                 if not self._end_reported:
@@ -151,6 +162,7 @@ class FunctionTask:
         except TimeoutError:
             pass
         await self._child.stop(0)
+        self._closing.cancel()
         self._writer.close()
         await self._log.wait_for_end()
 
@@ -175,10 +187,13 @@ class FunctionTask:
         if self._violation is not None:
             return _protocol_broken(self._violation)
         code = await self._child.wait()
+        ended = outcome.exited(code)
         if code == 0:
             message = "the task's process ended without a result"
             return outcome.raised(TaskError(type="Exited", message=message))
-        return outcome.exited(code)
+        if code == EXIT_SESSION_LOST and ended.error is not None:
+            return outcome.raised(ended.error)  # a function cannot claim that the session was lost
+        return ended
 
     def _send(self, message: ToTask) -> None:
         self._writer.write(encode(message) + b"\n")
@@ -200,7 +215,9 @@ class FunctionTask:
             return _checked(_DECODER.decode(line))
         except InvalidMessage as error:
             self._violation = error
-            return None
+        except Exception as error:  # whatever the line contains, it is the task that has failed
+            self._violation = InvalidMessage(f"not a message: {type(error).__name__}")
+        return None
 
 
 class CommandTask:
@@ -227,6 +244,8 @@ class CommandTask:
             message = f"cannot execute {self._target.argv[0]}: {error.strerror}"
             self._failure = outcome.raised(TaskError(type="OSError", message=message))
             return
+        if self._children.cgroup is not None:
+            self._children.cgroup.add(self._child.pid)
         self._log = TaskLog(self._child, self._spec.log)
 
     async def ended(self) -> Outcome:
@@ -250,6 +269,10 @@ def _checked(message: FromTask) -> FromTask:
             output.check(message.output)
         except (TypeError, ValueError) as error:
             raise InvalidMessage(str(error)) from None
+    if isinstance(message, Raised):
+        return Raised(error=bounded(message.error))
+    if isinstance(message, BrowserFailed):
+        return BrowserFailed(message=message.message[:ERROR_TEXT_MAX_CHARS])
     return message
 
 

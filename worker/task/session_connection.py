@@ -7,7 +7,16 @@ import os
 import socket
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from worker.task.messages import DisplayReady, Go, Quit, Ready, Started, ToTask
+from worker.task.messages import (
+    DisplayReady,
+    Go,
+    Quit,
+    Raised,
+    Ready,
+    Returned,
+    Started,
+    ToTask,
+)
 from worker.wire import Decoder, encode
 
 if TYPE_CHECKING:
@@ -31,7 +40,12 @@ class SessionConnection:
         self._lines = self._socket.makefile("rb")
         self._display_is_ready = False
         self._may_start = False
-        self._started = False
+        self._started = self._ended = False
+
+    @property
+    def task_is_running(self) -> bool:
+        """Whether the task's code has started, and its end has not been sent."""
+        return self._started and not self._ended
 
     def send(self, message: FromTask) -> None:
         """Send a message; blocks while the session does not read.
@@ -39,7 +53,9 @@ class SessionConnection:
         Raises:
             ValueError: a field holds a value that JSON cannot represent.
         """
-        self._socket.sendall(encode(message) + b"\n")
+        line = encode(message) + b"\n"
+        self._ended = self._ended or isinstance(message, Returned | Raised)
+        self._socket.sendall(line)
 
     def receive(self, expected: type[M]) -> M:
         """Wait for a message of this type."""

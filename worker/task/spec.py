@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import signal
 import socket
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from worker.process.spawn import spawn
+from worker.surroundings.interpreter import command
 from worker.task.target import Command, Function, Target
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def start_child(spec: TaskSpec) -> StartedChild | None:
     with task_end:
         descriptor = task_end.fileno()
         process = spawn(
-            [sys.executable, "-m", "worker.task.child", str(descriptor)],
+            command("worker.task.child", str(descriptor), options=("-u",)),
             env=spec.environ,
             death_signal=signal.SIGKILL,
             pass_fds=[descriptor],

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.machinery
+import importlib.util
 import os
 import shutil
 import sys
@@ -15,6 +17,7 @@ from worker.errors import TargetError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from importlib.machinery import ModuleSpec
 
 DEFAULT_FUNCTION: Final = "run"
 PARAMETERS: Final = frozenset({"page", "inputs"})
@@ -108,24 +111,53 @@ def _split(text: str) -> tuple[str, str]:
     return place, name
 
 
+def task_path(file: Path | None) -> list[str]:
+    """The folders where a task's own modules are found, after everything that is installed.
+
+    They come last on the module path, so no file there replaces a module of the standard library.
+
+    Args:
+        file: the target's file; None for a module, which is looked up in the working directory.
+    """
+    own = Path.cwd() if file is None else file.parent
+    # An empty entry is the working directory, as in Python itself.
+    entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    others = [os.path.abspath(entry) for entry in entries if entry or len(entries) > 1]  # noqa: PTH100 - as sys.path has it
+    return [str(own), *others]
+
+
 def _find_module(dotted: str) -> Path:
     """The file of a module, found without importing its packages."""
-    path: Sequence[str] | None = [os.getcwd(), *sys.path]  # noqa: PTH109 - as sys.path has it
-    spec = None
-    for index, part in enumerate(dotted.split(".")):
-        full_name = ".".join(dotted.split(".")[: index + 1])
-        spec = importlib.machinery.PathFinder.find_spec(full_name if index else part, path)
-        if spec is None:
-            raise TargetError(
-                f"no such file or module: {dotted}; TARGET is path/file.py:function or "
-                "package.module:function"
-            )
-        path = spec.submodule_search_locations
-    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+    names = dotted.split(".")
+    spec = _find_top_level(names[0])
+    for index in range(1, len(names)):
+        locations = None if spec is None else spec.submodule_search_locations
+        spec = None if locations is None else _find_spec(".".join(names[: index + 1]), locations)
+    if spec is None:
+        raise TargetError(
+            f"no such file or module: {dotted}; TARGET is path/file.py:function or "
+            "package.module:function"
+        )
+    if spec.origin is None or not spec.origin.endswith(".py"):
         raise TargetError(
             f"{dotted} is not a module with a .py file; name a module that has one, or the file"
         )
     return Path(spec.origin)
+
+
+def _find_top_level(name: str) -> ModuleSpec | None:
+    """A module as the task's process finds it: what is installed comes first."""
+    installed = None
+    with contextlib.suppress(ValueError):  # an empty name, or `__main__`, which has no spec
+        installed = importlib.util.find_spec(name)
+    if installed is not None and installed.loader is not None:
+        return installed
+    # A package comes before a folder without __init__.py, wherever they are on the path.
+    return _find_spec(name, [*sys.path, *task_path(None)]) or installed
+
+
+def _find_spec(name: str, path: Sequence[str]) -> ModuleSpec | None:
+    return importlib.machinery.PathFinder.find_spec(name, path)
 
 
 def _find_definition(file: Path, name: str) -> ast.AST:

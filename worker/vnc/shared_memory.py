@@ -19,3 +19,18 @@ def mark_for_removal(creator_pid: int) -> None:
         private = not segment["key"]
         if private and segment["cpid"] == creator_pid and segment["cuid"] == os.geteuid():
             linux.remove_segment(segment["shmid"])
+
+
+def remove_unused(creator_pid: int, uid: int) -> None:
+    """Remove each private segment that an ended process has created, and that no process uses.
+
+    Args:
+        creator_pid: an x11vnc of a session whose worker was killed.
+        uid: the segment's creator.
+    """
+    if linux.start_ticks(creator_pid) is not None:
+        return
+    for segment in linux.shared_memory_segments():
+        unused = not segment["key"] and not segment["nattch"]
+        if unused and segment["cpid"] == creator_pid and segment["cuid"] == uid:
+            linux.remove_segment(segment["shmid"])

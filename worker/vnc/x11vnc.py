@@ -17,6 +17,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Final
 
+from worker import linux
 from worker.errors import StartFailed
 from worker.process.program import Program
 from worker.rfb.client_filter import PROTOCOL_VERSION
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 READY_TIMEOUT_S: Final = 10.0
 _POLL_S: Final = 0.005
 _SCREEN_POLL_MS: Final = 5
+_READ_TIMEOUT_S: Final = 24 * 3600
 _UPDATE_DELAY_MS: Final = 0  # 1 costs a whole further turn of its loop
 
 # The priming client's handshake (RFC 6143, section 7.1).
@@ -123,6 +125,13 @@ class X11vnc:
         """Every viewer has disconnected, since the stream server has ended."""
         self._idle.release_all(time.monotonic())
         self._apply()
+
+    def end_unreported(self) -> None:
+        """Kill one whose process id is not known: supervisord died while it started it."""
+        for pid in linux.pids_with_arguments("-unixsock", str(self.unix_socket)):
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+            shared_memory.mark_for_removal(pid)
 
     async def _ready(self) -> None:
         deadline = time.monotonic() + READY_TIMEOUT_S
@@ -236,6 +245,9 @@ def command(
         # Its own measurement of the link's speed freezes the first viewer for seconds.
         *("-speeds", "lan"),
         *("-wait", str(_SCREEN_POLL_MS), "-defer", str(_UPDATE_DELAY_MS)),
+        # It would disconnect a client that does not read for 20 s. Its only clients are the stream
+        # server and the session, which may be suspended for longer, and judge viewers themselves.
+        *("-readtimeout", str(_READ_TIMEOUT_S)),
         *("-nodpms", "-nobell"),
         # Repeated requests to the X server that are not needed: the screen's size never changes.
         *("-noxrandr", "-noxinerama", "-nofbpm", "-noxrecord"),

@@ -25,7 +25,11 @@ def test_reference(refusal, status, detail):
 
 @pytest.mark.parametrize(
     ("refusal", "status", "seconds"),
-    [(refusals.queue_full(7), 429, "7"), (refusals.unavailable("no answer", 5), 503, "5")],
+    [
+        (refusals.queue_full(7, None), 429, "7"),
+        (refusals.queue_full(7, 3), 429, "7"),
+        (refusals.unavailable("no answer", 5), 503, "5"),
+    ],
 )
 def test_retry_after(refusal, status, seconds):
     response = refusals.response(refusal)

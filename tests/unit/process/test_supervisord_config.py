@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import configparser
 import shlex
-from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.process.program import Program
-from worker.process.supervisord_config import quote, write_config
+from worker.process.supervisord_config import config_text, quote
 
 words = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), max_size=20)
 
@@ -20,10 +19,10 @@ def test_a_quoted_word_is_split_into_the_same_word(word: str) -> None:
     assert shlex.split(quote(word)) == [word]  # supervisord splits commands with shlex
 
 
-def test_comment_and_expansion_characters_are_escaped(tmp_path: Path) -> None:
+def test_comment_and_expansion_characters_are_escaped() -> None:
     word = "/home/me/100% #1 ; project/python"
-    write_config(tmp_path, [Program(name="p", command=[word], restart=True)])
+    programs = [Program(name="p", command=[word], restart=True)]
     parser = configparser.RawConfigParser(inline_comment_prefixes=(";", "#"), strict=False)
-    parser.read(tmp_path / "supervisord.conf")
+    parser.read_string(config_text("password", programs))
     command = parser["program:p"]["command"].replace("%%", "%")
     assert shlex.split(command) == [word]

@@ -56,3 +56,12 @@ def test_no_byte_is_lost_or_reordered(pieces):
     sent += greeting.from_server(VERSION) + greeting.from_viewer(VERSION)
     assert b"".join(sent) == received + VERSION
     assert sent[0] == (received + VERSION)[: len(VERSION)]
+
+
+def test_steps_that_the_server_has_asked_for_are_counted():
+    greeting = Greeting()
+    prompts = []
+    for piece in (b"", VERSION[:5], VERSION[5:], SECURITY, bytes(3), bytes(1), bytes(100)):
+        greeting.from_server(piece)
+        prompts.append(greeting.prompts)
+    assert prompts == [0, 0, 1, 2, 2, 3, 3]

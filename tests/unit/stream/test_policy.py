@@ -15,21 +15,24 @@ from worker.close_codes import (
     Close,
 )
 from worker.rfb.last_frame import ANSWERS_S, MOVING_S, LastFrame
+from worker.stream.limits.pace import (
+    LEAST_BYTES,
+    LEAST_BYTES_PER_S,
+    MESSAGE_S,
+    STALLED_S,
+    Arrival,
+    Pace,
+)
 from worker.stream.policy import (
     CLOSE_S,
     FLUSH_S,
     FRAME_SENT_S,
     HOLD_BYTES,
-    LEAST_BYTES,
-    LEAST_BYTES_PER_S,
-    MESSAGE_S,
     OUTCOME_WAIT_S,
     PING_S,
     QUEUE_MAX_BYTES,
     SILENT_S,
-    STALLED_S,
     TICK_S,
-    Arrival,
     AwaitLastFrame,
     Closing,
     Disconnect,
@@ -37,7 +40,7 @@ from worker.stream.policy import (
     Finish,
     Flushing,
     Forward,
-    Pace,
+    Limit,
     Ping,
     SendClose,
     StopForwarding,
@@ -79,6 +82,14 @@ def test_viewer_that_stops_reading_is_too_slow_one_window_later():
 
 def test_viewer_for_which_nothing_is_pending_is_not_too_slow():
     assert too_slow_at(lambda _: 0, pending=lambda _: False) is None
+
+
+def test_deadlines_are_longer_on_a_busy_machine():
+    pace, arrival = Pace(window_s=10.0, least_bytes=1000), Arrival(0.0)
+    for now in range(31):
+        pace.observe(now, pending=True, read_bytes=0, patience=3.0)
+        arrival.observe(now, received_bytes=0, completed=0, partial=True, patience=3.0)
+        assert pace.too_slow(now) == arrival.is_late(now) == (now == 30)
 
 
 def test_emptying_the_queue_restarts_the_window():
@@ -166,15 +177,29 @@ def test_lost_x11vnc_without_a_reason_is_a_restart():
 def test_queue_above_its_limit_is_too_slow():
     assert isinstance(after(0, streaming(pending_bytes=QUEUE_MAX_BYTES)), Forward)
     over = streaming(pending_bytes=QUEUE_MAX_BYTES + 1)
-    assert after(0, over) == StopForwarding(VIEWER_TOO_SLOW)
+    assert after(0, over) == StopForwarding(VIEWER_TOO_SLOW, Limit.SEND_BACKLOG)
 
 
 def test_late_message_is_too_slow():
     state = streaming()
     state.observe(
-        BEGAN_AT, pending_bytes=0, sent_bytes=0, received_bytes=0, completed=0, partial=True
+        BEGAN_AT, pending_bytes=0, read_bytes=0, received_bytes=0, completed=0, partial=True
     )
-    assert after(MESSAGE_S, state) == StopForwarding(VIEWER_TOO_SLOW)
+    assert after(MESSAGE_S, state) == StopForwarding(VIEWER_TOO_SLOW, Limit.MESSAGE_TIME)
+
+
+def test_viewer_that_reads_nothing_is_too_slow():
+    state = streaming()
+    for second in range(int(STALLED_S) + 1):
+        state.observe(
+            BEGAN_AT + second,
+            pending_bytes=1,
+            read_bytes=0,
+            received_bytes=0,
+            completed=0,
+            partial=False,
+        )
+    assert after(STALLED_S, state) == StopForwarding(VIEWER_TOO_SLOW, Limit.READ_RATE)
 
 
 def test_ping_is_due_after_no_activity_and_then_once_per_interval():
@@ -187,7 +212,7 @@ def test_ping_is_due_after_no_activity_and_then_once_per_interval():
 
 
 def test_silent_viewer_is_disconnected():
-    assert after(SILENT_S, streaming()) == Disconnect("silent")
+    assert after(SILENT_S, streaming()) == Disconnect(Limit.SILENT)
     assert after(SILENT_S, streaming(active_at=BEGAN_AT + 1)) == Ping()
 
 
@@ -224,6 +249,11 @@ def test_ticks_are_finer_while_a_short_deadline_is_near():
         {"requested_close": TASK_ENDED, "last_frame": LastFrame(BEGAN_AT, request=True)},
     ):
         assert after(0, streaming(**fields)).timeout_s < idle.timeout_s
+
+
+def test_wait_ends_when_something_that_was_held_back_may_pass():
+    assert after(0, streaming(due_at=BEGAN_AT + 0.1)).timeout_s == pytest.approx(0.1)
+    assert 0 < after(1, streaming(due_at=BEGAN_AT)).timeout_s < 0.01
 
 
 def test_full_update_is_sent_when_x11vnc_is_quiet_after_it_began():
@@ -277,7 +307,7 @@ class Conversation(RuleBasedStateMachine):
             state.observe(
                 self.now,
                 pending_bytes=self.pending,
-                sent_bytes=self.sent,
+                read_bytes=self.sent,
                 received_bytes=self.received,
                 completed=self.completed,
                 partial=self.partial,

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 import threading
+import time
 
 import pytest
 
-from worker.close_codes import DISPLAY_RESTARTING, PROTOCOL_VIOLATION, Close
+from worker.close_codes import (
+    DISPLAY_LOST,
+    DISPLAY_RESTARTING,
+    PROTOCOL_VIOLATION,
+    VIEWER_TOO_SLOW,
+    Close,
+)
 from worker.rfb.client_filter import ClientFilter
 from worker.rfb.messages import PROTOCOL_VERSION
+from worker.stream.limits.clock import PATIENCE_MAX
+from worker.stream.limits.pace import MESSAGE_S
+from worker.stream.limits.shares import Shares
+from worker.stream.policy import SILENT_S, Limit
 from worker.stream.viewer import Viewer
 from worker.stream.websocket import ViewerSocket
 
 TASK_ENDED = Close(code=1000, reason="task success")
+INCREMENTAL = struct.pack(">BBHHHH", 3, 1, 0, 0, 8, 8)
 UPDATE_REQUEST = struct.pack(">BBHHHH", 3, 0, 0, 0, 8, 8)
 KEY_DOWN, KEY_UP = (struct.pack(">B?xxI", 4, down, 0xFFE1) for down in (True, False))
 
@@ -27,7 +40,7 @@ def frame(payload, opcode=0x2):
 class Stream:
     """A running viewer, and its two peers."""
 
-    def __init__(self, *, control=False):
+    def __init__(self, *, control=False, **options):
         ours, self.peer = socket.socketpair()
         server, self.x11vnc = socket.socketpair()
         for each in (ours, server):
@@ -37,8 +50,16 @@ class Stream:
         self.first_frames = 0
         self.result = None
         self._ours = ours
-        rfb = ClientFilter(control=control, one_frame=True)
-        self.viewer = Viewer(ViewerSocket(ours), server, rfb, self._on_first_frame)
+        rfb = ClientFilter(control=control, screen_px=(64, 32), one_frame=True)
+        self.display_lost = threading.Event()
+        self.viewer = Viewer(
+            ViewerSocket(ours),
+            server,
+            rfb,
+            self._on_first_frame,
+            on_display_lost=self.display_lost.set,
+            **options,
+        )
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
@@ -154,11 +175,14 @@ def test_last_update_is_sent_before_the_close(stream):
     assert streamed.closed() == (TASK_ENDED, TASK_ENDED)
 
 
-def test_lost_x11vnc_closes_with_a_restart(stream):
+@pytest.mark.parametrize("close", [DISPLAY_RESTARTING, DISPLAY_LOST])
+def test_lost_x11vnc_is_reported_and_closes_with_the_sessions_reason(stream, close):
     streamed = stream()
     streamed.greet()
     streamed.x11vnc.close()
-    assert streamed.closed() == (DISPLAY_RESTARTING, DISPLAY_RESTARTING)
+    assert streamed.display_lost.wait(10)
+    streamed.viewer.end(close)
+    assert streamed.closed() == (close, close)
 
 
 @pytest.mark.parametrize("sent", [frame(b"\x07"), b"\x82\xff" + bytes([0xFF] * 12)])
@@ -168,6 +192,19 @@ def test_protocol_violation_closes_with_1008(stream, sent):
     streamed.greet()
     streamed.peer.sendall(sent)
     assert streamed.closed() == (PROTOCOL_VIOLATION, PROTOCOL_VIOLATION)
+    assert streamed.viewer.limit == Limit.PROTOCOL
+
+
+@pytest.mark.parametrize("close", [TASK_ENDED, DISPLAY_RESTARTING])
+def test_x11vnc_is_read_while_the_viewer_is_closed(stream, close):
+    """A viewer that does not answer the Close does not block x11vnc, and so the others."""
+    streamed = stream()
+    streamed.greet()
+    streamed.viewer.end(close)
+    while streamed.read_frame()[0] != 0x8:
+        pass
+    streamed.x11vnc.sendall(bytes(1 << 20))
+    assert streamed.join() == close
 
 
 def test_viewers_close_is_answered(stream):
@@ -199,3 +236,90 @@ def test_keys_of_a_leaving_controller_are_released(stream):
     streamed.expect(KEY_DOWN)
     streamed.peer.close()
     streamed.expect(KEY_UP)
+
+
+class StoppedFor:
+    """A clock; `seconds` is for how long the process was stopped so far."""
+
+    def __init__(self):
+        self.seconds = 0.0
+
+    def __call__(self):
+        return time.monotonic() + self.seconds
+
+
+def test_viewer_is_kept_when_this_process_was_stopped(stream):
+    """A pause longer than every limit, with a message incomplete and a frame under way."""
+    stopped = StoppedFor()
+    streamed = stream(monotonic=stopped)
+    streamed.greet()
+    streamed.peer.sendall(frame(UPDATE_REQUEST + UPDATE_REQUEST[:3]))
+    streamed.expect(UPDATE_REQUEST)
+    for _ in range(3):
+        stopped.seconds += 2 * SILENT_S
+        streamed.x11vnc.sendall(b"\x00update")
+        assert streamed.read_frame() == (0x2, b"\x00update")
+    streamed.peer.sendall(frame(UPDATE_REQUEST[3:]))
+    streamed.expect(UPDATE_REQUEST)
+    assert streamed.viewer.limit is None
+
+
+def test_viewer_that_waits_for_x11vnc_in_the_handshake_is_kept(stream):
+    """It has nothing to send until x11vnc has sent its part."""
+    now = Ticking()
+    streamed = stream(monotonic=now)
+    streamed.x11vnc.sendall(PROTOCOL_VERSION)
+    assert streamed.read_frame() == (0x2, PROTOCOL_VERSION)
+    streamed.peer.sendall(frame(PROTOCOL_VERSION))
+    assert now.run(streamed, MESSAGE_S * PATIENCE_MAX + 2) is None
+    streamed.x11vnc.sendall(b"\x01\x01")
+    assert streamed.read_frame() == (0x2, b"\x01\x01")
+
+
+def test_viewer_that_does_not_answer_in_the_handshake_is_dropped(stream):
+    now = Ticking()
+    streamed = stream(monotonic=now)
+    streamed.x11vnc.sendall(PROTOCOL_VERSION + b"\x01\x01")
+    assert streamed.read_frame() == (0x2, PROTOCOL_VERSION)
+    _, close = now.run(streamed, MESSAGE_S * PATIENCE_MAX + 2)
+    streamed.peer.sendall(frame(close, 0x8))
+    assert streamed.join() == VIEWER_TOO_SLOW
+    assert streamed.viewer.limit == Limit.MESSAGE_TIME
+
+
+class Ticking:
+    """A clock that the test advances, second by second, while the viewer's thread attends."""
+
+    def __init__(self):
+        self.now_s = 100.0
+
+    def __call__(self):
+        return self.now_s
+
+    def run(self, streamed, seconds):
+        """Advance, at each second the viewer's thread answers a ping; return its Close, if any."""
+        for _ in range(int(seconds)):
+            self.now_s += 1
+            streamed.peer.sendall(frame(b"", 0x9))
+            while (got := streamed.read_frame())[0] != 0xA:
+                if got[0] == 0x8:
+                    return got
+        return None
+
+
+def test_requests_of_an_overdrawn_viewer_are_held_back(stream):
+    """They pass when its account of x11vnc's time is refilled."""
+    cpu_s = [0.0]
+    now = Ticking()
+    share = Shares(now).join(lambda: cpu_s[0])
+    streamed = stream(share=share, monotonic=now)
+    streamed.greet()
+    for _ in range(4):
+        cpu_s[0] += 0.25
+        streamed.x11vnc.sendall(b"\x00update")
+        streamed.read_frame()
+    streamed.peer.sendall(frame(INCREMENTAL) + frame(b"held?", 0x9))
+    assert streamed.read_frame() == (0xA, b"held?")
+    assert not select.select([streamed.x11vnc], [], [], 0)[0]
+    assert now.run(streamed, 2) is None
+    streamed.expect(INCREMENTAL)

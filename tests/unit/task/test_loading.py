@@ -44,6 +44,27 @@ def test_a_module_is_loaded_from_the_working_directory(tmp_path, monkeypatch):
     assert loading.load(run("", module="module_of_task"))() == 7
 
 
+def test_a_file_beside_the_task_does_not_replace_a_module_that_is_installed(tmp_path):
+    """The task's folder comes last on the module path, then the entries of PYTHONPATH."""
+    for name in ("wave", "worker", "playwright"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('this file must not run')")
+    (tmp_path / "task.py").write_text("import wave, worker.errors, playwright\ndef run(): ...")
+    assert callable(loading.load(run(tmp_path / "task.py")))
+
+
+def test_modules_in_pythonpath_are_found_after_those_of_the_task(tmp_path, monkeypatch):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/first_of_two.py").write_text("VALUE = 1")
+    (tmp_path / "other/second_of_two.py").write_text("VALUE = 2")
+    (tmp_path / "second_of_two.py").write_text("VALUE = 3")
+    (tmp_path / "task.py").write_text(
+        "import first_of_two, second_of_two\n"
+        "def run(): return first_of_two.VALUE, second_of_two.VALUE"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "other"))
+    assert loading.load(run(tmp_path / "task.py"))() == (1, 3)
+
+
 def test_a_target_that_is_not_callable_is_an_error(tmp_path):
     (tmp_path / "task.py").write_text("run = 7")
     with pytest.raises(TypeError, match="run is not a function"):
@@ -83,7 +104,7 @@ def test_a_traceback_begins_with_the_tasks_first_frame(tmp_path, monkeypatch, mo
     with pytest.raises(LookupError) as raised:
         loading.load(run(file, module=module))
     error = raised.value.with_traceback(raised.tb.tb_next)  # without this test's own frame
-    lines = loading.traceback_text(error).splitlines()
+    lines = loading.traceback_text(error, 1000).splitlines()
     assert lines[1].startswith(f'  File "{file}", line 3')
     assert str(Path(loading.__file__)) not in "\n".join(lines)
     assert lines[-1] == "LookupError: nothing there"

@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import socket
-from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +17,8 @@ from worker.errors import StartFailed
 from worker.outcome import Outcome, Status, TaskError
 from worker.task.log import TaskLog
 from worker.task.messages import (
+    ERROR_TEXT_MAX_CHARS,
+    ERROR_TYPE_MAX_CHARS,
     LINE_MAX_BYTES,
     BrowserFailed,
     DisplayReady,
@@ -38,23 +40,25 @@ ERROR = TaskError(type="LookupError", message="nothing there", traceback="Traceb
 
 
 class FakeChild:
-    """A process that has exited, and left its output in a pipe."""
+    """A process that exits when `exited` is set, and has left its output in a pipe."""
 
     pid = 0
     running = False
 
     def __init__(self, exit_code: int, output: bytes) -> None:
         self.exit_code = exit_code
+        self.exited = asyncio.Event()
         reader, writer = os.pipe()
         os.write(writer, output)
         os.close(writer)
         self.stdout = os.fdopen(reader, "rb")
 
     async def wait(self):
+        await self.exited.wait()
         return self.exit_code
 
     async def stop(self, grace_s):
-        del grace_s
+        self.exited.set()
 
 
 class FakeChildren:
@@ -84,6 +88,7 @@ async def function_task(log, *, exit_code=0, output=b""):
         try:
             yield task, task_end
         finally:
+            exit_process(task)
             await task.stop()
             with contextlib.suppress(OSError):  # EPIPE, if the peer is closed
                 await task._writer.wait_closed()
@@ -96,6 +101,17 @@ def log(tmp_path):
 
 def send(peer, *messages):
     peer.sendall(b"".join(encode(message) + b"\n" for message in messages))
+
+
+def end(task, peer):
+    """The process exits, which closes its connection."""
+    peer.close()
+    exit_process(task)
+
+
+def exit_process(task: Any) -> None:
+    """The process exits, and another one keeps its connection open."""
+    task._child.exited.set()
 
 
 def received(peer):
@@ -114,6 +130,7 @@ async def test_a_task_that_returns(log):
         await task.prepare(":7", "/cookie")
         await task.go()
         ended = await task.ended()
+        exit_process(task)
         await task.stop()
         assert received(peer) == [
             DisplayReady(display=":7", xauthority="/cookie"),
@@ -132,29 +149,73 @@ async def test_a_task_that_raises(log):
 
 @pytest.mark.parametrize(
     ("exit_code", "error_type", "code"),
-    [(0, "Exited", 1), (7, "Exited", 7), (-signal.SIGKILL, "Killed", 137)],
+    [
+        (0, "Exited", 1),
+        (7, "Exited", 7),
+        (70, "Exited", 1),  # the code of a lost session, which it is not
+        (-signal.SIGKILL, "Killed", 137),
+    ],
 )
 async def test_a_process_that_ends_without_a_result(log, exit_code, error_type, code):
     async with function_task(log, exit_code=exit_code) as (task, peer):
         peer.sendall(b'{"type": "Returned", "outp')  # cut short by the process's end
-        peer.close()
+        end(task, peer)
         ended = await task.ended()
     assert (ended.status, ended.exit_code) == (Status.FAILED, code)
     assert ended.error.type == error_type
 
 
-async def test_a_browser_that_cannot_be_launched(log):
-    for step in (lambda task: task.prepare(":7", "/cookie"), lambda task: task.ended()):
-        async with function_task(log) as (task, peer):
-            send(peer, BrowserFailed(message="no display\ncall log"))
-            peer.shutdown(socket.SHUT_WR)
-            with pytest.raises(StartFailed, match=r"^chromium did not start: no display$"):
-                await step(task)
+async def test_a_browser_that_cannot_be_launched_fails_the_session(log):
+    async with function_task(log) as (task, peer):
+        send(peer, BrowserFailed(message="no display\ncall log"))
+        with pytest.raises(StartFailed, match=r"^chromium did not start: no display$"):
+            await task.prepare(":7", "/cookie")
+
+
+async def test_a_failed_browser_fails_the_task_once_its_code_is_loaded(log):
+    async with function_task(log) as (task, peer):
+        send(peer, Ready(), Started(), BrowserFailed(message="no display"))
+        await task.prepare(":7", "/cookie")
+        await task.go()
+        ended = await task.ended()
+    assert (ended.status, ended.exit_code, ended.lost) == (Status.FAILED, 1, False)
+    assert (ended.error.type, ended.error.message) == ("BrowserFailed", "no display")
+
+
+@pytest.mark.parametrize("data", [b"", b'{"type": "Returned", "outp'])
+async def test_a_connection_that_another_process_keeps_open_ends_with_the_process(log, data):
+    async with function_task(log) as (task, peer):
+        peer.sendall(data)
+        exit_process(task)
+        ended = await task.ended()
+    assert (ended.exit_code, ended.error.type) == (1, "Exited")
+
+
+async def test_what_an_ended_process_has_sent_is_received(log):
+    async with function_task(log) as (task, peer):
+        send(peer, Returned(output="x" * 1000))
+        exit_process(task)
+        ended = await task.ended()
+    assert ended.output == "x" * 1000
+
+
+async def test_the_texts_of_an_error_are_cut(log):
+    async with function_task(log) as (task, peer):
+        huge = "\ud800" * (ERROR_TEXT_MAX_CHARS + 1)
+        error = TaskError(type="E" * 1000, message=huge, traceback=huge)
+        loop = asyncio.get_running_loop()
+        sending = asyncio.ensure_future(
+            loop.sock_sendall(peer, encode(Raised(error=error)) + b"\n")
+        )
+        ended = await task.ended()
+        await sending
+    sizes = [len(text) for text in (ended.error.type, ended.error.message, ended.error.traceback)]
+    assert sizes == [ERROR_TYPE_MAX_CHARS, ERROR_TEXT_MAX_CHARS, ERROR_TEXT_MAX_CHARS]
 
 
 async def test_a_process_that_ends_early_is_reported_with_its_last_output(log):
     async with function_task(log, exit_code=3, output=b"No module named x\n") as (task, peer):
-        peer.close()
+        end(task, peer)
         with pytest.raises(StartFailed, match="it ended with 3; last output: No module named x"):
             await task.prepare(":7", "/cookie")
     assert log.read_text() == "No module named x\n"
@@ -204,11 +265,13 @@ async def test_a_protocol_broken_before_the_start_makes_the_task_fail(log):
 
 @settings(deadline=None)  # threads and an event loop a case
 @given(st.binary(max_size=100))
-def test_arbitrary_bytes_end_in_a_failed_task(data):
+def test_arbitrary_bytes_end_in_a_failed_task(tmp_path_factory, data):
+    log = tmp_path_factory.getbasetemp() / "arbitrary.log"
+
     async def feed():
-        async with function_task(Path(os.devnull), exit_code=0) as (task, peer):
+        async with function_task(log, exit_code=0) as (task, peer):
             peer.sendall(data)
-            peer.close()
+            end(task, peer)
             return await task.ended()
 
     ended = asyncio.run(feed())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
 from worker.errors import TargetError
@@ -53,6 +56,32 @@ def test_a_definition_shows_whether_it_is_async_and_its_parameters(
     found = target.function(f"{file}:{name}")
     assert (found.name, found.file, found.module) == (name, file, None)
     assert (found.is_async, found.parameters) == (is_async, parameters)
+
+
+@pytest.mark.parametrize(
+    ("variable", "entries"),
+    [
+        (None, []),
+        ("", []),
+        ("/a:b", ["/a", "/here/b"]),
+        ("/a:", ["/a", "/here"]),
+    ],
+)
+def test_module_path_of_a_task(monkeypatch, variable, entries):
+    """The folder of the task's file, then the entries of PYTHONPATH, as absolute paths."""
+    monkeypatch.setattr(os, "getcwd", lambda: "/here")
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("PYTHONPATH", variable)
+    assert target.task_path(Path("/tasks/a.py")) == ["/tasks", *entries]
+
+
+def test_a_module_of_the_standard_library_comes_before_one_of_the_task(tmp_path, monkeypatch):
+    """The check finds the module that the task's process would import."""
+    (tmp_path / "wave.py").write_text("def run(): ...")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TargetError, match=r"no function run in .*/wave\.py; choose one of: .*open"):
+        target.function("wave")
 
 
 @pytest.mark.parametrize("name", ["assigned", "imported", "decorated", "Callable"])

@@ -27,10 +27,14 @@ def add(app: FastAPI, novnc_dir: Path) -> None:
         novnc_dir: where noVNC is installed. Without it the page works and shows, in place of the
             live view, that noVNC is missing.
     """
-    roots = {"page": _PAGE_DIR, "live": page_files.LIVE_VIEW_DIR, "novnc": novnc_dir}
+    roots = {
+        "page": _PAGE_DIR,
+        "live": page_files.LIVE_VIEW_DIR,
+        **page_files.novnc_roots(novnc_dir),
+    }
 
     def serve(request: Request) -> Response:
-        found = page_files.find(request.url.path, roots)
+        found = page_files.find(request.scope["path"], roots)
         if found is None:
             raise Refusal(HTTPStatus.NOT_FOUND, "Not found")
         etag = f'"{hashlib.sha256(found.content).hexdigest()[:_ETAG_CHARS]}"'

@@ -44,6 +44,10 @@ class Metrics:
             "worker_api_tasks", "Tasks by status", ("status",), registry=self.registry
         )
 
+    def refused(self, status: HTTPStatus) -> None:
+        """Count a request that was refused before it was served."""
+        self.requests.labels(_NO_ROUTE, _NO_ROUTE, str(int(status))).inc()
+
     @classmethod
     def of(cls, app: FastAPI) -> Metrics:
         """The app's metrics, created at the first call."""

@@ -104,11 +104,15 @@ class Artifact:
 
 
 class QueueFull(Exception):
-    """The queue has reached its limit; a request may be repeated after `retry_after_s`."""
+    """The queue has reached its limit; a request may be repeated after `retry_after_s`.
 
-    def __init__(self, retry_after_s: int) -> None:
+    `account_max` is the account's own limit if that was reached, None if the limit of all was.
+    """
+
+    def __init__(self, retry_after_s: int, *, account_max: int | None = None) -> None:
         super().__init__(retry_after_s)
         self.retry_after_s = retry_after_s
+        self.account_max = account_max
 
 
 class RunnerUnavailable(Exception):
@@ -142,7 +146,7 @@ class Runner(Protocol):
         """Queue a task; a request whose task id exists returns the existing task's record.
 
         Raises:
-            QueueFull: the queue has reached its limit.
+            QueueFull: the queue, or the account's part of it, has reached its limit.
         """
 
     async def cancel(self, task: TaskRecord) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
 
 from worker.net import LOOPBACK_HOSTS
 from worker.stream.page import files as page_files
@@ -45,8 +46,8 @@ def find(path: str, novnc_dir: str) -> page_files.File | None:
     """The file at a URL path; None when there is none.
 
     Args:
-        path: `/`, `/page/…` or `/novnc/…`.
+        path: `/`, `/page/…`, `/novnc/core/…` or `/novnc/vendor/…`, percent-encoded or not.
         novnc_dir: where noVNC is installed.
     """
-    roots = {"page": page_files.LIVE_VIEW_DIR, "novnc": Path(novnc_dir)}
-    return page_files.find(path, roots)
+    roots = {"page": page_files.LIVE_VIEW_DIR, **page_files.novnc_roots(Path(novnc_dir))}
+    return page_files.find(unquote(path), roots)

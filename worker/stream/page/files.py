@@ -9,7 +9,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import unquote
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,6 +33,8 @@ HEADERS: Final = {
 }
 _SCRIPTS: Final = "script-src 'self'"
 _INLINE_SCRIPT: Final = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
+_NOVNC_PARTS: Final = ("core", "vendor")
+_ABNORMAL_PARTS: Final = frozenset({"", ".", ".."})
 _INDEX: Final = "index.html"
 _PANEL: Final = "panel.html"
 _PANEL_PLACE: Final = b"<!-- panel -->"
@@ -56,20 +57,31 @@ def headers(file: File) -> Mapping[str, str]:
     return {**HEADERS, name: HEADERS[name].replace(_SCRIPTS, " ".join(allowed))}
 
 
+def novnc_roots(novnc_dir: Path) -> dict[str, Path]:
+    """The parts of noVNC that our pages load, for `find`.
+
+    noVNC's own pages are not served: `vnc.html?host=…` would show the screen of any host under our
+    origin.
+    """
+    return {f"novnc/{part}": novnc_dir / part for part in _NOVNC_PARTS}
+
+
 def find(path: str, roots: Mapping[str, Path]) -> File | None:
     """The file at a URL path; None when there is none.
 
     Args:
-        path: `/`, or `/<root>/<file>`, percent-encoded or not.
-        roots: the folders by their first part of the path; `page` holds the page's `index.html`.
+        path: `/`, or `/<root>/<file>`, percent-decoded. A path that is not normal (an empty part,
+            `.` or `..`) names no file; a link that leads out of its root neither.
+        roots: the folders by their part of the path; `page` holds the page's `index.html`.
     """
     if path == "/":
         return _read(roots["page"], _INDEX)
-    before, _, rest = unquote(path).partition("/")
-    top, _, name = rest.partition("/")
-    if before or top not in roots or not name:
+    if not _ABNORMAL_PARTS.isdisjoint(path[1:].split("/")):
         return None
-    return _read(roots[top], name)
+    for root, folder in roots.items():
+        if path.startswith(f"/{root}/"):
+            return _read(folder, path[len(root) + 2 :])
+    return None
 
 
 def _read(root: Path, name: str) -> File | None:

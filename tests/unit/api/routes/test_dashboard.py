@@ -63,7 +63,18 @@ async def test_unchanged_file_is_not_sent_again(api):
 
 
 @pytest.mark.parametrize(
-    "path", ["/page/", "/page/..%2fapp.py", "/live/%2e%2e/%2e%2e/cli.py", "/novnc/%00"]
+    "path",
+    [
+        "/page/",
+        "/page/..%2fapp.py",
+        "/page/%252e%252e%252fapp.py",
+        "/live/%2e%2e/%2e%2e/cli.py",
+        "/novnc/%00",
+        "/novnc/core/%00",
+        "/novnc/vnc.html",
+        "/novnc/app/ui.js",
+        "/novnc/core/..%2fvnc.html",
+    ],
 )
 async def test_no_other_file(api, path):
     """No file outside of the page's folders and no folder is served."""

@@ -7,7 +7,9 @@ import uuid
 from datetime import UTC, datetime
 
 import pytest
+from hostile_results import ACCEPTED
 
+from worker.api.runners import results
 from worker.api.runners.protocol import RunnerUnavailable, TaskStatus
 
 TASKS = "/api/v1/tasks"
@@ -198,6 +200,21 @@ async def test_get(api):
         "output_omitted": False,
         "error": {"type": "LookupError", "message": "nothing there", "traceback": "…"},
     }
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+async def test_outputs_that_a_worker_can_write(api, name):
+    """GET and lists answer with every output that the parser of results accepts."""
+    task_id = await api.start()
+    found = results.parse(ACCEPTED[name][0])
+    assert isinstance(found, results.Result)
+    now = datetime.now(UTC)
+    fields = {"exit_code": 1, "output": found.output, "error": found.error, "finished_at": now}
+    api.runner.set(task_id, TaskStatus.FAILED, **fields)
+    answer = await api.client.get(f"{TASKS}/{task_id}")
+    assert answer.status_code == 200
+    assert answer.json()["output"] == ACCEPTED[name][1]
+    assert (await api.client.get(TASKS)).status_code == 200
 
 
 async def test_omitted_output(api):

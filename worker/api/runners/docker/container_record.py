@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from worker import outcome
+from worker.api.runners import fields
 from worker.api.runners.docker.container import (
     ACCOUNT_LABEL,
     CALLBACK_URL_LABEL,
@@ -21,7 +21,6 @@ from worker.api.runners.protocol import TaskRecord, TaskStatus
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_NO_TIME: Final = "0001-"
 _CANCELLED_CODES: Final = frozenset({outcome.EXIT_SIGTERM, outcome.EXIT_SIGINT})
 
 
@@ -32,8 +31,9 @@ def record(container: Container, details: Mapping[str, Any]) -> TaskRecord:
         container: the container as the engine listed it.
         details: `GET /containers/{id}/json` of it.
     """
-    labels, state = container.labels, details["State"]
-    environ = dict(pair.split("=", 1) for pair in details["Config"]["Env"])
+    labels, state = container.labels, details.get("State") or {}
+    pairs = (details.get("Config") or {}).get("Env") or ()
+    environ = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
     task = TaskRecord(
         task_id=container.task_id,
         account=labels[ACCOUNT_LABEL],
@@ -41,31 +41,41 @@ def record(container: Container, details: Mapping[str, Any]) -> TaskRecord:
         status=TaskStatus.QUEUED,
         created_at=container.created_at,
         digest=labels[DIGEST_LABEL],
-        inputs=json.loads(environ["WORKER_INPUTS"]),
-        timeout_s=float(environ["WORKER_TIMEOUT_S"]),
+        inputs=fields.inputs_of(environ.get("WORKER_INPUTS")),
+        timeout_s=fields.seconds_of(environ.get("WORKER_TIMEOUT_S")),
         callback_url=labels[CALLBACK_URL_LABEL] or None,
-        started_at=_time(state["StartedAt"]),
+        started_at=_time(state.get("StartedAt")),
         handle=container,
     )
     if container.ended:
-        return dataclasses.replace(task, **_end(container, state, details["Created"]))
+        return dataclasses.replace(task, **_end(container, state, details.get("Created")))
     if not container.queued:
         return dataclasses.replace(task, status=TaskStatus.RUNNING)
     return task
 
 
-def _end(container: Container, state: Mapping[str, Any], created: str) -> dict[str, Any]:
+def _end(container: Container, state: Mapping[str, Any], created: object) -> dict[str, Any]:
     """The fields that describe the end, from exit code and name."""
-    finished_at = _time(state["FinishedAt"])
+    finished_at = _time(state.get("FinishedAt"))
     cancelled_at = container.cancelled_at
     if container.state == "created":
         if cancelled_at is not None:
             return {"status": TaskStatus.CANCELLED, "finished_at": cancelled_at}
-        error = {"type": "StartFailed", "message": state["Error"] or "the engine did not start it"}
-        at = finished_at or _time(created)
+        message = state.get("Error") or "the engine did not start it"
+        error = {"type": "StartFailed", "message": message}
+        at = finished_at or _time(created) or container.created_at
         return {"status": TaskStatus.FAILED, "finished_at": at, "error": error}
-    code = int(state["ExitCode"])
-    end: dict[str, Any] = {"finished_at": finished_at, "exit_code": code}
+    at = finished_at or _time(created) or container.created_at
+    if container.overdue:
+        message = "the worker still ran long after the task's timeout and was ended"
+        return {
+            "status": TaskStatus.FAILED,
+            "finished_at": at,
+            "exit_code": outcome.EXIT_TIMEOUT,
+            "error": {"type": "WorkerOverdue", "message": message},
+        }
+    code = fields.exit_code_of(state.get("ExitCode"))
+    end: dict[str, Any] = {"finished_at": at, "exit_code": code}
     if code == 0:
         return {**end, "status": TaskStatus.SUCCESS}
     if cancelled_at is not None or code in _CANCELLED_CODES:
@@ -78,8 +88,8 @@ def _end(container: Container, state: Mapping[str, Any], created: str) -> dict[s
     return {**end, "status": TaskStatus.FAILED, "error": error}
 
 
-def _time(text: str) -> datetime | None:
-    """RFC 3339 with nanoseconds, which `datetime` cannot parse."""
-    if text.startswith(_NO_TIME):
-        return None
-    return datetime.fromisoformat(re.sub(r"\.(\d{1,6})\d*", r".\1", text)).astimezone(UTC)
+def _time(text: object) -> datetime | None:
+    """RFC 3339 with nanoseconds, which `datetime` cannot parse; None for the year 1: no time."""
+    return (
+        fields.time_of(re.sub(r"\.(\d{1,6})\d*", r".\1", text)) if isinstance(text, str) else None
+    )

@@ -5,23 +5,37 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
-import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
+from worker import net
 from worker.api import retry
 from worker.api.runners.protocol import RunnerUnavailable
 from worker.errors import SettingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
 _TIMEOUT_S: Final = 20
 _THREADS: Final = 8
 _DELAYS_S: Final = (0.1, 0.4, 1.0)
+_CHUNK_BYTES: Final = 1 << 20
 _GONE: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT})
+
+
+def _client_class(docker: Any, url: str) -> Any:
+    """The library's client; for an engine on this machine, one that ignores proxies."""
+    if not net.is_on_this_machine(url):
+        return docker.APIClient
+
+    class DirectClient(docker.APIClient):  # type: ignore[misc]  # the library is untyped
+        def merge_environment_settings(self, *args: Any) -> Any:
+            self.trust_env = False  # requests.Session: the constructor makes a request already
+            return super().merge_environment_settings(*args)
+
+    return DirectClient
 
 
 class EngineError(Exception):
@@ -52,13 +66,14 @@ class Engine:
             requests.exceptions.RequestException,
             urllib3.exceptions.HTTPError,
             docker.errors.DockerException,
-            tarfile.TarError,  # a truncated answer, for example if a file grows while it is read
             OSError,
         )
         found = docker.utils.kwargs_from_env()
         self._url = found.get("base_url", "unix:///var/run/docker.sock")
         try:
-            self.client = docker.APIClient(version="auto", timeout=_TIMEOUT_S, **found)
+            self.client = _client_class(docker, self._url)(
+                version="auto", timeout=_TIMEOUT_S, **found
+            )
         except self._lost as error:
             raise SettingError(
                 f"WORKER_RUNNER=docker: no Docker engine answers at {self._url}; start it, let "
@@ -114,6 +129,23 @@ class Engine:
                 return None
             raise RunnerUnavailable(f"the Docker engine answered with an error: {error}") from error
 
+    def read_archive(self, container: str, path: str) -> Generator[bytes]:
+        """The tar stream of a path in a container; blocks, so use `call` for it and its chunks.
+
+        The library's own function does not end the answer when its stream is closed.
+        """
+        client = self.client
+        answer = client.get(
+            f"{client.base_url}/v{client.api_version}/containers/{container}/archive",
+            params={"path": path},
+            stream=True,
+            timeout=client.timeout,
+        )
+        if answer.status_code != HTTPStatus.OK:
+            with answer:
+                raise EngineError(answer.status_code, f"it has no archive of {path}")
+        return _chunks(answer)
+
     async def require(
         self, inspect: Callable[..., Any], name: str, kind: str, setting: str
     ) -> None:
@@ -138,3 +170,8 @@ class Engine:
         except RunnerUnavailable as error:
             self.close()
             raise SettingError(f"WORKER_RUNNER=docker: {error}") from error
+
+
+def _chunks(answer: Any) -> Generator[bytes]:
+    with answer:
+        yield from answer.iter_content(_CHUNK_BYTES)

@@ -1,23 +1,25 @@
-"""Starts queued containers, oldest first, and removes ended ones after the retention time."""
+"""Starts queued containers and removes ended ones after the retention time."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import heapq
+from collections import Counter, deque
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
 from worker.api.runners.docker.container import UNSTARTABLE, Container
 from worker.api.runners.docker.engine import EngineError
+from worker.api.runners.fairness import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from worker.api.runners.availability import Availability
     from worker.api.runners.docker.engine import Engine
     from worker.api.runners.docker.task_containers import TaskContainers
+    from worker.api.runners.fairness import Capacity
 
 _POLL_S: Final = 0.5
 _SWEEP_S: Final = 60.0
@@ -32,13 +34,14 @@ class ContainerQueue:
         containers: TaskContainers,
         availability: Availability,
         *,
-        max_running: int,
+        capacity: Capacity,
         retention_s: float,
     ) -> None:
         self._engine = engine
         self._containers = containers
         self._availability = availability
-        self._max_running = max_running
+        self._capacity = capacity
+        self._turns = Turns(capacity)
         self._retention = timedelta(seconds=retention_s)
         self._woken = asyncio.Event()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -71,8 +74,9 @@ class ContainerQueue:
     async def _start_queued(self, containers: Sequence[Container]) -> bool:
         """Start as many as may run; whether queued ones are left."""
         queued = [each for each in containers if each.queued]
-        free = self._max_running - sum(each.running for each in containers)
-        chosen = next_to_start(queued, free)
+        running = Counter(each.account for each in containers if each.running)
+        free = self._capacity.max_running - running.total()
+        chosen = next_to_start(queued, running, free, self._turns)
         await asyncio.gather(*(self._start(each) for each in chosen))
         return len(chosen) < len(queued)
 
@@ -103,6 +107,20 @@ class ContainerQueue:
                 self._containers.forget(each)
 
 
-def next_to_start(queued: Sequence[Container], free: int) -> list[Container]:
-    """The oldest queued containers, at most `free` of them."""
-    return heapq.nsmallest(max(0, free), queued, key=lambda each: each.cursor)
+def next_to_start(
+    queued: Sequence[Container], running: Mapping[str, int], free: int, turns: Turns
+) -> list[Container]:
+    """The oldest queued containers of the accounts whose turn it is, at most `free` of them."""
+    waiting: dict[str, deque[Container]] = {}
+    for each in sorted(queued, key=lambda each: each.cursor):
+        waiting.setdefault(each.account, deque()).append(each)
+    counts = Counter(running)
+    chosen: list[Container] = []
+    while len(chosen) < free:
+        oldest = {account: each[0].cursor for account, each in waiting.items() if each}
+        account = turns.take(oldest, counts)
+        if account is None:
+            break
+        counts[account] += 1
+        chosen.append(waiting[account].popleft())
+    return chosen

@@ -24,11 +24,12 @@ from worker.api.runners.docker.container_spec import ContainerSpec, seccomp_prof
 from worker.api.runners.docker.engine import Engine, EngineError
 from worker.api.runners.docker.queue import ContainerQueue
 from worker.api.runners.docker.task_containers import TaskContainers
+from worker.api.runners.docker.watchdog import MARGIN_S, ContainerWatchdog, Limits
+from worker.api.runners.fairness import Capacity
 from worker.api.runners.leases import CallbackLeases
 from worker.api.runners.protocol import (
     Artifact,
     Cursor,
-    QueueFull,
     RunnerUnavailable,
     TaskRecord,
     TaskRequest,
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from worker.settings.docker import DockerSettings
 
 _STOP_GRACE_S: Final = 30
-_RETRY_AFTER_S: Final = 10
 _RETENTION_S: Final = 86400.0
 """The default; not longer, because the queue has the engine list all kept containers each time."""
 
@@ -70,9 +70,9 @@ def make(settings: DockerSettings, stream_key: StreamKey) -> DockerRunner:
     return DockerRunner(
         spec=spec,
         stream_key=stream_key,
-        max_running=settings.max_running,
-        queue_max=settings.queue_max,
+        capacity=Capacity.of(settings),
         retention_s=_RETENTION_S if settings.retention_s is None else settings.retention_s,
+        limits=Limits(margin_s=MARGIN_S + settings.hold_s),
         report=Events(None).emit,
     )
 
@@ -85,16 +85,16 @@ class DockerRunner:
         *,
         spec: ContainerSpec,
         stream_key: StreamKey,
-        max_running: int,
-        queue_max: int,
+        capacity: Capacity,
         retention_s: float,
+        limits: Limits,
         report: Report,
     ) -> None:
         self._spec = spec
         self._stream_key = stream_key
-        self._max_running = max_running
-        self._queue_max = queue_max
+        self._capacity = capacity
         self._retention_s = retention_s
+        self._limits = limits
         self._report = report
         self._engine: Engine  # set by `open`, like the next three
         self._containers: TaskContainers
@@ -116,14 +116,17 @@ class DockerRunner:
             client.inspect_network, spec.network, "network", "WORKER_NETWORK"
         )
         self._containers = TaskContainers(self._engine, self._spec.network)
+        availability = Availability(self._report)
         self._queue = ContainerQueue(
             self._engine,
             self._containers,
-            Availability(self._report),
-            max_running=self._max_running,
+            availability,
+            capacity=self._capacity,
             retention_s=self._retention_s,
         )
         self._queue_task = self._background.start(self._queue.run())
+        watchdog = ContainerWatchdog(self._engine, self._containers, self._limits)
+        self._background.start(watchdog.run(availability))
 
     async def close(self) -> None:
         """End; the containers continue to run."""
@@ -148,9 +151,10 @@ class DockerRunner:
             existing = [each for each in containers if each.task_id == request.task_id]
             if existing:
                 task = await self._containers.record(existing[0])
-            elif sum(each.queued for each in containers) >= self._queue_max:
-                raise QueueFull(_RETRY_AFTER_S)
             else:
+                queued = [each.account for each in containers if each.queued]
+                of_account = queued.count(request.account)
+                self._capacity.check_queue(queued=len(queued), of_account=of_account)
                 task = await self._create(request)
         self._queue.wake()
         if task is None:
@@ -252,13 +256,21 @@ class DockerRunner:
         containers = await self._containers.matching()
         pending = [each for each in containers if each.ended and each.callback_pending]
         leased = self._leases.take(each.task_id for each in pending)
+        found = [each for each in pending if each.task_id in leased]
         try:
-            return await self._containers.records(
-                [each for each in pending if each.task_id in leased]
+            read = await asyncio.gather(
+                *(self._containers.record(each) for each in found), return_exceptions=True
             )
         except BaseException:
             self._leases.release(*leased)
             raise
+        failures = [each for each in read if isinstance(each, BaseException)]
+        for container, task in zip(found, read, strict=True):
+            if isinstance(task, BaseException):
+                self._leases.release(container.task_id)  # the others are delivered
+        if failures and len(failures) == len(read):
+            raise failures[0]
+        return [each for each in read if isinstance(each, TaskRecord)]
 
     async def finish_callback(self, task: TaskRecord) -> None:
         """Append `.notified` to the name as it is now: a cancellation may have been added."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections import OrderedDict
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from worker.api.runners.archive import Archive
+from worker.api.runners import ends, results
+from worker.api.runners.archive import Archive, MemberFile
+from worker.api.runners.docker.cache import Cache
 from worker.api.runners.docker.container import (
     ARTIFACTS_PATH,
     NETWORK_LABEL,
@@ -18,22 +20,36 @@ from worker.api.runners.docker.container import (
 )
 from worker.api.runners.docker.container_record import record
 from worker.api.runners.files import is_valid_name
-from worker.api.runners.results import apply_result, parse_json
+from worker.api.runners.protocol import RunnerUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
     from worker.api.runners.docker.engine import Engine
     from worker.api.runners.protocol import Artifact, TaskRecord
+    from worker.api.runners.results import Found
 
-_CACHED_MAX: Final = 10_000
-_RESULT_MAX_BYTES: Final = 16 << 20
+_WHOLE_MAX_BYTES: Final = 64 << 10
+"""Of a record that is cached with its output and its error."""
+_RECORD_BYTES: Final = 1000
+_FILE_BYTES: Final = 200
+_READING_MAX: Final = 4
+"""Archives that are searched at a time: half of the engine's threads, for all accounts."""
 _PIECE_BYTES: Final = 256 << 10
+_STDERR_LINE_MAX_BYTES: Final = 8 << 10
 _STDERR_LINE_MAX_CHARS: Final = 500
 _READY_EVENT: Final = b'"stream.ready"'
 _READY_LOG_MAX_BYTES: Final = 64 << 10
 # A worker's session fails if it is not ready within START_TIMEOUT_S; one that has run longer is.
 _START_LIMIT_S: Final = 25.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ended:
+    """An ended task's record, without a large output or error; the whole one, if it is small."""
+
+    summary: TaskRecord
+    whole: TaskRecord | None
 
 
 class TaskContainers:
@@ -42,9 +58,10 @@ class TaskContainers:
     def __init__(self, engine: Engine, network: str) -> None:
         self._engine = engine
         self._network = network
-        self._ended: OrderedDict[tuple[str, str], TaskRecord] = OrderedDict()
-        self._files: OrderedDict[str, Sequence[Artifact]] = OrderedDict()
-        self._ready: OrderedDict[str, None] = OrderedDict()
+        self._ended: Cache[tuple[str, str], _Ended] = Cache()
+        self._files: Cache[str, Sequence[Artifact]] = Cache()
+        self._ready: Cache[str, bool] = Cache()
+        self._reading = asyncio.Semaphore(_READING_MAX)
 
     async def matching(self, **labels: str) -> list[Container]:
         """The containers with these labels (`worker.` is prefixed, `_` stands for `-`)."""
@@ -53,7 +70,8 @@ class TaskContainers:
         summaries = await self._engine.call_if_present(
             self._engine.client.containers, all=True, filters={"label": selected}
         )
-        return [Container.from_list(summary) for summary in summaries or ()]
+        found = (Container.from_list(summary) for summary in summaries or ())
+        return [each for each in found if each.is_task]
 
     async def of_task(self, task_id: str) -> Container | None:
         """A task's container."""
@@ -63,24 +81,43 @@ class TaskContainers:
     # -- records
 
     async def records(self, containers: Sequence[Container]) -> list[TaskRecord]:
-        """The records of those containers that still exist, in the same order."""
-        found = await asyncio.gather(*(self.record(each) for each in containers))
+        """The records of those containers that still exist, in the same order.
+
+        Large outputs and errors are left out, and so are results that the engine does not give.
+        """
+        found = await asyncio.gather(*(self._summary(each) for each in containers))
         return [each for each in found if each is not None]
 
-    async def record(self, container: Container) -> TaskRecord | None:
-        """The task's record; None if the container was removed. An ended task's is cached."""
-        key = (container.id, container.name)
-        cached = self._ended.get(key)
+    async def _summary(self, container: Container) -> TaskRecord | None:
+        cached = self._ended.get(_key(container))
         if cached is not None:
-            return cached
+            return cached.summary
+        task = await self._without_result(container)
+        if task is None or not _has_result(container):
+            return task
+        try:
+            return (await self._with_result(container, task)).summary
+        except RunnerUnavailable:
+            return dataclasses.replace(task, output_omitted=True)
+
+    async def record(self, container: Container) -> TaskRecord | None:
+        """The task's whole record; None if the container was removed. An ended task's is cached."""
+        cached = self._ended.get(_key(container))
+        if cached is not None and cached.whole is not None:
+            return cached.whole
+        task = await self._without_result(container)
+        if task is None or not _has_result(container):
+            return task
+        return (await self._with_result(container, task)).whole
+
+    async def _without_result(self, container: Container) -> TaskRecord | None:
         details = await self._inspect(container.id)
         if details is None:
             return None
         task = record(container, details)
-        if task.status.ended:
-            if container.state != "created":
-                task = await self._with_result(container, task)
-            _cache(self._ended, key, task)
+        if task.status.ended and not _has_result(container):
+            ended = _Ended(summary=task, whole=task)
+            self._ended.add(_key(container), ended, size_bytes=_RECORD_BYTES)
         return task
 
     async def created_record(self, name: str) -> TaskRecord | None:
@@ -90,50 +127,67 @@ class TaskContainers:
             return None
         container = Container.from_inspect(details)
         labels = (container.labels.get(NETWORK_LABEL), container.labels.get(TASK_LABEL))
-        return record(container, details) if labels == (self._network, name) else None
+        is_own = container.is_task and labels == (self._network, name)
+        return record(container, details) if is_own else None
 
     async def _inspect(self, container: str) -> Any:
         return await self._engine.call_if_present(self._engine.client.inspect_container, container)
 
-    async def _with_result(self, container: Container, task: TaskRecord) -> TaskRecord:
-        """Add the worker's result, or the last line of its stderr if it left none."""
-        content = await self._engine.call_if_present(self._read_result, container.id)
-        if len(content or b"") > _RESULT_MAX_BYTES:
-            return dataclasses.replace(task, output_omitted=True)
-        result = parse_json(content)
-        if result is not None or task.error is None:
-            return apply_result(task, result)
-        logs = self._engine.client.logs
-        line = await self._engine.call_if_present(logs, container.id, stdout=False, tail=1)
-        text = (line or b"").decode(errors="replace").strip()
-        if not text:
-            return task
-        message = f"{task.error['message']}: {text[:_STDERR_LINE_MAX_CHARS]}"
-        return dataclasses.replace(task, error={**task.error, "message": message})
+    async def _with_result(self, container: Container, task: TaskRecord) -> _Ended:
+        """Add the worker's result, or the last line of its stderr if it left none; cache it."""
+        read = await self._engine.call_if_present(self._read_result, container.id)
+        found, size_bytes = read or (None, 0)
+        # The code of an overdue container is the watchdog's.
+        task = ends.apply(task, found, is_exit_code=not container.overdue)
+        if found is None and task.error is not None:
+            line = await self._engine.call_if_present(self._last_line, container.id)
+            if line:
+                message = f"{task.error['message']}: {line}"
+                task = dataclasses.replace(task, error={**task.error, "message": message})
+        ended = _Ended(summary=task, whole=task)
+        cached = ended
+        if size_bytes > _WHOLE_MAX_BYTES:
+            summary = dataclasses.replace(task, output=None, error=None)
+            ended = _Ended(summary=summary, whole=task)
+            cached = _Ended(summary=summary, whole=None)
+        cached_bytes = _RECORD_BYTES + (size_bytes if cached.whole is not None else 0)
+        self._ended.add(_key(container), cached, size_bytes=cached_bytes)
+        return ended
 
-    def _read_result(self, container_id: str) -> bytes | None:
-        with contextlib.closing(self._archive(container_id, "result.json")) as archive:
-            file = archive.only_file()
-            return file.read(_RESULT_MAX_BYTES + 1) if file is not None else None
+    def _read_result(self, container_id: str) -> tuple[Found, int]:
+        """What is in the result's place, and its size in bytes."""
+        with contextlib.closing(self._archive(container_id, results.RESULT)) as archive:
+            file = archive.find(results.RESULT)
+            if file is None:
+                return results.Invalid(why="it is not a regular file"), 0
+            size_bytes = file.left_bytes
+            return results.read_stream(file), size_bytes
+
+    def _last_line(self, container_id: str) -> str:
+        """The beginning of the last line of the worker's stderr."""
+        client = self._engine.client
+        log = client.logs(container_id, stdout=False, stream=True, follow=False, tail=1)
+        line = _beginning(log, _STDERR_LINE_MAX_BYTES).decode(errors="replace")
+        return line.strip()[:_STDERR_LINE_MAX_CHARS]
 
     def forget(self, container: Container) -> None:
         """Drop what is cached about a container that was removed."""
-        self._ended.pop((container.id, container.name), None)
-        self._files.pop(container.id, None)
-        self._ready.pop(container.id, None)
+        self._ended.remove(_key(container))
+        self._files.remove(container.id)
+        self._ready.remove(container.id)
 
     # -- streams
 
     async def is_ready(self, task: TaskRecord) -> bool:
         """Whether viewers can connect to a running task: its worker's log has `stream.ready`."""
         container = Container.of(task)
-        if container.id in self._ready:
+        if self._ready.get(container.id):
             return True
         # The event may have been rotated out of the log of a task that runs for long.
         if _past_start_limit(task) or await self._engine.call_if_present(
             self._log_has_ready_event, container.id
         ):
-            _cache(self._ready, container.id, None)
+            self._ready.add(container.id, True, size_bytes=0)
             return True
         return False
 
@@ -141,10 +195,7 @@ class TaskContainers:
         log = self._engine.client.logs(
             container_id, stdout=True, stderr=False, stream=True, follow=False
         )
-        head = b""
-        for chunk in log:
-            head += chunk if len(head) < _READY_LOG_MAX_BYTES else b""
-        return _READY_EVENT in head
+        return _READY_EVENT in _beginning(log, _READY_LOG_MAX_BYTES)
 
     # -- artifacts
 
@@ -154,38 +205,50 @@ class TaskContainers:
             return []
         found = self._files.get(container.id)
         if found is None:
-            found = await self._engine.call_if_present(self._list_files, container.id) or []
+            async with self._reading:
+                found = await self._engine.call_if_present(self._list_files, container.id) or []
             if container.ended:
-                _cache(self._files, container.id, found)
+                self._files.add(container.id, found, size_bytes=_list_bytes(found))
         return found
 
-    def _list_files(self, container_id: str) -> list[Artifact]:
+    def _list_files(self, container_id: str) -> Sequence[Artifact]:
         with contextlib.closing(self._archive(container_id)) as archive:
             return archive.files()
 
     async def open_file(self, container: Container, name: str) -> AsyncIterator[bytes] | None:
         """One file's content, streamed from the engine."""
-        # Only listed names: the engine follows links, and no part of a listed name is a link.
-        if not is_valid_name(name) or name not in {
-            each.name for each in await self.files(container)
-        }:
+        if container.state == "created" or not is_valid_name(name):
             return None
-        archive = await self._engine.call_if_present(self._archive, container.id, name)
-        return None if archive is None else self._pieces(archive)
+        async with self._reading:
+            opened = await self._engine.call_if_present(self._find_file, container.id, name)
+        return None if opened is None else self._pieces(*opened)
 
-    async def _pieces(self, archive: Archive) -> AsyncIterator[bytes]:
+    def _find_file(self, container_id: str, name: str) -> tuple[Archive, MemberFile] | None:
+        """Look for the file in the archive of what is at the beginning of its name.
+
+        The engine follows a link in a path unless it is the last part, and does not follow links
+        inside what it archives. So a file that is found is below the artifacts folder.
+        """
+        archive = self._archive(container_id, name.partition("/")[0])
         try:
-            file = await self._engine.call_once(archive.only_file)
-            while file is not None and (
-                piece := await self._engine.call_once(file.read, _PIECE_BYTES)
-            ):
+            file = archive.find(name)
+        except BaseException:
+            archive.close()
+            raise
+        if file is None:
+            archive.close()
+            return None
+        return archive, file
+
+    async def _pieces(self, archive: Archive, file: MemberFile) -> AsyncIterator[bytes]:
+        try:
+            while piece := await self._engine.call_once(file.read, _PIECE_BYTES):
                 yield piece
         finally:
             archive.close()
 
     def _archive(self, container_id: str, name: str = "") -> Archive:
-        chunks, _ = self._engine.client.get_archive(container_id, f"{ARTIFACTS_PATH}/{name}")
-        return Archive(chunks)
+        return Archive(self._engine.read_archive(container_id, f"{ARTIFACTS_PATH}/{name}"))
 
 
 def _past_start_limit(task: TaskRecord) -> bool:
@@ -194,8 +257,21 @@ def _past_start_limit(task: TaskRecord) -> bool:
     return datetime.now(UTC) - task.started_at > timedelta(seconds=_START_LIMIT_S)
 
 
-def _cache(cache: OrderedDict[Any, Any], key: Any, value: Any) -> None:
-    """Keep the newest entries; all of them can be read from the engine again."""
-    cache[key] = value
-    while len(cache) > _CACHED_MAX:
-        cache.popitem(last=False)
+def _has_result(container: Container) -> bool:
+    return container.ended and container.state != "created"
+
+
+def _key(container: Container) -> tuple[str, str]:
+    return container.id, container.name
+
+
+def _beginning(chunks: Iterator[bytes], size_bytes: int) -> bytes:
+    """The first bytes of an answer; the rest is dropped, so that the connection can be reused."""
+    head = b""
+    for chunk in chunks:
+        head += chunk[: size_bytes - len(head)]
+    return head
+
+
+def _list_bytes(files: Sequence[Artifact]) -> int:
+    return _RECORD_BYTES + sum(len(each.name) + _FILE_BYTES for each in files)

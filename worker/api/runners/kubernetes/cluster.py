@@ -13,6 +13,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from worker import net
 from worker.api import retry
 from worker.api.runners.protocol import RunnerUnavailable
 from worker.errors import SettingError
@@ -89,6 +90,8 @@ class Cluster:
                 ) from error
         self.namespace = namespace or found or _DEFAULT_NAMESPACE
         self.host = configuration.host
+        if net.is_on_this_machine(self.host):
+            configuration.proxy = None
         self._client = client.ApiClient(configuration)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="kubernetes")
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from worker.api.runners.kubernetes import job_record, job_spec
 from worker.api.runners.kubernetes.cluster import Cluster, ClusterError
+from worker.api.runners.kubernetes.job_record import labels_of
 from worker.api.runners.protocol import QueueFull, RunnerUnavailable
 
 if TYPE_CHECKING:
@@ -112,8 +113,8 @@ class Namespace:
 
     # -- Jobs with their pods
 
-    async def record(self, job: Mapping[str, Any]) -> TaskRecord:
-        """The record of a Job's task; lists the pods."""
+    async def record(self, job: Mapping[str, Any]) -> TaskRecord | None:
+        """The record of a Job's task; lists the pods. None if the runner did not create the Job."""
         return job_record.record(job, await self._pods(job["metadata"]["name"]))
 
     async def list_jobs(self, selector: str) -> list[tuple[dict[str, Any], Pods]]:
@@ -144,19 +145,13 @@ class Namespace:
         files = {}
         message = job_record.termination_message(pods)
         if message:
-            files[_RESULT] = message.encode()
+            files[_RESULT] = message.encode(errors="replace")
         if pods:
             query = {"container": job_spec.CONTAINER, "limitBytes": str(_LOG_MAX_BYTES)}
             name = job_record.newest(pods)["metadata"]["name"]
             with contextlib.suppress(ClusterError):  # the container has not started, or is deleted
                 files[_LOG] = await self._cluster.request("get", "pods/log", name, query=query)
         return files
-
-
-def labels_of(thing: Mapping[str, Any]) -> Mapping[str, str]:
-    """An object's labels."""
-    labels: Mapping[str, str] = thing["metadata"].get("labels") or {}
-    return labels
 
 
 def _unavailable(error: ClusterError) -> RunnerUnavailable:

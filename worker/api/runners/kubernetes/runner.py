@@ -18,14 +18,16 @@ from typing import TYPE_CHECKING, Any, Final
 from worker.api.runners import worker_environment
 from worker.api.runners.availability import Availability
 from worker.api.runners.kubernetes import job_record, job_spec
+from worker.api.runners.kubernetes.account_queue import AccountQueue
 from worker.api.runners.kubernetes.cluster import Cluster
-from worker.api.runners.kubernetes.job_record import JobWithPods
+from worker.api.runners.kubernetes.job_record import JobWithPods, annotations_of, labels_of
 from worker.api.runners.kubernetes.job_spec import JobTemplate
-from worker.api.runners.kubernetes.namespace import Namespace, labels_of
+from worker.api.runners.kubernetes.namespace import Namespace
 from worker.api.runners.protocol import (
     CALLBACK_LEASE_S,
     Artifact,
     Cursor,
+    QueueFull,
     RunnerUnavailable,
     TaskRecord,
     TaskRequest,
@@ -72,7 +74,13 @@ def make(settings: KubernetesSettings, stream_key: StreamKey) -> KubernetesRunne
         mounted=mounted,
     )
     availability = Availability(Events(None).emit)
-    return KubernetesRunner(template, stream_key, settings.kubernetes_namespace, availability)
+    return KubernetesRunner(
+        template=template,
+        stream_key=stream_key,
+        namespace=settings.kubernetes_namespace,
+        account_max_queued=settings.account_max_queued,
+        availability=availability,
+    )
 
 
 class KubernetesRunner:
@@ -80,17 +88,21 @@ class KubernetesRunner:
 
     def __init__(
         self,
+        *,
         template: JobTemplate,
         stream_key: StreamKey,
         namespace: str | None,
+        account_max_queued: int,
         availability: Availability,
     ) -> None:
         self._template = template
         self._stream_key = stream_key
         self._name = namespace
+        self._account_max_queued = account_max_queued
         self._availability = availability
-        self._cluster: Cluster  # set by `open`, like the next two
+        self._cluster: Cluster  # set by `open`, like the next three
         self._namespace: Namespace
+        self._account_queue: AccountQueue
         self._repairing: asyncio.Task[None]
 
     async def open(self) -> None:
@@ -101,6 +113,7 @@ class KubernetesRunner:
         """
         self._cluster = await asyncio.to_thread(Cluster, self._name)
         self._namespace = Namespace(self._cluster)
+        self._account_queue = AccountQueue(self._namespace, self._account_max_queued)
         try:
             await self._namespace.check_access()
         except RunnerUnavailable as error:
@@ -125,32 +138,45 @@ class KubernetesRunner:
 
     async def start(self, request: TaskRequest) -> TaskRecord:
         """Create the Job, then its Secret, which the pod waits for."""
+        try:
+            await self._account_queue.check(request.account)
+        except QueueFull:
+            existing = await self.find(request.account, request.task_id)
+            if existing is None:
+                raise
+            return existing
         job, is_new = await self._namespace.create_job(self._template.job_for(request))
+        if is_new:
+            self._account_queue.add(request.account)
         with contextlib.suppress(RunnerUnavailable):  # the Job exists: `repair` creates the Secret
             key = self._stream_key(request.task_id)
             await self._namespace.create_key_secret(job, key)
-        return job_record.record(job, []) if is_new else await self._namespace.record(job)
+        task = job_record.record(job, []) if is_new else await self._namespace.record(job)
+        if task is None:
+            raise RunnerUnavailable("the cluster changed the labels of the task's Job; try again")
+        return task
 
     async def cancel(self, task: TaskRecord) -> None:
         """Set a deadline that has passed, with an annotation that records the cancellation."""
         for _ in range(_PATCH_ATTEMPTS):
             job = JobWithPods.of(task).job
-            if task.status.ended or job_spec.CANCELLED_AT in job["metadata"]["annotations"]:
+            if task.status.ended or job_spec.CANCELLED_AT in annotations_of(job):
                 return
             annotations = {job_spec.CANCELLED_AT: datetime.now(UTC).isoformat()}
             spec = {"activeDeadlineSeconds": 1}
             if await self._namespace.patch_job(job, annotations=annotations, spec=spec):
                 return
             current = await self._namespace.get_job(task.task_id)
-            if current is None:
+            changed = None if current is None else await self._namespace.record(current)
+            if changed is None:
                 return
-            task = await self._namespace.record(current)
+            task = changed
         raise RunnerUnavailable("the Job changed during each attempt to cancel it; try again")
 
     async def find(self, account: str, task_id: str) -> TaskRecord | None:
         """This account's task; one request for a missing task and for another account's."""
         job = await self._namespace.get_job(task_id)
-        if job is None or labels_of(job)[job_spec.ACCOUNT_LABEL] != account:
+        if job is None or labels_of(job).get(job_spec.ACCOUNT_LABEL) != account:
             return None
         return await self._namespace.record(job)
 
@@ -162,7 +188,8 @@ class KubernetesRunner:
         found = [
             task
             for task in (job_record.record(job, pods) for job, pods in jobs)
-            if task.account == account
+            if task is not None
+            and task.account == account
             and status in (None, task.status)
             and (before is None or task.cursor < before)
         ]
@@ -171,7 +198,8 @@ class KubernetesRunner:
     async def counts(self) -> dict[TaskStatus, int]:
         """Reads all Jobs."""
         jobs = await self._namespace.list_jobs(job_spec.ACCOUNT_LABEL)
-        return dict(Counter(job_record.record(job, pods).status for job, pods in jobs))
+        tasks = (job_record.record(job, pods) for job, pods in jobs)
+        return dict(Counter(task.status for task in tasks if task is not None))
 
     # -- streams and artifacts
 
@@ -180,7 +208,8 @@ class KubernetesRunner:
         pod = job_record.newest(JobWithPods.of(task).pods)
         if task.status is not TaskStatus.RUNNING or not job_record.is_ready(pod):
             return None
-        return f"ws://{netloc(pod['status']['podIP'], worker_environment.STREAM_PORT)}"
+        address = pod["status"].get("podIP")
+        return f"ws://{netloc(address, worker_environment.STREAM_PORT)}" if address else None
 
     async def artifacts(self, task: TaskRecord) -> Sequence[Artifact]:
         """What the cluster stores of a task: see `Namespace.files`."""
@@ -200,14 +229,16 @@ class KubernetesRunner:
         until = (now + timedelta(seconds=CALLBACK_LEASE_S)).isoformat()
         leased = []
         for job, pods in await self._namespace.list_jobs(job_spec.PENDING_SELECTOR):
-            if not job_record.record(job, pods).status.ended:
+            task = job_record.record(job, pods)
+            if task is None or not task.status.ended:
                 continue
             if not job_record.callback_pending(job, now):
                 continue
             annotations = {job_spec.LEASED_UNTIL: until}
             updated = await self._namespace.patch_job(job, annotations=annotations)
-            if updated is not None:
-                leased.append(job_record.record(updated, pods))
+            task = None if updated is None else job_record.record(updated, pods)
+            if task is not None:
+                leased.append(task)
         return leased
 
     async def finish_callback(self, task: TaskRecord) -> None:
@@ -240,7 +271,7 @@ class KubernetesRunner:
                 key = self._stream_key(job["metadata"]["name"])
                 await self._namespace.create_key_secret(job, key)
             note = json.dumps(why)
-            if job["metadata"]["annotations"].get(job_spec.WAITING) != note:
+            if annotations_of(job).get(job_spec.WAITING) != note:
                 await self._namespace.patch_job(job, annotations={job_spec.WAITING: note})
 
 

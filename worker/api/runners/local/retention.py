@@ -3,57 +3,62 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import shutil
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from worker.api.runners.local.store import Store
+
+    RemoveFolder = Callable[[], str | None]
+    """Removes a task's folder; returns why it still exists."""
 
 DEFAULT_S: Final = 7 * 86400.0
 _PERIOD_S: Final = 60.0
 _BATCH: Final = 100
-_OWNER_ALL: Final = 0o700
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """Ended tasks are kept for `kept_s`; 0: without a limit."""
+    """Ended tasks are kept for `kept_s`; 0: without a limit.
+
+    A task whose folder cannot be removed is kept, reported once, and tried again in each period.
+    """
 
     kept_s: float
+    report: Callable[..., None] = lambda *_, **__: None
+    _reported: set[str] = field(default_factory=set)
 
-    async def run(self, store: Store, folder_of: Callable[[str], Path]) -> None:
+    async def run(self, store: Store, folder_of: Callable[[str], RemoveFolder]) -> None:
         """Remove expired tasks, now and regularly, until cancelled.
 
         Args:
             store: the tasks.
-            folder_of: returns a task's folder for its id.
+            folder_of: returns what removes a task's folder, for its id.
         """
         while self.kept_s:
-            while expired := store.expired(self._since(), _BATCH):
-                for task_id in expired:
-                    # Files first: a task that is still stored is handled again after a crash.
-                    await asyncio.to_thread(_remove, folder_of(task_id))
-                await store.remove(expired)
+            await self.sweep(store, folder_of)
             await asyncio.sleep(min(_PERIOD_S, self.kept_s))
 
-    def _since(self) -> datetime:
-        return datetime.fromtimestamp(max(0, time.time() - self.kept_s), UTC)
+    async def sweep(self, store: Store, folder_of: Callable[[str], RemoveFolder]) -> None:
+        """Remove the tasks that are expired now."""
+        since = datetime.fromtimestamp(max(0, time.time() - self.kept_s), UTC)
+        kept = 0
+        while expired := store.expired(since, _BATCH, kept):
+            removed = []
+            for task_id in expired:
+                # Files first: a task that is still stored is handled again after a crash.
+                why = await asyncio.to_thread(folder_of(task_id))
+                if why is None:
+                    removed.append(task_id)
+                else:
+                    self._report(task_id, why)
+            await store.remove(removed)
+            kept += len(expired) - len(removed)
 
-
-def _remove(folder: Path) -> None:
-    """Remove a tree, even if the task removed its folders' permissions."""
-    for root, folders, _ in os.walk(folder):
-        for name in folders:
-            path = Path(root, name)
-            if not path.is_symlink():
-                with contextlib.suppress(OSError):  # the other files are removed all the same
-                    path.chmod(_OWNER_ALL)
-    shutil.rmtree(folder, ignore_errors=True)
+    def _report(self, task_id: str, why: str) -> None:
+        if task_id not in self._reported:
+            self._reported.add(task_id)
+            self.report("task_folder.kept", task_id=task_id, why=why)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from worker.api.runners import files
 from worker.api.runners.background import BackgroundTasks
+from worker.api.runners.fairness import Capacity
 from worker.api.runners.leases import CallbackLeases
-from worker.api.runners.local import task_end
+from worker.api.runners.local import stale, task_end
 from worker.api.runners.local.retention import DEFAULT_S, Retention
 from worker.api.runners.local.store import Store
 from worker.api.runners.local.watchdog import Watchdog
@@ -20,6 +21,7 @@ from worker.api.runners.local.workers import Workers
 from worker.api.runners.protocol import Artifact, Cursor, TaskRecord, TaskRequest, TaskStatus
 from worker.api.runners.worker_environment import passed_on
 from worker.errors import SettingError
+from worker.events import Events
 from worker.settings import PREFIX
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class LocalRunner:
-    """Runs tasks as processes of this machine, with a limit of running ones, oldest first.
+    """Runs tasks as processes of this machine, with limits of running and queued ones.
 
     Workers continue to run after `close`, and the next `open` finds them again.
     """
@@ -39,8 +41,7 @@ class LocalRunner:
         state_dir: Path,
         environ: Mapping[str, str],
         stream_key: StreamKey,
-        max_running: int,
-        queue_max: int,
+        capacity: Capacity,
         retention: Retention,
         watchdog: Watchdog | None = None,
     ) -> None:
@@ -50,16 +51,14 @@ class LocalRunner:
             state_dir: where the tasks are stored.
             environ: the environment that every worker's is based on.
             stream_key: returns a task's stream key for its id.
-            max_running: the limit of running workers.
-            queue_max: the limit of queued tasks.
+            capacity: the limits of running and queued tasks.
             retention: how long an ended task is kept.
             watchdog: the limits of a worker's time; default: Watchdog's own.
         """
         self._state_dir = state_dir
         self._environ = environ
         self._stream_key = stream_key
-        self._max_running = max_running
-        self._queue_max = queue_max
+        self._capacity = capacity
         self._retention = retention
         self._watchdog = watchdog or Watchdog()
         self._background = BackgroundTasks()
@@ -77,19 +76,20 @@ class LocalRunner:
                 f"WORKER_STATE_DIR: cannot use {self._state_dir}: {error.strerror}; "
                 "set another folder"
             ) from error
-        store = Store(self._state_dir / "tasks.sqlite3", self._queue_max)
+        store = Store(self._state_dir / "tasks.sqlite3", self._capacity)
         workers = Workers(
             store,
             self._state_dir / "tasks",
             environ=self._environ,
             stream_key=self._stream_key,
-            max_running=self._max_running,
+            max_running=self._capacity.max_running,
             watchdog=self._watchdog,
         )
         self._opened = (store, workers)
         await workers.open()
+        self._background.start(stale.run(Events(None).emit))
         self._background.start(
-            self._retention.run(store, lambda task_id: workers.folder(task_id).path)
+            self._retention.run(store, lambda task_id: workers.folder(task_id).remove)
         )
 
     async def close(self) -> None:
@@ -160,7 +160,8 @@ class LocalRunner:
 
     async def open_artifact(self, task: TaskRecord, name: str) -> AsyncIterator[bytes] | None:
         """A file of the task's folder."""
-        return files.open_file(self._workers.folder(task.task_id).artifacts, name)
+        folder = self._workers.folder(task.task_id).artifacts
+        return await asyncio.to_thread(files.open_file, folder, name)
 
     # -- callbacks
 
@@ -187,10 +188,10 @@ def make(settings: ServeSettings, stream_key: StreamKey) -> LocalRunner:
             f"{PREFIX}DEBUG_PAGE": "false",
         },
         stream_key=stream_key,
-        max_running=settings.max_running,
-        queue_max=settings.queue_max,
+        capacity=Capacity.of(settings),
         retention=Retention(
-            kept_s=DEFAULT_S if settings.retention_s is None else settings.retention_s
+            kept_s=DEFAULT_S if settings.retention_s is None else settings.retention_s,
+            report=Events(None).emit,
         ),
         watchdog=Watchdog(margin_s=Watchdog().margin_s + settings.hold_s),
     )

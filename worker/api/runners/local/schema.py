@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from worker.api.runners import fields
+
 if TYPE_CHECKING:
     import sqlite3
 
-VERSION: Final = 2
-_SCHEMA: Final = """
+VERSION: Final = 3
+_ADDED: Final = {"output_omitted": "INTEGER NOT NULL DEFAULT 0"}
+"""Columns that versions after 2 appended, in this order."""
+_SCHEMA: Final = f"""
 CREATE TABLE IF NOT EXISTS tasks (
     number INTEGER PRIMARY KEY,
     task_id TEXT NOT NULL UNIQUE,
@@ -29,7 +33,7 @@ CREATE TABLE IF NOT EXISTS tasks (
     finished_at TEXT,
     exit_code INTEGER,
     output TEXT,
-    error TEXT
+    error TEXT{"".join(f", {name} {kind}" for name, kind in _ADDED.items())}
 );
 CREATE INDEX IF NOT EXISTS tasks_of_account ON tasks (account, created_at, task_id);
 CREATE INDEX IF NOT EXISTS tasks_in_phase ON tasks (phase, number);
@@ -40,6 +44,11 @@ CREATE INDEX IF NOT EXISTS callbacks_pending ON tasks (number) WHERE callback_pe
 _FROM_1: Final = """
 ALTER TABLE tasks RENAME COLUMN callback_owed TO callback_pending;
 DROP INDEX IF EXISTS callbacks_owed;
+"""
+# Earlier versions stored outputs that the API cannot send.
+_OMIT_INVALID: Final = """
+UPDATE tasks SET output = 'null', output_omitted = 1
+    WHERE output IS NOT NULL AND NOT output_is_valid(output);
 """
 
 
@@ -62,6 +71,14 @@ def prepare(connection: sqlite3.Connection) -> None:
     # Version 1 could be killed between creating the table and storing the version.
     columns = {row[1] for row in connection.execute("PRAGMA table_info(tasks)")}
     migration = _FROM_1 if "callback_owed" in columns else ""
+    if columns:
+        migration += "".join(
+            f"ALTER TABLE tasks ADD COLUMN {name} {kind};"
+            for name, kind in _ADDED.items()
+            if name not in columns
+        )
+        migration += _OMIT_INVALID
+        connection.create_function("output_is_valid", 1, fields.output_is_valid)
     try:
         connection.executescript(
             f"BEGIN IMMEDIATE; {migration} {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"

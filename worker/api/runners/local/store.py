@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
+from worker.api.runners.fairness import Capacity, Turns
 from worker.api.runners.local.database import Database
 from worker.api.runners.local.stored_task import (
     QUEUED,
@@ -17,7 +18,7 @@ from worker.api.runners.local.stored_task import (
     status_of,
     task_from,
 )
-from worker.api.runners.protocol import Cursor, QueueFull, TaskRecord, TaskRequest, TaskStatus
+from worker.api.runners.protocol import Cursor, TaskRecord, TaskRequest, TaskStatus
 from worker.events import rfc3339
 
 if TYPE_CHECKING:
@@ -26,20 +27,24 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-_RETRY_AFTER_S: Final = 10
+_OLDEST: Final = "SELECT account, min(number) AS number FROM tasks WHERE phase = ? GROUP BY account"
+_RUNNING: Final = (
+    "SELECT account, count(*) AS running FROM tasks WHERE phase IN (?, ?) GROUP BY account"
+)
 
 
 class Store:
     """The tasks of one state folder, which one process at a time may open."""
 
-    def __init__(self, file: Path, queue_max: int) -> None:
+    def __init__(self, file: Path, capacity: Capacity) -> None:
         """Open or create the file.
 
         Raises:
             SettingError: the file cannot be used.
         """
         self._database = Database(file)
-        self._queue_max = queue_max
+        self._capacity = capacity
+        self._turns = Turns(capacity)
 
     async def close(self) -> None:
         """Finish the last write and close the file."""
@@ -51,7 +56,7 @@ class Store:
         """Queue a task unless its id exists; the record of the stored task.
 
         Raises:
-            QueueFull: the queue has reached its limit.
+            QueueFull: the queue, or the account's part of it, has reached its limit.
         """
         existing = self.find(request.account, request.task_id)
         if existing is not None:
@@ -63,11 +68,11 @@ class Store:
         return added
 
     def _insert(self, connection: sqlite3.Connection, request: TaskRequest) -> None:
-        [(waiting,)] = connection.execute(
-            "SELECT count(*) FROM tasks WHERE phase = ?", (QUEUED,)
+        [(queued, of_account)] = connection.execute(
+            "SELECT count(*), count(*) FILTER (WHERE account = ?) FROM tasks WHERE phase = ?",
+            (request.account, QUEUED),
         ).fetchall()
-        if waiting >= self._queue_max:
-            raise QueueFull(_RETRY_AFTER_S)
+        self._capacity.check_queue(queued=queued, of_account=of_account)
         connection.execute(
             "INSERT OR IGNORE INTO tasks (task_id, account, endpoint_name, file, inputs, "
             "timeout_s, callback_url, digest, created_at, phase) VALUES (?,?,?,?,?,?,?,?,?,?)",
@@ -122,17 +127,24 @@ class Store:
     # -- for the runner
 
     async def take_next(self) -> StoredTask | None:
-        """Move the oldest queued task to `starting` and return it; None if none is queued."""
+        """Move the next queued task to `starting` and return it; None if none may be started.
 
-        def take(connection: sqlite3.Connection) -> StoredTask | None:
-            row = connection.execute(
-                "UPDATE tasks SET phase = ? WHERE number = "
-                "(SELECT number FROM tasks WHERE phase = ? ORDER BY number LIMIT 1) RETURNING *",
-                (STARTING, QUEUED),
-            ).fetchone()
-            return None if row is None else task_from(row)
+        It is the oldest one of the account whose turn it is.
+        """
+        return await self._database.write(self._take)
 
-        return await self._database.write(take)
+    def _take(self, connection: sqlite3.Connection) -> StoredTask | None:
+        running = connection.execute(_RUNNING, (STARTING, str(TaskStatus.RUNNING)))
+        counts = {row["account"]: row["running"] for row in running}
+        oldest = {row["account"]: row["number"] for row in connection.execute(_OLDEST, (QUEUED,))}
+        account = self._turns.take(oldest, counts)
+        if account is None:
+            return None
+        row = connection.execute(
+            "UPDATE tasks SET phase = ? WHERE number = ? RETURNING *",
+            (STARTING, oldest[account]),
+        ).fetchone()
+        return task_from(row)
 
     async def requeue(self, task_id: str) -> None:
         """Queue a task again, in its old place: its worker never began."""
@@ -165,13 +177,15 @@ class Store:
         """Store a task's end; returns False if one is stored already."""
         return await self._update(
             "phase = ?, started_at = coalesce(started_at, ?), finished_at = ?, exit_code = ?, "
-            "output = ?, error = ?, callback_pending = callback_url IS NOT NULL",
+            "output = ?, output_omitted = ?, error = ?, "
+            "callback_pending = callback_url IS NOT NULL",
             (
                 str(end.status),
                 end.started_at,
                 end.finished_at,
                 end.exit_code,
                 json.dumps(end.output),
+                end.output_omitted,
                 json.dumps(end.error),
             ),
             task_id,
@@ -207,12 +221,19 @@ class Store:
         """Store that a callback was delivered or has failed."""
         await self._update("callback_pending = 0", (), task_id)
 
-    def expired(self, before: datetime, limit: int) -> Sequence[str]:
-        """Tasks that ended before this, with no callback pending and no worker left."""
+    def expired(self, before: datetime, limit: int, skipped: int = 0) -> Sequence[str]:
+        """Tasks that ended before this, with no callback pending and no worker left.
+
+        Args:
+            before: their end.
+            limit: the maximum number.
+            skipped: this many of them, the oldest, are left out.
+        """
         rows = self._database.read(
             "SELECT task_id FROM tasks WHERE finished_at IS NOT NULL AND finished_at < ? "
-            "AND pid IS NULL AND NOT callback_pending ORDER BY finished_at LIMIT ?",
-            (rfc3339(before), limit),
+            "AND pid IS NULL AND NOT callback_pending ORDER BY finished_at, number "
+            "LIMIT ? OFFSET ?",
+            (rfc3339(before), limit, skipped),
         )
         return [row["task_id"] for row in rows]
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from worker.api.runners import fields
 from worker.api.runners.protocol import TaskRecord, TaskStatus
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ STARTING: Final = "starting"
 """The phase in which a worker may have been started and viewers cannot connect yet."""
 SUMMARY: Final = (
     "task_id, account, endpoint_name, phase, created_at, digest, timeout_s, callback_url, "
-    "started_at, finished_at, exit_code"
+    "started_at, finished_at, exit_code, output_omitted"
 )
 """The columns of a record without inputs, output and error."""
 
@@ -51,6 +52,7 @@ class TaskEnd:
     finished_at: str
     exit_code: int | None = None
     output: Any = None
+    output_omitted: bool = False
     error: dict[str, Any] | None = None
 
 
@@ -79,13 +81,18 @@ def task_from(row: sqlite3.Row) -> StoredTask:
 
 
 def record_from(row: sqlite3.Row) -> TaskRecord:
-    """From a row with at least the columns of SUMMARY."""
+    """From a row with at least the columns of SUMMARY.
+
+    An earlier version stored times and errors that were not validated: such ones are left out.
+    """
     names = row.keys()
     whole = {
         name: json.loads(row[name])
         for name in ("inputs", "output", "error")
         if name in names and row[name] is not None
     }
+    if "error" in whole:
+        whole["error"] = fields.error_of(whole["error"])
     return TaskRecord(
         task_id=row["task_id"],
         account=row["account"],
@@ -95,8 +102,9 @@ def record_from(row: sqlite3.Row) -> TaskRecord:
         digest=row["digest"],
         timeout_s=row["timeout_s"],
         callback_url=row["callback_url"],
-        started_at=datetime.fromisoformat(row["started_at"]) if row["started_at"] else None,
-        finished_at=datetime.fromisoformat(row["finished_at"]) if row["finished_at"] else None,
+        started_at=fields.time_of(row["started_at"]),
+        finished_at=fields.time_of(row["finished_at"]),
         exit_code=row["exit_code"],
+        output_omitted=bool(row["output_omitted"]),
         **whole,
     )

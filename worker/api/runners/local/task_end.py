@@ -3,43 +3,79 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
+from worker.api.runners import ends, fields, results
+from worker.api.runners.ends import End
 from worker.api.runners.local.stored_task import TaskEnd
 from worker.api.runners.protocol import TaskStatus
+from worker.api.runners.results import Result
 from worker.events import rfc3339
-from worker.outcome import EXIT_SIGNAL_BASE, EXIT_SIGTERM, EXIT_TIMEOUT
+from worker.outcome import EXIT_SIGNAL_BASE, EXIT_SIGTERM, EXIT_SUCCESS, EXIT_TIMEOUT
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from worker.api.runners.local.stored_task import StoredTask
-    from worker.api.runners.local.task_folder import Result, TaskFolder
+    from worker.api.runners.local.task_folder import TaskFolder
+
+_STATUSES: Final = {str(each): each for each in TaskStatus if each.ended}
+
+
+def of_finished_task(folder: TaskFolder, event: Mapping[str, Any]) -> TaskEnd | None:
+    """The end that the worker's event `task.finished` reports, with the output from its result.
+
+    Returns None if it is not such an event. Blocks while a large result is parsed.
+    """
+    code = fields.exit_code_of(event.get("exit_code"))
+    status = _STATUSES.get(str(event.get("status")))
+    if code is None or status is None or not results.is_consistent(status, code):
+        return None
+    error = None
+    if status is TaskStatus.FAILED:
+        kind, _, message = str(event.get("error") or "Failed").partition(": ")
+        error = fields.error_of({"type": kind, "message": message})
+    known = End(status=status, exit_code=code, error=error)
+    return _settled(known, folder, fields.time_of(event.get("time")))
 
 
 def of_ended_worker(folder: TaskFolder, returncode: int | None, *, was_cancelled: bool) -> TaskEnd:
-    """The end of a task from what its worker left.
+    """The end of a task whose worker reported none. Blocks while a large result is parsed.
 
     Args:
         folder: the task's folder.
         returncode: the worker's exit code (-N: signal N); None if it is unknown.
         was_cancelled: whether the task's end was requested.
     """
-    result = folder.result()
-    if result is not None:
-        return from_result(result)
-    if was_cancelled:
-        return cancelled()
-    return _died(folder, returncode)
+    code = returncode
+    if returncode is not None and returncode < 0:
+        code = EXIT_SIGNAL_BASE - returncode
+    if code == EXIT_SUCCESS:
+        known = End(status=TaskStatus.SUCCESS, exit_code=code)
+    elif was_cancelled:
+        known = End(status=TaskStatus.CANCELLED, exit_code=code)
+    else:
+        known = End(status=TaskStatus.FAILED, exit_code=code, error=_died(folder, returncode))
+    return _settled(known, folder, None)
 
 
-def from_result(result: Result) -> TaskEnd:
-    """The end that the worker wrote."""
+def _settled(known: End, folder: TaskFolder, finished_at: datetime | None) -> TaskEnd:
+    """The known end with the worker's result, whose times count if no others are known."""
+    found = folder.result()
+    end = ends.settle(known, found)
+    now, started_at = datetime.now(UTC), None
+    claimed = found.finished_at if isinstance(found, Result) else None
+    finished_at = min(finished_at or claimed or now, now)
+    if isinstance(found, Result) and found.started_at is not None:
+        started_at = min(found.started_at, finished_at)
     return TaskEnd(
-        status=result.status,
-        started_at=rfc3339(result.started_at),
-        finished_at=rfc3339(result.finished_at),
-        exit_code=result.exit_code,
-        output=result.output,
-        error=result.error,
+        status=end.status,
+        started_at=None if started_at is None else rfc3339(started_at),
+        finished_at=rfc3339(finished_at),
+        exit_code=end.exit_code,
+        output=end.output,
+        output_omitted=end.output_omitted,
+        error=end.error,
     )
 
 
@@ -50,13 +86,13 @@ def cancelled(exit_code: int | None = EXIT_SIGTERM) -> TaskEnd:
     )
 
 
-def _died(folder: TaskFolder, returncode: int | None) -> TaskEnd:
-    how, exit_code = "ended", returncode
+def _died(folder: TaskFolder, returncode: int | None) -> dict[str, Any]:
+    how = "ended"
     if returncode is not None and returncode < 0:
-        how, exit_code = f"was killed by signal {-returncode}", EXIT_SIGNAL_BASE - returncode
+        how = f"was killed by signal {-returncode}"
     tail = folder.stderr_tail()
     message = f"the worker {how} before it could write a result" + (f": {tail}" if tail else "")
-    return _failed("WorkerDied", message, exit_code)
+    return {"type": "WorkerDied", "message": message}
 
 
 def overdue(task: StoredTask) -> TaskEnd:

@@ -15,29 +15,21 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Final
 
-from pydantic import AwareDatetime, BaseModel, Field
+from worker import trees
+from worker.api.runners import files, results
+from worker.errors import SettingError
+from worker.surroundings import temporary
 
-from worker.api.runners.protocol import TaskStatus
+if TYPE_CHECKING:
+    from worker.api.runners.results import Found
 
-EXIT_CODE_MAX: Final = 255
 _STDERR_TAIL_BYTES: Final = 2000
-
-
-class Result(BaseModel):
-    """A valid `result.json`; the task can write anything in its place."""
-
-    status: Literal[TaskStatus.SUCCESS, TaskStatus.FAILED, TaskStatus.CANCELLED]
-    exit_code: int = Field(ge=0, le=EXIT_CODE_MAX)
-    output: Any
-    error: dict[str, Any] | None
-    started_at: AwareDatetime
-    finished_at: AwareDatetime
+_EVENT_MAX_BYTES: Final = 65536
+_REMOVAL_LIMIT_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,9 +61,9 @@ class TaskFolder:
     def worker_exists(self) -> bool:
         """Whether a worker holds the lock."""
         try:
-            descriptor = os.open(self.lock, os.O_RDWR)
-        except FileNotFoundError:
-            return False
+            descriptor = os.open(self.lock, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:
+            return False  # there is none, or the task replaced it
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -83,38 +75,54 @@ class TaskFolder:
     def has_events(self) -> bool:
         """Whether a worker has ever emitted an event."""
         try:
-            return self.events.stat().st_size > 0
-        except FileNotFoundError:
+            return self.events.lstat().st_size > 0
+        except OSError:
             return False
 
-    def result(self) -> Result | None:
-        """`result.json`; None if it is missing or invalid."""
-        try:
-            text = (self.artifacts / "result.json").read_bytes()
-            # Python accepts NaN and unpaired surrogates; JSON, and so the API's answers, cannot.
-            result = json.loads(text, parse_constant=str)
-            if b"\\ud" in text.lower():
-                whole = json.dumps(result, ensure_ascii=False).encode(errors="replace")
-                result = json.loads(whole)
-            return Result.model_validate(result)
-        except (OSError, ValueError, RecursionError):
-            return None
+    def result(self) -> Found:
+        """`result.json`, which the task may have replaced. Blocks while a large one is parsed."""
+        return results.read_file(self.artifacts)
+
+    def remove(self) -> str | None:
+        """Remove the folder, in at most a minute; returns why it still exists."""
+        left = trees.remove(self.path, limit_s=_REMOVAL_LIMIT_S)
+        return left[0] if left else None
 
     def remove_session(self) -> None:
         """Remove the temporary folder of a worker that was killed before it could do so."""
         try:
-            with self.events.open("rb") as file:
-                session = Path(json.loads(file.readline())["folder"])
-        except (OSError, ValueError, KeyError, TypeError):
+            first = json.loads(_read(self.events, 0, _EVENT_MAX_BYTES).partition(b"\n")[0])
+            session = Path(first["folder"])
+            parent = temporary.parent(os.environ)
+        except (ValueError, KeyError, TypeError, RecursionError, SettingError):
             return
-        if session.parent == Path(tempfile.gettempdir()) and session.name.startswith("worker-"):
-            shutil.rmtree(session, ignore_errors=True)
+        if session.parent == parent and session.name.startswith(temporary.PREFIX):
+            trees.remove(session, limit_s=_REMOVAL_LIMIT_S)
 
     def stderr_tail(self) -> str:
         """The last 2000 bytes of the worker's stderr."""
-        try:
-            with self.stderr.open("rb") as file:
-                file.seek(max(0, self.stderr.stat().st_size - _STDERR_TAIL_BYTES))
-                return file.read().decode(errors="replace").strip()
-        except OSError:
-            return ""
+        return (
+            _read(self.stderr, -_STDERR_TAIL_BYTES, _STDERR_TAIL_BYTES)
+            .decode(errors="replace")
+            .strip()
+        )
+
+
+def _read(file: Path, begin: int, size_bytes: int) -> bytes:
+    """A part of a file that the task may have replaced; without links and without waiting.
+
+    Args:
+        file: the file.
+        begin: where to begin; negative: from the end.
+        size_bytes: the maximum number of bytes.
+    """
+    try:
+        opened = files.regular_file(os.open(file, files.READ_FILE))
+    except OSError:
+        return b""
+    if opened is None:
+        return b""
+    with opened:
+        if begin < 0:
+            begin = max(0, os.fstat(opened.fileno()).st_size + begin)
+        return os.pread(opened.fileno(), size_bytes, begin)

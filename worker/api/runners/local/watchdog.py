@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import psutil
 
-from worker.process.children import exited
+from worker.process.children import exited, send_signal
 
 if TYPE_CHECKING:
     from worker.api.runners.local.worker_process import WorkerProcess
@@ -60,16 +61,16 @@ def _kill(process: WorkerProcess) -> None:
     """Kill the worker last: it is a subreaper, so its orphans stay its descendants until then."""
     if not process.exists:
         return
-    with contextlib.suppress(psutil.NoSuchProcess):
+    send_signal(process.pid, signal.SIGSTOP)  # so that it starts nothing
+    with contextlib.suppress(psutil.Error):  # it has ended, or /proc hides it (hidepid)
         worker = psutil.Process(process.pid)
-        worker.suspend()  # so that it starts nothing
         give_up_at = time.monotonic() + _KILL_LIMIT_S
         while (left := _running_descendants(worker)) and time.monotonic() < give_up_at:
             for each in left:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     each.kill()
             time.sleep(_PAUSE_S)
-        worker.kill()
+    send_signal(process.pid, signal.SIGKILL)
 
 
 def _running_descendants(worker: psutil.Process) -> list[psutil.Process]:

@@ -8,12 +8,12 @@ import fcntl
 import json
 import signal
 import subprocess
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from worker.linux import pids_with_arguments, start_ticks
 from worker.process.children import exited, send_signal
+from worker.surroundings import interpreter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -61,7 +61,7 @@ def start_worker(task: StoredTask, folder: TaskFolder, environ: Mapping[str, str
         OSError: it cannot be executed, or the folder cannot be written.
     """
     folder.artifacts.mkdir(parents=True, exist_ok=True)
-    argv = [sys.executable, "-m", "worker.cli", "run", str(task.file)]
+    argv = interpreter.command("worker.cli", "run", str(task.file))
     argv += ["--task-id", task.task_id, "--timeout-s", repr(task.timeout_s), "--port", "0"]
     argv += ["--artifacts-dir", str(folder.artifacts)]
     with contextlib.ExitStack() as stack:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from worker.api.runners.local.store import Store
-    from worker.api.runners.local.stored_task import StoredTask
+    from worker.api.runners.local.stored_task import StoredTask, TaskEnd
     from worker.api.runners.local.watchdog import Watchdog
     from worker.api.runners.protocol import StreamKey
 
@@ -32,7 +32,7 @@ _ORPHANS_GONE_S: Final = 1.0
 
 
 class Workers:
-    """Runs the store's tasks, at most `max_running` at a time, in the order of their arrival."""
+    """Runs the store's tasks, at most `max_running` at a time."""
 
     def __init__(
         self,
@@ -119,9 +119,11 @@ class Workers:
         elif task.ended:
             await self._store.mark_worker_gone(task_id)
         elif folder.has_events() or folder.stderr_tail():
-            end = task_end.of_ended_worker(folder, None, was_cancelled=task.cancel)
+            end = await asyncio.to_thread(
+                task_end.of_ended_worker, folder, None, was_cancelled=task.cancel
+            )
             await self._store.mark_ended(task_id, end)
-            folder.remove_session()
+            await asyncio.to_thread(folder.remove_session)
         elif task.cancel:
             await self._store.mark_ended(task_id, task_end.cancelled())
         else:
@@ -132,14 +134,13 @@ class Workers:
         task_id = task.task_id
         self._processes[task_id] = process
         reading = asyncio.ensure_future(self._read_events(task, folder))
-        overdue = None
+        end: TaskEnd | None = None
         try:
             if await self._store.save_process(task_id, process.pid, process.started):
                 process.cancel()
             if not await self._watchdog.ends_in_time(process, task.timeout_s):
                 reading.cancel()  # later events would describe the watchdog's signal
-                if folder.result() is None:
-                    overdue = task_end.overdue(task)
+                end = task_end.overdue(task)  # not stored if the worker reported an end before
                 await self._watchdog.end(process)
             returncode = await process.ended()
         finally:
@@ -148,7 +149,10 @@ class Workers:
             self._addresses.pop(task_id, None)
         self._processes.pop(task_id)
         was_cancelled = self._store.is_cancelled(task_id)
-        end = overdue or task_end.of_ended_worker(folder, returncode, was_cancelled=was_cancelled)
+        if end is None:
+            end = await asyncio.to_thread(
+                task_end.of_ended_worker, folder, returncode, was_cancelled=was_cancelled
+            )
         await self._store.mark_ended(task_id, end)
         await self._store.mark_worker_gone(task_id)
         self._free()
@@ -168,8 +172,9 @@ class Workers:
         elif event["event"] == _TASK_FINISHED:
             # The result is complete; the worker is still cleaning up.
             self._addresses.pop(task_id, None)
-            if (result := await asyncio.to_thread(folder.result)) is not None:
-                await self._store.mark_ended(task_id, task_end.from_result(result))
+            end = await asyncio.to_thread(task_end.of_finished_task, folder, event)
+            if end is not None:
+                await self._store.mark_ended(task_id, end)
 
     def _free(self) -> None:
         self._running -= 1

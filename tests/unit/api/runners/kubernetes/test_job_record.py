@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from datetime import UTC, datetime
 
 import pytest
 from job_samples import REQUEST, RUNNING, condition, job, pod, result, terminated
 
+from worker.api.models import Task
 from worker.api.runners.kubernetes import job_record
 from worker.api.runners.kubernetes.job_record import JobWithPods, callback_pending, record
 from worker.api.runners.kubernetes.job_spec import CALLBACK_LABEL
@@ -27,6 +29,93 @@ def test_record_has_the_request():
         assert getattr(task, name) == getattr(REQUEST, name), name
     assert (task.digest, task.created_at) == (REQUEST.digest, REQUEST.created_at)
     assert JobWithPods.of(task).job is made
+
+
+# -- odd objects
+
+ENDED = terminated(1, "OOMKilled", result("failed", 1, error={"type": "E", "message": "m"}))
+STATES = [ENDED, RUNNING, {"waiting": {"reason": "R", "message": "m"}}]
+
+
+def paths(value, path=()):
+    """The paths of all parts of a JSON value, itself excluded."""
+    if isinstance(value, dict | list):
+        for key in value if isinstance(value, dict) else range(len(value)):
+            yield (*path, key)
+            yield from paths(value[key], (*path, key))
+
+
+def changed(value, path, new=None):
+    """A copy of a JSON value with another part at a path; None: without it."""
+    made = copy.deepcopy(value)
+    *above, last = path
+    parent = made
+    for key in above:
+        parent = parent[key]
+    if new is None:
+        del parent[last]
+    else:
+        parent[last] = new
+    return made
+
+
+def check(made, pods):
+    """Whatever the Job and its pods are, the runner's questions are answered."""
+    task = record(made, pods)
+    job_record.waiting(job_record.newest(pods))
+    job_record.is_ready(job_record.newest(pods))
+    job_record.termination_message(pods)
+    callback_pending(made, NOW)
+    if task is not None:
+        Task.of(task).model_dump_json()
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_missing_parts(state):
+    """Any part may be missing, of Jobs that other clients changed, and of other versions' pods."""
+    made = job(condition("Failed", "R", "m"), callback_leased_until="2026-01-02T03:04:05Z")
+    a_pod = pod(state, conditions=[{"type": "Ready", "status": "True"}])
+    for path in paths(made):
+        if path not in (("metadata",), ("metadata", "name")):
+            check(changed(made, path), [a_pod])
+    for path in paths(a_pod):
+        if path != ("metadata",):
+            check(made, [changed(a_pod, path)])
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "0001-01-01T00:00:00+14:00", "2026-01-01T00:00:00", "[" * 4000]
+)
+def test_odd_texts(text):
+    """An annotation, a time or a message may be any text."""
+    made = job(DEADLINE, waiting="{}", callback_leased_until="x", cancelled_at="x")
+    a_pod = pod(ENDED)
+    for path in paths(made["metadata"]["annotations"]):
+        check(changed(made, ("metadata", "annotations", *path), text), [a_pod])
+        check(changed(made, ("metadata", "annotations", *path), text), [])
+    for name in ("startedAt", "finishedAt", "message", "reason"):
+        place = ("status", "containerStatuses", 0, "state", "terminated", name)
+        check(made, [changed(a_pod, place, text)])
+
+
+@pytest.mark.parametrize("missing", ["env", "containers"])
+def test_odd_container(missing):
+    made = job()
+    spec = made["spec"]["template"]["spec"]
+    del (spec["containers"][0] if missing == "env" else spec)[missing]
+    task = record(made, [])
+    assert (task.inputs, task.timeout_s, task.account) == ({}, None, "acme")
+
+
+def test_foreign_job():
+    """A Job without an account, or without any time, is not a task."""
+    made = job()
+    del made["metadata"]["labels"]["worker/account"]
+    assert record(made, []) is None
+    made = job(created_at="x")
+    assert record(made, []) is None
+    made["metadata"]["creationTimestamp"] = "2026-01-02T03:04:05Z"
+    assert record(made, []).created_at == REQUEST.created_at
 
 
 # -- before the end

@@ -1,4 +1,4 @@
-"""The local runner's SQLite schema: creation, and migration from version 1."""
+"""The local runner's SQLite schema: creation, and migration from earlier versions."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from worker.api.runners.fairness import Capacity
 from worker.api.runners.local import schema
 from worker.api.runners.local.store import Store
 from worker.api.runners.protocol import TaskStatus
@@ -77,7 +78,7 @@ def layout(file: Path) -> dict[str, str]:
 async def test_migration_from_version_1(file, version):
     """Tasks and pending callbacks are kept; the schema is that of a new file."""
     write(file, f"{VERSION_1} PRAGMA user_version = {version};")
-    store = Store(file, queue_max=3)
+    store = Store(file, Capacity(max_running=2, queue_max=3))
     [pending] = store.pending_callbacks()
     assert (pending.task_id, pending.status, pending.output) == ("pending", TaskStatus.SUCCESS, [1])
     assert len(store.list("alice", None, None, 10)) == 2
@@ -87,15 +88,28 @@ async def test_migration_from_version_1(file, version):
     await store.close()
 
     new = file.with_name("new.sqlite3")
-    await Store(new, queue_max=3).close()
+    await Store(new, Capacity(max_running=2, queue_max=3)).close()
     assert layout(file) == layout(new)
 
 
 async def test_migrated_file_is_opened_again(file):
     write(file, f"{VERSION_1} PRAGMA user_version = 1;")
-    await Store(file, queue_max=3).close()
-    store = Store(file, queue_max=3)
+    await Store(file, Capacity(max_running=2, queue_max=3)).close()
+    store = Store(file, Capacity(max_running=2, queue_max=3))
     assert [each.task_id for each in store.pending_callbacks()] == ["pending"]
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    "output", ["[" * 300 + "]" * 300, "[1e999]", "[NaN]", r'"\ud800"', "[" * 4000, "{"]
+)
+async def test_outputs_that_cannot_be_sent_are_omitted(file, output):
+    """An earlier version stored them; the task's other columns are kept."""
+    write(file, VERSION_1.replace("'[1]'", f"'{output}'"))
+    store = Store(file, Capacity(max_running=2, queue_max=3))
+    [task] = store.pending_callbacks()
+    assert (task.status, task.output, task.output_omitted) == (TaskStatus.SUCCESS, None, True)
+    assert not store.find("alice", "done").output_omitted
     await store.close()
 
 
@@ -119,11 +133,11 @@ def test_later_version(file):
     """A file of a later version is refused and not changed."""
     write(file, f"PRAGMA user_version = {schema.VERSION + 1};")
     with pytest.raises(SettingError, match="WORKER_STATE_DIR"):
-        Store(file, queue_max=3)
+        Store(file, Capacity(max_running=2, queue_max=3))
     assert layout(file) == {}
 
 
 def test_other_file(file):
     file.write_bytes(b"not a database, but longer than SQLite's header" * 10)
     with pytest.raises(SettingError, match="WORKER_STATE_DIR"):
-        Store(file, queue_max=3)
+        Store(file, Capacity(max_running=2, queue_max=3))

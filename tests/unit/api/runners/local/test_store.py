@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from worker.api.runners.fairness import Capacity
 from worker.api.runners.local.store import Store
 from worker.api.runners.local.stored_task import TaskEnd
 from worker.api.runners.protocol import Cursor, QueueFull, TaskRequest, TaskStatus
@@ -17,7 +18,7 @@ LATER = "2026-05-04T00:01:00.000Z"
 
 @pytest.fixture
 async def store(tmp_path):
-    opened = Store(tmp_path / "tasks.sqlite3", queue_max=3)
+    opened = Store(tmp_path / "tasks.sqlite3", Capacity(max_running=2, queue_max=3))
     yield opened
     await opened.close()
 
@@ -139,7 +140,7 @@ async def test_reopened_store_has_everything(store, tmp_path):
     await store.add(request(1))
     await store.take_next()
     await store.save_process("task-1", 7, 8)
-    again = Store(tmp_path / "tasks.sqlite3", queue_max=3)
+    again = Store(tmp_path / "tasks.sqlite3", Capacity(max_running=2, queue_max=3))
     [task] = again.unfinished()
     assert (task.task_id, task.pid, task.pid_started, task.cancel) == ("task-1", 7, 8, False)
     await again.close()

@@ -8,6 +8,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hostile_results import HOSTILE, SPECIAL
+from hostile_trees import plant
 
 from worker.api.runners.local import task_end
 from worker.api.runners.local.task_folder import TaskFolder
@@ -37,6 +39,7 @@ def test_empty_folder(folder):
     assert not folder.worker_exists()
     assert not folder.has_events()
     assert folder.result() is None
+    assert folder.remove() is None
     assert folder.stderr_tail() == ""
     folder.remove_session()
 
@@ -71,36 +74,21 @@ def test_valid_result(folder):
     assert (result.status, result.exit_code, result.output) == ("success", 0, {"a": 1})
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "{",
-        "[]",
-        "null",
-        "[" * 100_000,
-        json.dumps(RESULT | {"status": "running"}),
-        json.dumps(RESULT | {"exit_code": -1}),
-        json.dumps(RESULT | {"exit_code": 256}),
-        json.dumps(RESULT | {"error": "text"}),
-        json.dumps(RESULT | {"finished_at": "2026-05-04T00:01:00"}),
-        json.dumps({name: RESULT[name] for name in RESULT if name != "output"}),
-    ],
-)
-def test_invalid_result(folder, text):
-    write_result(folder, text)
-    assert folder.result() is None
-
-
-def test_result_without_json_equivalent(folder):
-    """NaN and unpaired surrogates become text that JSON can carry."""
-    write_result(folder, json.dumps(RESULT | {"output": [float("nan"), "\ud800"]}))
-    assert folder.result().output == ["NaN", "?"]
+@pytest.mark.parametrize("name", SPECIAL)
+@pytest.mark.parametrize("file", ["lock", "events", "stderr"])
+def test_special_files(folder, file, name):
+    """Where the task replaced a file of the folder, nothing is read, and nothing blocks."""
+    SPECIAL[name](getattr(folder, file))
+    assert not folder.worker_exists()
+    assert folder.has_events() in (True, False)
+    assert folder.stderr_tail().strip("\0") == ""
+    folder.remove_session()
 
 
 def test_remove_session(folder):
     """The session's temporary folder is removed; any other path in an event is not."""
     session = Path(tempfile.mkdtemp(prefix="worker-"))
+    plant("links", session)
     folder.events.write_text(json.dumps({"folder": str(session)}) + "\n")
     folder.remove_session()
     assert not session.exists()
@@ -115,11 +103,62 @@ def test_remove_session(folder):
 # -- how a task ended
 
 
-def test_end_with_a_result(folder):
-    """The worker's result has priority over its exit code and a cancellation."""
+@pytest.mark.parametrize("returncode", [0, None])
+def test_end_with_a_result(folder, returncode):
+    """A result that does not contradict the worker's exit code counts, with its times."""
     write_result(folder, json.dumps(RESULT))
-    end = task_end.of_ended_worker(folder, -9, was_cancelled=True)
+    end = task_end.of_ended_worker(folder, returncode, was_cancelled=True)
     assert (end.status, end.exit_code, end.output) == ("success", 0, {"a": 1})
+    assert (end.started_at, end.finished_at) == (RESULT["started_at"], RESULT["finished_at"])
+
+
+def test_end_with_a_contradicted_result(folder):
+    """A task that forges success and kills its worker has failed."""
+    write_result(folder, json.dumps(RESULT))
+    end = task_end.of_ended_worker(folder, -9, was_cancelled=False)
+    assert (end.status, end.exit_code, end.output) == ("failed", 137, None)
+    assert (end.output_omitted, end.error["type"]) == (True, "WorkerDied")
+
+
+def test_end_in_the_future(folder):
+    """A result that claims a later time ends now."""
+    write_result(folder, json.dumps(RESULT | {"finished_at": "9000-01-01T00:00:00Z"}))
+    end = task_end.of_ended_worker(folder, 0, was_cancelled=False)
+    assert end.finished_at < "2100"
+    assert end.started_at <= end.finished_at
+
+
+EVENT = {
+    "event": "task.finished",
+    "time": "2026-05-04T00:00:30.000Z",
+    "status": "failed",
+    "exit_code": 1,
+    "error": "RuntimeError: no: good",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_result_of_a_finished_task(folder, name):
+    """Status, exit code and time are those of the event."""
+    (folder.artifacts / "result.json").write_bytes(HOSTILE[name])
+    end = task_end.of_finished_task(folder, EVENT)
+    assert (end.status, end.exit_code, end.finished_at) == ("failed", 1, EVENT["time"])
+    assert (end.output, end.output_omitted) == (None, True)
+    assert "no: good" in end.error["message"]
+    assert "result.json" in end.error["message"]
+
+
+def test_finished_task_without_a_result(folder):
+    end = task_end.of_finished_task(folder, EVENT)
+    assert end.error == {"type": "RuntimeError", "message": "no: good"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"status": "splendid"}, {"status": None}, {"exit_code": True}, {"exit_code": 0}, {}],
+)
+def test_other_event(folder, change):
+    assert task_end.of_finished_task(folder, EVENT | change if change else {}) is None
 
 
 @pytest.mark.parametrize(
@@ -140,4 +179,4 @@ def test_end_without_a_result(folder, returncode, exit_code, text):
 
 def test_cancelled_without_a_result(folder):
     end = task_end.of_ended_worker(folder, -9, was_cancelled=True)
-    assert (end.status, end.exit_code) == ("cancelled", 143)
+    assert (end.status, end.exit_code) == ("cancelled", 137)

@@ -1,0 +1,72 @@
+"""Expired tasks are removed; one whose folder cannot be removed delays no other."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from worker.api.runners.fairness import Capacity
+from worker.api.runners.local import retention, task_end
+from worker.api.runners.local.retention import Retention
+from worker.api.runners.local.store import Store
+from worker.api.runners.protocol import TaskRequest
+
+
+@pytest.fixture
+async def store(tmp_path) -> AsyncIterator[Store]:
+    made = Store(tmp_path / "tasks.sqlite3", Capacity(max_running=1, queue_max=1000))
+    yield made
+    await made.close()
+
+
+async def add_ended(store: Store, count: int) -> list[str]:
+    ids = [f"task{number:03}" for number in range(count)]
+    for task_id in ids:
+        request = TaskRequest(
+            task_id=task_id,
+            account="alice",
+            endpoint_name="echo",
+            file=Path("echo.py"),
+            inputs={},
+            timeout_s=1,
+            callback_url=None,
+            digest="d",
+            created_at=datetime(2026, 1, 1, tzinfo=UTC),
+        )
+        await store.add(request)
+        await store.mark_ended(task_id, task_end.cancelled())
+    return ids
+
+
+async def test_unremovable_folders(store, monkeypatch):
+    """They are kept and reported once, the other tasks are removed, and the sweep ends."""
+    monkeypatch.setattr(retention, "_BATCH", 3)
+    ids = await add_ended(store, 12)
+    stuck = {ids[0], ids[1], ids[2], ids[3], ids[7]}
+    reported: list[dict[str, Any]] = []
+    tried: list[str] = []
+
+    def folder_of(task_id):
+        def remove():
+            tried.append(task_id)
+            return "Operation not permitted" if task_id in stuck else None
+
+        return remove
+
+    swept = Retention(kept_s=0.001, report=lambda event, **more: reported.append(more))
+    for _ in range(2):
+        await swept.sweep(store, folder_of)
+    assert sorted(tried) == sorted([*ids, *stuck])
+    left = store.list("alice", None, None, 100)
+    assert {each.task_id for each in left} == stuck
+    assert reported == [
+        {"task_id": each, "why": "Operation not permitted"} for each in sorted(stuck)
+    ]
+
+    stuck.clear()
+    await swept.sweep(store, folder_of)
+    assert list(store.list("alice", None, None, 100)) == []

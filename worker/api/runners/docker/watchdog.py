@@ -1,0 +1,89 @@
+"""Ends containers whose worker exceeds its task's timeout by far."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from worker.api.runners.availability import Availability
+    from worker.api.runners.docker.container import Container
+    from worker.api.runners.docker.engine import Engine
+    from worker.api.runners.docker.task_containers import TaskContainers
+
+MARGIN_S: Final = 90.0
+"""Added to a task's timeout: 20 s for the start, 25 s for the end, and as much again."""
+GRACE_S: Final = 30
+_CACHED_MAX: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The time that a container may take.
+
+    Attributes:
+        margin_s: added to its task's timeout.
+        grace_s: from SIGTERM to SIGKILL.
+        period_s: between two checks.
+    """
+
+    margin_s: float = MARGIN_S
+    grace_s: int = GRACE_S
+    period_s: float = 15.0
+
+
+class ContainerWatchdog:
+    """Ends overdue containers.
+
+    A worker enforces its task's timeout and limits of its own, so only one that hangs or is stopped
+    (SIGSTOP) exceeds the watchdog's limit.
+    """
+
+    def __init__(self, engine: Engine, containers: TaskContainers, limits: Limits) -> None:
+        self._engine = engine
+        self._containers = containers
+        self._limits = limits
+        self._deadlines: OrderedDict[str, datetime] = OrderedDict()
+
+    async def run(self, availability: Availability) -> None:
+        """Check regularly until cancelled; continue after the engine did not answer."""
+        while True:
+            with availability.track():
+                await self.check(await self._containers.matching())
+            await asyncio.sleep(self._limits.period_s)
+
+    async def check(self, containers: Sequence[Container]) -> None:
+        """End those of these containers that are overdue; returns when they have ended.
+
+        Raises:
+            RunnerUnavailable: the engine does not answer.
+        """
+        overdue = [each for each in containers if each.running and await self._is_overdue(each)]
+        await asyncio.gather(*(self._end(each) for each in overdue))
+
+    async def _is_overdue(self, container: Container) -> bool:
+        deadline = self._deadlines.get(container.id)
+        if deadline is None:
+            task = await self._containers.record(container)
+            if task is None or task.started_at is None or task.timeout_s is None:
+                return False
+            limit = timedelta(seconds=task.timeout_s + self._limits.margin_s)
+            deadline = self._deadlines[container.id] = task.started_at + limit
+            if len(self._deadlines) > _CACHED_MAX:
+                self._deadlines.popitem(last=False)
+        return datetime.now(UTC) > deadline
+
+    async def _end(self, container: Container) -> None:
+        """The name is changed first: after a restart of the API it states why the worker ended."""
+        client = self._engine.client
+        if container.cancelled_at is None:
+            name = container.overdue_name
+            await self._engine.call_if_present(client.rename, container.id, name)
+        grace_s = self._limits.grace_s
+        await self._engine.call_if_present(client.stop, container.id, timeout=grace_s)
+        self._deadlines.pop(container.id, None)

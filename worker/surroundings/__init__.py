@@ -1,0 +1,1 @@
+"""The start of a process, made independent of what it inherits."""
