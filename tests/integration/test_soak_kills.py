@@ -35,7 +35,7 @@ COMMAND_LINES = {
     "browser": "/chromium ",
     "renderer": "--type=renderer",
     "driver": "playwright/driver/node",
-    "worker": "worker.cli",
+    "worker": "worker",
 }
 REPLACED = {"x11vnc", "stream server", "window manager"}
 IRREPLACEABLE = {"supervisord", "Xvfb"}
@@ -115,7 +115,7 @@ def allowed_codes(worker, victim):
     if victim in IRREPLACEABLE:
         return {0, LOST_CODE}
     if victim == "task process":
-        return {0, KILLED_CODE}
+        return {0, KILLED_CODE} if started else {LOST_CODE}
     if victim in OF_THE_TASK:
         return {0, RAISED_CODE} if started else {LOST_CODE}
     return {0}
