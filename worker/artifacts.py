@@ -99,7 +99,7 @@ def result_text(result: Mapping[str, Any]) -> str:
 
 
 def open_log(path: Path) -> IO[bytes]:
-    """Open a log for appending; what is no regular file in its place is removed, not opened.
+    """Open a log for appending, unbuffered; what is no regular file in its place is removed.
 
     The task may replace the file at any time, by a link or a FIFO for example.
 
@@ -114,12 +114,11 @@ def open_log(path: Path) -> IO[bytes]:
             except OSError:  # missing; or a link (ELOOP), a FIFO (ENXIO), a folder (EISDIR)
                 _remove(at, path.name)
                 with contextlib.suppress(FileExistsError):
-                    return os.fdopen(
-                        os.open(path.name, _CREATE | os.O_APPEND, _MODE, dir_fd=at), "ab"
-                    )
+                    descriptor = os.open(path.name, _CREATE | os.O_APPEND, _MODE, dir_fd=at)
+                    return os.fdopen(descriptor, "ab", buffering=0)
                 continue
             if _is_own_file(descriptor):
-                return os.fdopen(descriptor, "ab")
+                return os.fdopen(descriptor, "ab", buffering=0)
             os.close(descriptor)
             _remove(at, path.name)
     finally:

@@ -45,6 +45,7 @@ class Plan:
     timeout_s: float
     hold_s: float
     artifacts: Artifacts
+    log_max_bytes: int
     termination_log: Path | None
     listener: socket.socket
     stream_key: bytes

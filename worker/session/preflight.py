@@ -82,6 +82,7 @@ def make(settings: RunSettings, text: str | None, command: Sequence[str] | None)
         timeout_s=settings.timeout_s,
         hold_s=settings.hold_s,
         artifacts=kept,
+        log_max_bytes=settings.log_max_bytes,
         termination_log=settings.termination_log,
         listener=listener,
         stream_key=key,

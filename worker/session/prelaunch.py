@@ -80,6 +80,7 @@ def _start(plan: Plan, began: float, folder: Path) -> Prelaunched:
         environ={**plan.environ, **plan.task_environ, **temporary.variables(tmp)},
         launch_options=plan.launch,
         log=plan.artifacts.log,
+        log_max_bytes=plan.log_max_bytes,
     )
     child = start_child(task)
     authority = folder / AUTHORITY

@@ -43,6 +43,12 @@ class RunSettings(SharedSettings):
         default=None,
         description="Folder of `result.json` and `task.log`. Default: `artifacts/<task id>`.",
     )
+    log_max_bytes: int = Field(
+        default=64 << 20,
+        ge=1,
+        description="Maximum size of `task.log`; further output is "
+        "neither recorded nor copied to stderr.",
+    )
     termination_log: Annotated[Path | None, Scope.TASK] = Field(
         default=None,
         description="An existing file to which the outcome is also written, in at most 4096 bytes: "

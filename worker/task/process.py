@@ -88,7 +88,7 @@ class FunctionTask:
     def __init__(self, spec: TaskSpec, child: StartedChild, children: Children) -> None:
         self._started = child
         self._child = children.adopt(child.process)
-        self._log = TaskLog(self._child, spec.log)
+        self._log = TaskLog(self._child, spec.log, spec.log_max_bytes)
         self._end_reported = False
         self._violation: InvalidMessage | None = None
         self._reader: asyncio.StreamReader
@@ -246,7 +246,7 @@ class CommandTask:
             return
         if self._children.cgroup is not None:
             self._children.cgroup.add(self._child.pid)
-        self._log = TaskLog(self._child, self._spec.log)
+        self._log = TaskLog(self._child, self._spec.log, self._spec.log_max_bytes)
 
     async def ended(self) -> Outcome:
         """Wait for its exit."""

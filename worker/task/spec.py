@@ -26,7 +26,7 @@ class TaskSpec:
     Attributes:
         environ: its whole environment except DISPLAY and XAUTHORITY.
         launch_options: the arguments of Playwright's `launch`.
-        log: the file that its output is copied to.
+        log: the file that its output is copied to, up to `log_max_bytes`.
     """
 
     target: Target
@@ -34,6 +34,7 @@ class TaskSpec:
     environ: Mapping[str, str]
     launch_options: Mapping[str, Any]
     log: Path
+    log_max_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -80,7 +80,12 @@ async def function_task(log, *, exit_code=0, output=b""):
     task_end.setblocking(False)
     started = StartedChild(process=None, socket=session_end, unsent=b"")
     spec = TaskSpec(
-        target=Command(argv=("unused",)), inputs={}, environ={}, launch_options={}, log=log
+        target=Command(argv=("unused",)),
+        inputs={},
+        environ={},
+        launch_options={},
+        log=log,
+        log_max_bytes=1 << 20,
     )
     task = FunctionTask(spec, started, FakeChildren(FakeChild(exit_code, output)))
     await task.connect()
@@ -281,9 +286,29 @@ def test_arbitrary_bytes_end_in_a_failed_task(tmp_path_factory, data):
 
 async def test_output_is_copied_and_its_end_is_kept(log, capfdbinary):
     output = b"begin\n" + b"x" * 1000 + b"end\n"
-    copied = TaskLog(FakeChild(0, output), log)
+    copied = TaskLog(FakeChild(0, output), log, len(output))
     await copied.wait_for_end()
     assert log.read_bytes() == output
     assert capfdbinary.readouterr().err == output
     assert copied.output_tail.endswith("xend")
     assert len(copied.output_tail) == 300
+
+
+@pytest.mark.parametrize("limit", [1, 999, 1000, 50_000])
+async def test_output_beyond_the_limit_is_not_recorded(log, capfdbinary, limit):
+    """The log and stderr end with a line that states the limit; the output is read to its end."""
+    output = b"x" * 60_000 + b"end"  # less than a pipe takes
+    copied = TaskLog(FakeChild(0, output), log, limit)
+    await copied.wait_for_end()
+    recorded, _, note = log.read_bytes().partition(b"\n")
+    assert recorded == output[:limit]
+    assert note.startswith(b"worker: the output exceeds %d bytes" % limit)
+    assert capfdbinary.readouterr().err == log.read_bytes()
+    assert copied.output_tail.endswith("xend")
+
+
+async def test_output_is_copied_without_a_log(tmp_path, capfdbinary):
+    """Without a log file, the output is still copied to stderr."""
+    copied = TaskLog(FakeChild(0, b"output"), tmp_path / "missing" / "task.log", 1000)
+    await copied.wait_for_end()
+    assert capfdbinary.readouterr().err == b"output"

@@ -26,6 +26,7 @@ def spec(target):
         environ={},
         launch_options={"headless": False},
         log=Path("/tasks/task.log"),
+        log_max_bytes=1 << 20,
     )
 
 
