@@ -106,6 +106,10 @@ class FakeCluster(KubernetesEmulator):
         error = KubernetesError(status=status, reason="Refused", message=message)
         self._refusals.append(_Refusal(verb, kind, error, times, done))
 
+    def allow(self) -> None:
+        """End all refusals."""
+        self._refusals.clear()
+
     def job(self, task_id: str) -> dict[str, Any]:
         """A Job as it is now."""
         found: dict[str, Any] = self.objects[JOBS, NAMESPACE, task_id].last.raw

@@ -23,6 +23,7 @@ from urllib.parse import parse_qs, urlsplit
 NO_TIME = "0001-01-01T00:00:00Z"
 ADDRESS = "172.18.0.5"
 _STDOUT, _STDERR = 1, 2
+_ARCHIVES_WAIT_S = 20
 
 
 @dataclass
@@ -97,6 +98,10 @@ class FakeEngine(http.server.ThreadingHTTPServer):
         self.fail_inspections = 0  # the number of further inspections that get a 500
         self.images = 200  # the status of requests about images
         self.start_error = ""  # if set, containers cannot be started
+        self.start_status = 400  # the status of that answer
+        self.archives = threading.Event()  # set while archives are sent
+        self.archives.set()
+        self.kills = "answered"  # or "lost": no answer; or "refused": 409 while it is stopping
         self.lock = threading.RLock()
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
@@ -150,6 +155,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         elif path.startswith("/images/"):
             self._json(self.server.images, {"message": "No such image"})
         elif path.startswith("/containers/"):
+            if path.endswith("/archive"):
+                self.server.requests.append("GET /containers/{id}/archive")
+                self.server.archives.wait(_ARCHIVES_WAIT_S)
             with self.server.lock:
                 self._containers(path, query, body)
         else:
@@ -158,7 +166,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _containers(self, path: str, query: dict[str, str], body: bytes) -> None:
         _, _, name, *rest = path.split("/")
         shown = name if name in ("json", "create") else "{id}"
-        self.server.requests.append(f"{self.command} /containers/{'/'.join([shown, *rest])}")
+        if rest != ["archive"]:  # noted when it arrived
+            self.server.requests.append(f"{self.command} /containers/{'/'.join([shown, *rest])}")
         if self.server.failures > 0:
             self.server.failures -= 1
             self._json(500, {"message": "busy"})
@@ -218,7 +227,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _start(self, container: FakeContainer, _: dict[str, str]) -> None:
         if self.server.start_error:
             container.error = self.server.start_error
-            self._json(400, {"message": self.server.start_error})
+            self._json(self.server.start_status, {"message": self.server.start_error})
             return
         container.state, container.started_at = "running", now()
         self._json(204, None)
@@ -229,7 +238,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         if not container.ignores_sigterm:
             container.end(143)
-        self._json(204, None)
+        if self.server.kills == "refused":
+            self._json(409, {"message": "container is in state stopping"})
+        elif self.server.kills == "answered":
+            self._json(204, None)
 
     def _stop(self, container: FakeContainer, _: dict[str, str]) -> None:
         if container.state == "running":

@@ -137,6 +137,12 @@ def start_ticks(pid: int) -> int | None:
     return _stat(pid, _START_TICKS_FIELD)
 
 
+def has_ended(pid: int) -> bool:
+    """Whether there is no such process any more, or only a zombie."""
+    fields = _stat_fields(str(pid))
+    return fields is None or fields[0] == b"Z"
+
+
 class _Mount(NamedTuple):
     root: str
     point: str

@@ -31,7 +31,9 @@ _DISPLAY_NAME: Final = re.compile(r":\d{1,5}")
 _SPAWNED: Final = re.compile(r"spawned: 'x11vnc(?:_control)?' with pid (\d+)")
 
 
-def remove(parent: Path, *, owners: Collection[int] | None = None) -> Iterator[dict[str, Any]]:
+def remove(
+    parent: Path, *, owners: Collection[int] | None = None, only: str | None = None
+) -> Iterator[dict[str, Any]]:
     """Remove what ended workers have left; each result describes one session's.
 
     A folder whose worker exists, or that belongs to another user, is never touched. Everything in a
@@ -40,8 +42,9 @@ def remove(parent: Path, *, owners: Collection[int] | None = None) -> Iterator[d
     Args:
         parent: where the folders of sessions are.
         owners: the user ids whose folders are removed; default: this process's.
+        only: the name of the only folder that is removed; default: all.
     """
-    for folder in session_folder.abandoned(parent, owners or {os.geteuid()}):
+    for folder in session_folder.abandoned(parent, owners or {os.geteuid()}, only):
         uid = folder.lstat().st_uid
         _end_processes(folder, uid)
         for pid in _SPAWNED.findall(_record(folder, "supervisord.log")):

@@ -67,6 +67,10 @@ class Backend:
         """Close the runner and open another one on the same tasks."""
         raise NotImplementedError
 
+    async def start_spoiled(self) -> TaskRecord:
+        """Start a task that the runner cannot handle, for a reason that concerns it alone."""
+        return await self.start()
+
     def finish_cancel(self, task: TaskRecord) -> None:
         """What follows the cancellation of a running task, where the test must do it."""
 

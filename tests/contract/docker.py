@@ -115,6 +115,14 @@ class DockerBackend(Backend):
         self.is_lost = True
         self.engine.stop()
 
+    async def start_spoiled(self) -> TaskRecord:
+        """Another program has changed its labels and environment."""
+        task = await self.start()
+        config = self.container(task).config
+        config["Env"] = ["odd"]
+        config["Labels"] = config["Labels"] | {"worker.created-at": "odd"}
+        return task
+
 
 def _archived(file: Path) -> dict[str, bytes | str | None]:
     """What the engine's archive has of something in the result's place."""

@@ -117,3 +117,11 @@ class KubernetesBackend(Backend):
 
     def lose(self) -> None:
         self.cluster.refuse("*", "*", 503)
+
+    async def start_spoiled(self) -> TaskRecord:
+        """Another program has changed its Job's annotations; it waits for its Secret."""
+        task = await self.start()
+        self.cluster.annotate(task.task_id, created_at="odd", callback_leased_until="odd")
+        reason = {"waiting": {"reason": "CreateContainerConfigError", "message": "no Secret"}}
+        self.cluster.set_pod(task.task_id, reason)
+        return task

@@ -101,3 +101,11 @@ class LocalBackend(Backend):
         (folder / ".hidden").write_bytes(b"x")
         os.mkfifo(folder / "fifo")
         return files
+
+    async def start_spoiled(self) -> TaskRecord:
+        """Its folder cannot be made."""
+        request = self.request()
+        folder = self.folder / "state/tasks" / request.task_id
+        folder.parent.mkdir(exist_ok=True)
+        folder.write_bytes(b"")
+        return await self.runner.start(request)

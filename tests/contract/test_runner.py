@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
 import pytest
-from contract.backend import ACCOUNT, ERROR, OUTPUT, Backend, Left
+from contract.backend import ACCOUNT, ERROR, OUTPUT, TIMEOUT_S, Backend, Left
 from hostile_results import ACCEPTED, HOSTILE, SPECIAL, result
 
 from worker.api.models import Task, TaskSummary
@@ -398,6 +398,27 @@ async def test_finished_callbacks_are_stored(backend: Backend):
     await runner.finish_callback(leased)
     runner = await backend.reopen()
     assert list(await runner.lease_callbacks()) == []
+
+
+# -- failures of one task
+
+
+async def test_failure_of_one_task(backend: Backend):
+    """A task that cannot be handled does not affect the start, end and callback of another."""
+    runner = await backend.open(max_running=1)
+    await backend.start_spoiled()
+    task = await backend.start(callback_url=CALLBACK)
+    await backend.run(task)
+    assert task.task_id in ids(await runner.list(ACCOUNT, status=None, before=None, limit=10))
+    await backend.end(task, TaskStatus.SUCCESS)
+    await backend.wait_for_status(task, TaskStatus.SUCCESS)
+    assert (await runner.counts()).get(TaskStatus.SUCCESS) == 1
+    async with asyncio.timeout(TIMEOUT_S):
+        while not (leased := await runner.lease_callbacks()):
+            await asyncio.sleep(0.01)
+    assert ids(leased) == [task.task_id]
+    await runner.finish_callback(leased[0])
+    assert await runner.ready()
 
 
 # -- an engine that does not answer

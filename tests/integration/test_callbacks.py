@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import hmac
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from fakes import FakeRunner
 
-from worker.api.callbacks.sender import Sender, signed_headers
-from worker.api.runners.protocol import TaskRequest, TaskStatus
+from worker.api.callbacks.sender import SLOTS_PER_ACCOUNT, Sender, signed_headers
+from worker.api.runners.protocol import RunnerUnavailable, TaskRecord, TaskRequest, TaskStatus
 
 TASK = "11111111-2222-4333-8444-555555555555"
 NOW = datetime(2026, 5, 4, tzinfo=UTC)
@@ -29,6 +29,8 @@ class Receiver:
     def __init__(self, *statuses: int, location: str = "") -> None:
         self.statuses = list(statuses)
         self.location = location
+        self.hangs = False
+        self.connections = 0
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
         self.url = ""
 
@@ -44,6 +46,11 @@ class Receiver:
             await server.wait_closed()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        if self.hangs:
+            await reader.read()
+            writer.close()
+            return
         head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
         body = await reader.readexactly(int(headers["content-length"]))
@@ -67,6 +74,16 @@ class Reports:
         self.events.append((event, fields))
         self._changed.set()
 
+    async def of(self, task_id: str) -> str:
+        """The name of the first event about a task."""
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                for event, fields in self.events:
+                    if fields.get("task_id") == task_id:
+                        return event
+                self._changed.clear()
+                await self._changed.wait()
+
     async def first(self) -> tuple[str, dict[str, object]]:
         async with asyncio.timeout(PATIENCE_S):
             await self._changed.wait()
@@ -78,11 +95,13 @@ async def runner() -> FakeRunner:
     return FakeRunner()
 
 
-async def end_with_callback(runner: FakeRunner, url: str) -> None:
+async def end_with_callback(
+    runner: FakeRunner, url: str, *, task_id: str = TASK, account: str = "alice"
+) -> None:
     """A task that has ended and has a callback."""
     request = TaskRequest(
-        task_id=TASK,
-        account="alice",
+        task_id=task_id,
+        account=account,
         endpoint_name="tour",
         file=Path("tour.py"),
         inputs={},
@@ -92,11 +111,13 @@ async def end_with_callback(runner: FakeRunner, url: str) -> None:
         created_at=NOW,
     )
     await runner.start(request)
-    runner.set(TASK, TaskStatus.SUCCESS, finished_at=NOW, exit_code=0, output={"n": 1})
+    runner.set(task_id, TaskStatus.SUCCESS, finished_at=NOW, exit_code=0, output={"n": 1})
 
 
 @contextlib.asynccontextmanager
-async def sending(runner: FakeRunner, *, private: bool = True) -> AsyncIterator[Reports]:
+async def sending(
+    runner: FakeRunner, *, private: bool = True, delays_s: tuple[float, ...] = (0.0, 0.0, 0.0)
+) -> AsyncIterator[Reports]:
     reports = Reports()
     sender = Sender(
         runner=runner,
@@ -104,7 +125,7 @@ async def sending(runner: FakeRunner, *, private: bool = True) -> AsyncIterator[
         report=reports,
         private=private,
         poll_s=0.01,
-        delays_s=(0.0, 0.0, 0.0),
+        delays_s=delays_s,
     )
     running = asyncio.ensure_future(sender.run())
     try:
@@ -192,3 +213,86 @@ async def test_redirects_are_not_followed(runner, status):
         event, fields = await reports.first()
     assert (event, fields["why"]) == ("callback.failed", f"HTTP {status}")
     assert inner.requests == []
+
+
+# -- callbacks of several accounts
+
+
+@contextlib.asynccontextmanager
+async def many_of_alice(runner: FakeRunner, receiver: Receiver) -> AsyncIterator[Reports]:
+    """Callbacks of one account that cannot be delivered, more than there are slots."""
+    for number in range(50):
+        await end_with_callback(runner, receiver.url, task_id=f"alice-{number}")
+    async with sending(runner, delays_s=(1000.0,)) as reports:
+        async with asyncio.timeout(PATIENCE_S):
+            while receiver.connections < SLOTS_PER_ACCOUNT:
+                await asyncio.sleep(0.01)
+        yield reports
+
+
+@pytest.mark.parametrize("hangs", [True, False], ids=["hang", "fail"])
+async def test_undeliverable_callbacks_do_not_delay_those_of_another_account(runner, hangs):
+    """Neither while their receiver does not answer, nor while they wait for further attempts."""
+    async with Receiver(500).serving() as broken, Receiver(200).serving() as works:
+        broken.hangs = hangs
+        async with many_of_alice(runner, broken) as reports:
+            for number in range(10):
+                task_id = f"bob-{number}"
+                await end_with_callback(runner, works.url, task_id=task_id, account="bob")
+                assert await reports.of(task_id) == "callback.delivered"
+            assert broken.connections == (SLOTS_PER_ACCOUNT if hangs else 50)
+            assert {event for event, _ in reports.events} == {"callback.delivered"}
+
+
+async def test_error_of_one_callback(runner):
+    """A callback whose body cannot be made fails, and does not affect others."""
+    async with Receiver(200).serving() as receiver, sending(runner) as reports:
+        await end_with_callback(runner, receiver.url, task_id="odd")
+        runner.set("odd", TaskStatus.FAILED, error={"type": 5, "message": {}})
+        await end_with_callback(runner, receiver.url)
+        assert await reports.of(TASK) == "callback.delivered"
+        assert await reports.of("odd") == "callback.failed"
+    assert sorted(runner.notified) == [TASK, "odd"]
+
+
+async def test_result_that_cannot_be_recorded(runner):
+    """The runner is unavailable after the delivery: recording it is repeated, the POST is not."""
+
+    class Unavailable(FakeRunner):
+        failures = 1
+
+        async def finish_callback(self, task: TaskRecord) -> None:
+            if self.failures:
+                self.failures -= 1
+                raise RunnerUnavailable("disk full")
+            await super().finish_callback(task)
+
+    runner = Unavailable()
+    async with Receiver(200).serving() as receiver, sending(runner) as reports:
+        await end_with_callback(runner, receiver.url)
+        async with asyncio.timeout(PATIENCE_S):
+            while not runner.notified:
+                await asyncio.sleep(0.01)
+    assert [event for event, _ in reports.events] == ["callback.unsettled", "callback.delivered"]
+    assert len(receiver.requests) == 1
+
+
+async def test_failing_leases_are_repeated(runner):
+    """An error of the runner stops no delivery for good."""
+
+    class Odd(FakeRunner):
+        failures = 2
+
+        async def lease_callbacks(self) -> Sequence[TaskRecord]:
+            if self.failures:
+                self.failures -= 1
+                raise KeyError("odd")
+            return await super().lease_callbacks()
+
+    runner = Odd()
+    async with Receiver(200).serving() as receiver, sending(runner) as reports:
+        await end_with_callback(runner, receiver.url)
+        assert await reports.of(TASK) == "callback.delivered"
+    assert [event for event, _ in reports.events] == [
+        *("loop.failed", "loop.recovered", "callback.delivered")
+    ]

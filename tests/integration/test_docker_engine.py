@@ -6,6 +6,7 @@ tests/contract has what every runner does, tests/image the real engine.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import AsyncIterator
 
@@ -26,6 +27,7 @@ from worker.settings.docker import DockerSettings
 CALLBACK = "https://acme.example/hook"
 LIST = "GET /containers/json"
 INSPECT = "GET /containers/{id}/json"
+ARCHIVE = "GET /containers/{id}/archive"
 LOGS = "GET /containers/{id}/logs"
 QUEUED_ONLY = {"max_running": 0}
 
@@ -115,6 +117,21 @@ async def test_killed_after_a_cancellation(backend, engine):
     container = backend.container(task)
     container.ignores_sigterm = True
     await runner.cancel(await backend.read(task))
+    await eventually(lambda: ".cancelled-" in container.name)
+    assert (await backend.read(task)).status is TaskStatus.CANCELLED
+
+
+@pytest.mark.parametrize("kills", ["lost", "refused"])
+async def test_answer_to_a_cancellation_is_lost_or_an_error(backend, engine, kills):
+    """A container that ignores SIGTERM gets SIGKILL all the same."""
+    runner = await backend.open()
+    task = await backend.start()
+    await backend.run(task)
+    container = backend.container(task)
+    container.ignores_sigterm = True
+    engine.kills = kills
+    with contextlib.suppress(RunnerUnavailable):
+        await runner.cancel(await backend.read(task))
     await eventually(lambda: ".cancelled-" in container.name)
     assert (await backend.read(task)).status is TaskStatus.CANCELLED
 
@@ -234,6 +251,40 @@ async def test_unstartable(backend, engine):
     task = await backend.start()
     failed = await backend.wait_for_status(task, TaskStatus.FAILED)
     assert failed.error == {"type": "StartFailed", "message": "no such mount"}
+
+
+async def test_engine_cannot_start_containers_for_some_time(backend, engine):
+    """The task stays queued, the runner is not ready, and the change is reported once."""
+    engine.start_error, engine.start_status = "write /x: no space left on device", 500
+    runner = await backend.open()
+    task = await backend.start()
+    await eventually(lambda: engine.requests.count("POST /containers/{id}/start") > 1)
+    assert (await backend.read(task)).status is TaskStatus.QUEUED
+    assert not await runner.ready()
+    engine.start_error = ""
+    await backend.wait_for_status(task, TaskStatus.RUNNING)
+    await eventually(lambda: len(backend.events) > 1)
+    assert backend.events == ["runner.lost", "runner.found"]
+    assert await runner.ready()
+
+
+async def test_slow_files_of_one_account(backend, engine):
+    """Reading them does not delay other requests."""
+    runner = await backend.open()
+    task = await backend.start()
+    await backend.run(task)
+    running = await backend.read(task)
+    engine.archives.clear()
+    listings = [asyncio.ensure_future(runner.artifacts(running)) for _ in range(20)]
+    try:
+        await eventually(lambda: engine.requests.count(ARCHIVE) > 0)
+        other = await backend.start(account="other")
+        await backend.wait_for_status(other, TaskStatus.RUNNING)
+        assert await runner.ready()
+        assert not any(each.done() for each in listings)
+    finally:
+        engine.archives.set()
+        await asyncio.gather(*listings)
 
 
 async def test_foreign_container_of_the_same_name(backend, engine):

@@ -5,26 +5,32 @@ tests/contract has what every runner does, tests/unit what a Job's state means.
 
 from __future__ import annotations
 
+import asyncio
 import copy
+import dataclasses
 import json
+import threading
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
 import kmock
 import pytest
+from contract.backend import ACCOUNT
 from contract.kubernetes import READY, RUNNING, KubernetesBackend
 from fake_cluster import JOBS, NAMESPACE, SECRETS, FakeCluster, kubeconfig
 
+from worker.api.runners.kubernetes import job_record
 from worker.api.runners.kubernetes import runner as kubernetes_runner
-from worker.api.runners.kubernetes.cluster import RULES
+from worker.api.runners.kubernetes.cluster import RULES, Cluster
 from worker.api.runners.kubernetes.runner import KubernetesRunner
-from worker.api.runners.protocol import QueueFull, RunnerUnavailable, TaskStatus
+from worker.api.runners.protocol import QueueFull, RunnerUnavailable, TaskRecord, TaskStatus
 from worker.errors import SettingError
 from worker.settings import load
 from worker.settings.kubernetes import KubernetesSettings
 
+PATIENCE_S = 20
 CALLBACK = "https://acme.example/hook"
 PAST = "2026-01-01T00:00:00+00:00"
 
@@ -58,6 +64,10 @@ async def replica(backend) -> AsyncIterator[Callable[..., Any]]:
             return made
 
         yield new
+
+
+async def listed(runner: KubernetesRunner) -> Sequence[TaskRecord]:
+    return await runner.list(ACCOUNT, status=None, before=None, limit=10)
 
 
 def requests(cluster) -> int:
@@ -109,6 +119,50 @@ async def test_create_with_a_lost_answer(backend, runner, cluster):
     assert cluster.secret(request.task_id)
 
 
+async def test_job_that_cannot_be_read(backend, runner, replica, monkeypatch):
+    """It blocks no new task of its account, and no list."""
+    odd = await backend.start()
+    read = job_record.record
+
+    def record(job, pods):
+        if job["metadata"]["name"] == odd.task_id:
+            raise TypeError
+        return read(job, pods)
+
+    monkeypatch.setattr(job_record, "record", record)
+    task = await (await replica()).start(backend.request())
+    assert [each.task_id for each in await listed(runner)] == [task.task_id]
+
+
+async def test_slow_logs_of_one_account_do_not_block_another(backend, runner, monkeypatch):
+    """Their downloads occupy the account's share of threads only."""
+    slow = await backend.start()
+    await backend.run(slow)
+    slow = await runner.find(ACCOUNT, slow.task_id)
+    other = dataclasses.replace(slow, account="another")
+    gate, taken, send = threading.Event(), [0], Cluster._send_once
+
+    def send_once(self, method, path, query, body):
+        if path.endswith("/log"):
+            taken[0] += 1
+            if taken[0] <= 2:
+                gate.wait()
+        return send(self, method, path, query, body)
+
+    monkeypatch.setattr(Cluster, "_send_once", send_once)
+    hanging = [asyncio.ensure_future(runner.artifacts(slow)) for _ in range(100)]
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while taken[0] < 2:
+                await asyncio.sleep(0.01)
+            await runner.artifacts(other)
+            await backend.start()
+        assert not any(each.done() for each in hanging)
+    finally:
+        gate.set()
+        await asyncio.wait(hanging)
+
+
 async def test_missing_secret(backend, runner, cluster):
     """A Job whose Secret was not created gets it while its pod waits for it."""
     cluster.refuse("create", "secrets", 422, "not now", times=1)
@@ -118,6 +172,28 @@ async def test_missing_secret(backend, runner, cluster):
     cluster.set_pod(task.task_id, {"waiting": waiting})
     await runner.repair()
     assert cluster.secret(task.task_id)["stringData"]
+
+
+@pytest.mark.parametrize("times", [1, 1000], ids=["one-refused", "all-refused"])
+async def test_repair_that_the_cluster_refuses(backend, runner, cluster, times):
+    """A refusal for one Job does not stop the repair of others; the next repair tries again."""
+    cluster.refuse("create", "secrets", 422, "not now", times=2)
+    waiting = {"waiting": {"reason": "CreateContainerConfigError", "message": "secret not found"}}
+    tasks = [await backend.start() for _ in range(2)]
+    for task in tasks:
+        cluster.set_pod(task.task_id, waiting)
+
+    def without_secret():
+        keys = [(SECRETS, NAMESPACE, task.task_id) for task in tasks]
+        return sum(key not in cluster.objects for key in keys)
+
+    assert without_secret() == 2
+    cluster.refuse("create", "secrets", 422, "not now", times=times)
+    await runner.repair()
+    assert without_secret() == (1 if times == 1 else 2)
+    cluster.allow()
+    await runner.repair()
+    assert without_secret() == 0
 
 
 # -- requests per operation

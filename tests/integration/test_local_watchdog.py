@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from worker_run import MARK, PROGRAMS, marked_processes
 
+from worker import linux
 from worker.api.runners.fairness import Capacity
 from worker.api.runners.local.retention import Retention
 from worker.api.runners.local.runner import LocalRunner
@@ -122,13 +123,15 @@ async def test_worker_that_exceeds_its_timeout_is_ended(machine):
 
 
 async def test_worker_of_an_earlier_api_process_is_ended(machine):
-    """With all its descendants; its temporary folder is removed."""
+    """With all its descendants; its temporary folder and its shared memory are removed."""
     async with machine.runner(margin_s=0) as runner:
         stuck = await runner.start(machine.request(timeout_s=300))
         await until(status_is(runner, stuck.task_id, TaskStatus.RUNNING))
         [pid] = marked_processes(machine.mark, WORKER)
         os.kill(pid, signal.SIGSTOP)
-    assert len(marked_processes(machine.mark)) > 5
+    processes = set(marked_processes(machine.mark))
+    assert len(processes) > 5
+    assert processes & {each["cpid"] for each in linux.shared_memory_segments()}
     async with machine.runner(margin_s=-300) as runner:
         found = await until(status_is(runner, stuck.task_id, TaskStatus.FAILED))
         assert found.error["type"] == "WorkerOverdue"
@@ -141,6 +144,7 @@ async def test_worker_of_an_earlier_api_process_is_ended(machine):
             return not session.exists()
 
         await until(cleared)
+        assert not processes & {each["cpid"] for each in linux.shared_memory_segments()}
 
 
 async def test_worker_that_hangs_after_its_task_has_ended(machine):

@@ -30,6 +30,15 @@ def test_start_ticks_order_processes_by_their_start():
     assert linux.start_ticks(NO_PROCESS) is None
 
 
+@pytest.mark.parametrize(("state", "expected"), [("S", False), ("R", False), ("Z", True)])
+def test_zombie_has_ended(tmp_path, monkeypatch, state, expected):
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "stat").write_text(f"7 (x11vnc) {state} 42 7 7\n")
+    monkeypatch.setattr(linux, "_PROC", tmp_path)
+    assert linux.has_ended(7) is expected
+    assert linux.has_ended(8)
+
+
 def test_stat_is_parsed_after_a_command_with_parentheses(tmp_path, monkeypatch):
     (tmp_path / "7").mkdir()
     (tmp_path / "7" / "stat").write_text("7 (a) b (c) S 42 7 7 " + "0 " * 15 + "1234 0\n")

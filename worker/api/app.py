@@ -14,6 +14,7 @@ from worker.api import refusals
 from worker.api.authentication import AuthenticationMiddleware
 from worker.api.refusals import Refusal, responses_for
 from worker.api.routes import artifacts, dashboard, docs, probes, streams, tasks
+from worker.api.runners.machine_faults import describe, is_machine_fault
 from worker.api.runners.protocol import QueueFull, RunnerUnavailable
 
 if TYPE_CHECKING:
@@ -83,6 +84,11 @@ def _add_refusals(app: FastAPI) -> None:
     async def unavailable(_request: Request, error: RunnerUnavailable) -> JSONResponse:
         return refusals.response(refusals.unavailable(str(error), _UNAVAILABLE_RETRY_S))
 
+    async def by_machine(_request: Request, error: Exception) -> JSONResponse:
+        if not is_machine_fault(error):
+            raise error
+        return refusals.response(refusals.unavailable(describe(error), _UNAVAILABLE_RETRY_S))
+
     async def failed(_request: Request, _error: Exception) -> JSONResponse:
         return refusals.response(Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal server error"))
 
@@ -90,4 +96,6 @@ def _add_refusals(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, invalid)  # type: ignore[arg-type]
     app.add_exception_handler(QueueFull, queue_full)  # type: ignore[arg-type]
     app.add_exception_handler(RunnerUnavailable, unavailable)  # type: ignore[arg-type]
+    app.add_exception_handler(OSError, by_machine)
+    app.add_exception_handler(MemoryError, by_machine)
     app.add_exception_handler(Exception, failed)

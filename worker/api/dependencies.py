@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -13,6 +13,7 @@ from fastapi import Depends, Request
 from worker.api import refusals
 from worker.api.accounts import Account, Accounts
 from worker.api.endpoints import Endpoints
+from worker.api.runners.background import Loops
 from worker.api.runners.protocol import Runner, TaskRecord
 
 _TASK_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
@@ -26,6 +27,7 @@ class Services:
     accounts: Accounts
     endpoints: Endpoints
     stream_key: Callable[[str], bytes]
+    loops: Loops = field(default_factory=lambda: Loops(lambda *_, **__: None))
     stream_base_url: str | None = None
     default_timeout_s: float = 3600.0
     private_callbacks: bool = False

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from worker.api import state_file
 from worker.errors import SettingError
 from worker.settings.shared import SECRET_MIN_BYTES
 
@@ -55,7 +56,7 @@ def _kept(folder: Path) -> bytes:
             pass
         finally:
             Path(draft).unlink()
-    kept = file.read_bytes()
+    kept = state_file.read(file)
     if len(kept) < SECRET_MIN_BYTES:
         raise SettingError(
             f"{file} contains no valid secret; remove the file to have one generated"

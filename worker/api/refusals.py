@@ -21,7 +21,7 @@ _DESCRIPTIONS: Final[dict[HTTPStatus, str]] = {
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is too large",
     HTTPStatus.UNPROCESSABLE_ENTITY: "The request is invalid; `detail` names the invalid parts",
     HTTPStatus.TOO_MANY_REQUESTS: "The queue is full; see `Retry-After`",
-    HTTPStatus.SERVICE_UNAVAILABLE: "The engine or cluster does not answer; see `Retry-After`",
+    HTTPStatus.SERVICE_UNAVAILABLE: "Tasks cannot be stored or started now; see `Retry-After`",
 }
 
 
@@ -71,7 +71,7 @@ def queue_full(retry_after_s: int, account_max: int | None) -> Refusal:
 
 
 def unavailable(why: str, retry_after_s: int) -> Refusal:
-    """503: the engine or cluster does not answer."""
+    """503: the engine, the cluster or the disk does not work now."""
     return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, why, {"Retry-After": str(retry_after_s)})
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import os
+import signal
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
 import uvloop
@@ -24,6 +26,7 @@ from worker.api.port.connection import Connection
 from worker.api.port.port import Port
 from worker.api.port.transport import tune
 from worker.api.routes import probes
+from worker.api.runners.background import Loops
 from worker.events import Events
 from worker.settings import unknown_variables
 from worker.stream import tokens
@@ -31,6 +34,7 @@ from worker.trusted_proxies import TrustedProxies
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable, Coroutine, Iterator
 
     from worker.api.runners.protocol import Runner, StreamKey
     from worker.settings.serve import ServeSettings
@@ -38,54 +42,84 @@ if TYPE_CHECKING:
 _BACKLOG: Final = 1024
 _ACCEPTS_PER_ITERATION: Final = 16
 _STOP_LIMIT_S: Final = 5
+_STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
-def run(settings: ServeSettings) -> None:
+def run(settings: ServeSettings, stopped_early: Callable[[], bool] = lambda: False) -> None:
     """Run `serve` on uvloop.
-
-    Raises:
-        UsageError: as for `serve`.
-    """
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(settings))
-
-
-async def serve(settings: ServeSettings) -> None:
-    """Serve until SIGTERM or SIGINT; running tasks continue.
 
     Args:
         settings: those of the selected runner, from `worker.settings.load_serve`.
+        stopped_early: whether a signal came before the event loop had its handlers.
 
     Raises:
         UsageError: a setting is invalid, or the port or the state folder is in use.
     """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(settings, stopped_early))
+
+
+async def serve(settings: ServeSettings, stopped_early: Callable[[], bool]) -> None:
+    """Serve until SIGTERM or SIGINT, also during the start; running tasks continue."""
+    stop = asyncio.Event()
+    for number in _STOP_SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    if stopped_early():
+        return
     secret = master_secret.read(settings)
-    runner = _runner(settings, lambda task_id: tokens.derive_key(secret, task_id))
-    services = _services(settings, secret, runner)
+    events = Events(None)
+    loops = Loops(events.emit)
+    runner = _runner(settings, lambda task_id: tokens.derive_key(secret, task_id), loops)
+    services = _services(settings, secret, runner, loops)
     services.accounts.check()
     listener = net.listen(settings.api_host, settings.api_port, backlog=_BACKLOG)
-    events = Events(None)
     sender = Sender(
         runner=runner,
         secret_of=lambda account: master_secret.callback_secret(secret, account),
         report=events.emit,
         private=settings.callback_private,
+        loops=loops,
     )
     tokens.prepare()
-    await runner.open()
+    if not await _before(stop, runner.open()):
+        return
     try:
         for name in unknown_variables(type(settings), os.environ):
             events.emit("setting.unknown", name=name)
         host, port = listener.getsockname()[:2]
         events.emit("api.started", host=host, port=port, runner=settings.runner)
         proxies = TrustedProxies(settings.trusted_proxies)
-        await _until_stopped(services, listener, sender, proxies, events)
+        await _until_stopped(stop, services, listener, sender, proxies, events)
     finally:
         await runner.close()
         events.emit("api.stopped")
 
 
+async def _before(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Wait for the work; False, and it is cancelled, if the stop was requested before its end."""
+    working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+            return True
+        working.cancel()
+        await asyncio.wait([working])
+        return False
+    finally:
+        stopping.cancel()
+
+
+class _Server(uvicorn.Server):
+    """A server without signal handlers of its own: theirs would miss earlier signals."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
 async def _until_stopped(
+    stop: asyncio.Event,
     services: Services,
     listener: socket.socket,
     sender: Sender,
@@ -110,9 +144,15 @@ async def _until_stopped(
     # under load new connections would wait for many iterations.
     listeners = [listener, *(listener.dup() for _ in range(_ACCEPTS_PER_ITERATION - 1))]
     sending = asyncio.ensure_future(sender.run())
+    server = _Server(config)
+    serving = asyncio.ensure_future(server.serve(listeners))
+    stopping = asyncio.ensure_future(stop.wait())
     try:
-        await uvicorn.Server(config).serve(listeners)
+        await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+        server.should_exit = True
+        await serving
     finally:
+        stopping.cancel()
         sending.cancel()
         await asyncio.wait([sending])
 
@@ -127,10 +167,11 @@ def _port(
     return Port(accounts, proxies, count_refused=metrics.refused, report_refused=report)
 
 
-def _services(settings: ServeSettings, secret: bytes, runner: Runner) -> Services:
+def _services(settings: ServeSettings, secret: bytes, runner: Runner, loops: Loops) -> Services:
     folder = settings.endpoints_dir or Path(examples.__file__).parent
     return Services(
         runner=runner,
+        loops=loops,
         accounts=Accounts(keys_file(settings)),
         endpoints=Endpoints(folder.expanduser()),
         stream_key=lambda task_id: tokens.derive_key(secret, task_id),
@@ -142,8 +183,8 @@ def _services(settings: ServeSettings, secret: bytes, runner: Runner) -> Service
     )
 
 
-def _runner(settings: ServeSettings, stream_key: StreamKey) -> Runner:
+def _runner(settings: ServeSettings, stream_key: StreamKey, loops: Loops) -> Runner:
     """The selected runner; the libraries of the others are not imported."""
     module = importlib.import_module(f"worker.api.runners.{settings.runner}.runner")
-    made: Runner = module.make(settings, stream_key)
+    made: Runner = module.make(settings, stream_key, loops)
     return made

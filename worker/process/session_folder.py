@@ -42,14 +42,15 @@ def lock(folder: Path) -> int:
     return descriptor
 
 
-def abandoned(parent: Path, owners: Collection[int]) -> Iterator[Path]:
+def abandoned(parent: Path, owners: Collection[int], only: str | None = None) -> Iterator[Path]:
     """The folders in `parent` whose worker has ended; each is locked until the next is taken.
 
     Args:
         parent: the folder of temporary files.
         owners: the user ids whose folders are examined.
+        only: the name of the only folder to examine; default: all.
     """
-    for folder in _folders(parent, owners):
+    for folder in _folders(parent, owners, only):
         descriptor = _take_lock(folder)
         if descriptor is not None:
             try:
@@ -58,11 +59,11 @@ def abandoned(parent: Path, owners: Collection[int]) -> Iterator[Path]:
                 os.close(descriptor)
 
 
-def _folders(parent: Path, owners: Collection[int]) -> list[Path]:
+def _folders(parent: Path, owners: Collection[int], only: str | None) -> list[Path]:
     found = []
     with contextlib.suppress(OSError), os.scandir(parent) as entries:
         for entry in entries:
-            if not entry.name.startswith(temporary.PREFIX):
+            if not entry.name.startswith(temporary.PREFIX) or only not in (None, entry.name):
                 continue
             with contextlib.suppress(OSError):
                 is_own = entry.stat(follow_symlinks=False).st_uid in owners

@@ -28,7 +28,7 @@ def remove_unused(creator_pid: int, uid: int) -> None:
         creator_pid: an x11vnc of a session whose worker was killed.
         uid: the segment's creator.
     """
-    if linux.start_ticks(creator_pid) is not None:
+    if not linux.has_ended(creator_pid):
         return
     for segment in linux.shared_memory_segments():
         unused = not segment["key"] and not segment["nattch"]

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final
 
 import httpcore
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Resolve = Callable[[str, int], Awaitable[Sequence[Any]]]
 
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 _GLOBAL_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
@@ -49,10 +50,18 @@ def literal(host: str) -> Address | None:
 
 
 class PublicBackend(httpcore.AsyncNetworkBackend):
-    """Connects to public addresses only."""
+    """Connects to public addresses only, unless private ones are permitted."""
 
-    def __init__(self) -> None:
+    def __init__(self, resolve: Resolve | None = None, *, private: bool = False) -> None:
+        """Make the backend.
+
+        Args:
+            resolve: returns what `socket.getaddrinfo` does, for host and port.
+            private: whether any address is permitted.
+        """
         self._inner = httpcore.AnyIOBackend()
+        self._resolve = resolve or _resolve
+        self._private = private
 
     async def connect_tcp(
         self,
@@ -68,15 +77,15 @@ class PublicBackend(httpcore.AsyncNetworkBackend):
             AddressNotPublic: one of its addresses is not public.
             httpcore.ConnectError: the host cannot be resolved or does not answer.
         """
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(timeout):
-                found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                found = await self._resolve(host, port)
         except (OSError, UnicodeError, TimeoutError) as error:
             raise httpcore.ConnectError(f"cannot resolve {host}") from error
         addresses = [str(entry[4][0]) for entry in found]
         for address in addresses:
-            if not is_public(ipaddress.ip_address(address.partition("%")[0])):
+            is_allowed = self._private or is_public(ipaddress.ip_address(address.split("%")[0]))
+            if not is_allowed:
                 raise AddressNotPublic(f"{host} has the address {address}, which is not public")
         return await self._inner.connect_tcp(
             addresses[0], port, timeout, local_address, socket_options
@@ -99,3 +108,8 @@ class PublicBackend(httpcore.AsyncNetworkBackend):
     async def sleep(self, seconds: float) -> None:
         """Required by the interface."""
         await self._inner.sleep(seconds)
+
+
+async def _resolve(host: str, port: int) -> Sequence[Any]:
+    loop = asyncio.get_running_loop()
+    return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)

@@ -11,47 +11,35 @@ The secret is the text that `worker api-key ACCOUNT --callback-secret` prints.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
+import contextlib
+import dataclasses
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
-import httpcore
-
-from worker.api import retry
-from worker.api.callbacks.addresses import AddressNotPublic, PublicBackend
-from worker.api.models import Task
-from worker.api.runners.protocol import RunnerUnavailable
+from worker.api.callbacks.attempt import TIMEOUT_S, CallbackRejected, Post, signed_headers
+from worker.api.callbacks.schedule import Schedule
+from worker.api.runners.background import BackgroundTasks, Loops, back_off_s
+from worker.api.runners.machine_faults import describe
+from worker.api.runners.protocol import CALLBACK_LEASE_S, RunnerUnavailable
+from worker.api.runners.threads import SharedThreads
 
 if TYPE_CHECKING:
     from worker.api.runners.protocol import Runner, TaskRecord
 
+__all__ = ["DELAYS_S", "POLL_S", "Sender", "signed_headers"]
+
 POLL_S: Final = 1.0
 DELAYS_S: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
 """Between attempts; the sum with the attempts' timeouts is less than CALLBACK_LEASE_S."""
-_ATTEMPT_TIMEOUT_S: Final = 10.0
-_CONCURRENT_MAX: Final = 20
+SLOTS: Final = 32
+SLOTS_PER_ACCOUNT: Final = 4
+_LOOKUPS: Final = 16
+_LOOKUPS_PER_ACCOUNT: Final = 2
 _JITTER: Final = 0.2
-
-
-class CallbackRejected(Exception):
-    """This callback can never be delivered: no further attempt is made."""
-
-
-class _NotAccepted(Exception):
-    """The receiver did not accept this attempt."""
-
-
-_RETRIED: Final = (
-    httpcore.TimeoutException,
-    httpcore.NetworkError,
-    httpcore.ProtocolError,
-    TimeoutError,
-    _NotAccepted,
-)
+_WHY_MAX_CHARS: Final = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,79 +52,137 @@ class Sender:
     private: bool = False
     poll_s: float = POLL_S
     delays_s: tuple[float, ...] = DELAYS_S
+    loops: Loops | None = None
 
     async def run(self) -> None:
-        """Lease pending callbacks regularly and deliver them, several at a time."""
-        slots = asyncio.Semaphore(_CONCURRENT_MAX)
-        pool = httpcore.AsyncConnectionPool(
-            network_backend=None if self.private else PublicBackend(), max_keepalive_connections=0
-        )
-        async with pool, asyncio.TaskGroup() as deliveries:
-            while True:
-                try:
-                    leased = await self.runner.lease_callbacks()
-                except RunnerUnavailable:
-                    leased = ()  # the runner reports it; the next poll may succeed
-                for task in leased:
-                    await slots.acquire()
-                    delivery = deliveries.create_task(self._handle(pool, task))
-                    delivery.add_done_callback(lambda _: slots.release())
-                await asyncio.sleep(self.poll_s)
-
-    async def _handle(self, pool: httpcore.AsyncConnectionPool, task: TaskRecord) -> None:
-        attempts, why = await self._deliver(pool, task)
+        """Lease pending callbacks regularly, and attempt those that are due, several at a time."""
+        background = BackgroundTasks(self.loops or Loops(self.report))
+        lookups = SharedThreads(_LOOKUPS, _LOOKUPS_PER_ACCOUNT, "lookup")
+        post = Post(secret_of=self.secret_of, private=self.private, lookups=lookups)
+        deliveries = _Deliveries(self, post, background)
         try:
-            await self.runner.finish_callback(task)
-        except RunnerUnavailable as error:
-            self.report("callback.unsettled", task_id=task.task_id, why=str(error))
+            await asyncio.wait(
+                [
+                    background.repeat(
+                        "callback leases", deliveries.lease, lambda: asyncio.sleep(self.poll_s)
+                    ),
+                    background.repeat(
+                        "callback attempts", deliveries.attempt_due, deliveries.until_due
+                    ),
+                ]
+            )
+        finally:
+            await background.cancel()
+            lookups.close()
+
+
+@dataclass(slots=True, kw_only=True)
+class _Delivery:
+    """A leased callback."""
+
+    task: TaskRecord
+    """As it was leased, without inputs and output: many callbacks may wait."""
+    leased_until: float
+    attempts: int = 0
+
+
+class _Deliveries:
+    """The leased callbacks."""
+
+    def __init__(self, sender: Sender, post: Post, background: BackgroundTasks) -> None:
+        self._sender = sender
+        self._runner = sender.runner
+        self._post = post
+        self._background = background
+        self._schedule: Schedule[_Delivery] = Schedule(slots=SLOTS, per_account=SLOTS_PER_ACCOUNT)
+        self._changed = asyncio.Event()
+        self._clock = time.monotonic
+
+    async def lease(self) -> None:
+        """Lease further callbacks."""
+        until = self._clock() + CALLBACK_LEASE_S
+        for task in await self._runner.lease_callbacks():
+            small = dataclasses.replace(task, inputs={}, output=None, error=None)
+            self._wait(_Delivery(task=small, leased_until=until), 0)
+
+    async def attempt_due(self) -> None:
+        """Begin the attempts that are due, as far as there are slots."""
+        while (delivery := self._schedule.take(self._clock())) is not None:
+            self._background.start(self._attempt(delivery))
+
+    async def until_due(self) -> None:
+        """Return when an attempt is due or a slot was freed."""
+        at = self._schedule.next_at()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(None if at is None else max(0.0, at - self._clock())):
+                await self._changed.wait()
+        self._changed.clear()
+
+    def _wait(self, delivery: _Delivery, delay_s: float) -> None:
+        """Schedule the next attempt, unless the lease ends before it."""
+        at = self._clock() + delay_s
+        if at + TIMEOUT_S < delivery.leased_until:
+            self._schedule.add(delivery.task.account, delivery, at)
+            self._changed.set()
+
+    async def _attempt(self, delivery: _Delivery) -> None:
+        try:
+            if self._clock() + TIMEOUT_S < delivery.leased_until:
+                await self._attempt_in_time(delivery)
+            # Otherwise the runner leases it again: another replica may have done so by now.
+        finally:
+            self._schedule.release(delivery.task.account)
+            self._changed.set()
+
+    async def _attempt_in_time(self, delivery: _Delivery) -> None:
+        delays_s, why = self._sender.delays_s, None
+        try:
+            task = await self._runner.find(delivery.task.account, delivery.task.task_id)
+        except RunnerUnavailable:
+            self._wait(delivery, POLL_S)
+            return
+        try:
+            delivery.attempts += 1
+            await self._post.send(task)
+        except CallbackRejected as error:
+            why = _text(error)
+        except Exception as error:  # any: it concerns this callback only
+            if delivery.attempts <= len(delays_s):
+                share = random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - no secret
+                self._wait(delivery, delays_s[delivery.attempts - 1] * share)
+                return
+            why = _text(error)
+        self._background.start(self._settle(delivery, why))
+
+    async def _settle(self, delivery: _Delivery, why: str | None) -> None:
+        """Record the result with the runner, if necessary several times, within the lease."""
+        task_id, failures = delivery.task.task_id, 0
+        while (error := await self._finish(delivery)) is not None:
+            failures += 1
+            if failures == 1:
+                self._sender.report("callback.unsettled", task_id=task_id, why=error)
+                self._report(delivery, why)
+            if self._clock() + back_off_s(failures) > delivery.leased_until:
+                return
+            await asyncio.sleep(back_off_s(failures))
+        if not failures:
+            self._report(delivery, why)
+
+    async def _finish(self, delivery: _Delivery) -> str | None:
+        """Why the result could not be recorded; None if it was."""
+        try:
+            await self._runner.finish_callback(delivery.task)
+        except Exception as error:  # any: it concerns this callback only
+            return str(error) if isinstance(error, RunnerUnavailable) else describe(error)
+        return None
+
+    def _report(self, delivery: _Delivery, why: str | None) -> None:
+        fields = {"task_id": delivery.task.task_id, "tries": delivery.attempts}
         if why is None:
-            self.report("callback.delivered", task_id=task.task_id, tries=attempts)
+            self._sender.report("callback.delivered", **fields)
         else:
-            self.report("callback.failed", task_id=task.task_id, tries=attempts, why=why)
-
-    async def _deliver(
-        self, pool: httpcore.AsyncConnectionPool, task: TaskRecord
-    ) -> tuple[int, str | None]:
-        """The number of attempts, and why the last one failed; None if it succeeded."""
-        body = Task.of(task).model_dump_json().encode()
-        attempts = 0
-
-        async def attempt() -> None:
-            nonlocal attempts
-            attempts += 1
-            await self._post(pool, task, body)
-
-        try:
-            await retry.call(attempt, delays_s=self.delays_s, on=_RETRIED, jitter=_JITTER)
-        except (CallbackRejected, *_RETRIED) as error:
-            return attempts, str(error) or type(error).__name__
-        return attempts, None
-
-    async def _post(
-        self, pool: httpcore.AsyncConnectionPool, task: TaskRecord, body: bytes
-    ) -> None:
-        headers = signed_headers(self.secret_of(task.account), body, int(time.time()))
-        try:
-            async with asyncio.timeout(_ATTEMPT_TIMEOUT_S):
-                async with pool.stream(
-                    "POST", task.callback_url or "", headers=headers, content=body
-                ) as answer:
-                    status = answer.status
-        except (AddressNotPublic, httpcore.UnsupportedProtocol, UnicodeError, ValueError) as error:
-            raise CallbackRejected(str(error)) from error
-        if status == HTTPStatus.GONE:
-            raise CallbackRejected("HTTP 410")
-        if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
-            raise _NotAccepted(f"HTTP {status}")  # redirects too: they could lead to any address
+            self._sender.report("callback.failed", **fields, why=why)
 
 
-def signed_headers(secret: str, body: bytes, timestamp_s: int) -> dict[bytes | str, bytes | str]:
-    """A callback's headers, with the signature of time and body."""
-    text = f"{timestamp_s}.".encode() + body
-    signature = hmac.new(secret.encode(), text, hashlib.sha256).hexdigest()
-    return {
-        "content-type": "application/json",
-        "user-agent": "worker",
-        "x-worker-timestamp": str(timestamp_s),
-        "x-worker-signature": f"sha256={signature}",
-    }
+def _text(error: Exception) -> str:
+    return str(error)[:_WHY_MAX_CHARS] or type(error).__name__

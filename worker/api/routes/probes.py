@@ -99,7 +99,10 @@ async def healthz() -> Health:
     responses=responses_for(HTTPStatus.SERVICE_UNAVAILABLE),
 )
 async def readyz(services: ServicesDep) -> Health:
-    """200 while tasks can be started."""
+    """200 while tasks can be started and every loop of the API runs."""
+    if down := services.loops.down:
+        whys = "; ".join(f"the loop {name} is down: {why}" for name, why in sorted(down.items()))
+        raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, f"{whys}; it is restarted")
     if not await services.runner.ready():
         raise Refusal(
             HTTPStatus.SERVICE_UNAVAILABLE,

@@ -1,4 +1,4 @@
-"""Reports when the engine or cluster stops answering, and when it answers again."""
+"""Reports when what runs the tasks stops working, and when it works again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,24 @@ class Availability:
 
     def __init__(self, report: Report) -> None:
         self._report = report
-        self._lost = False
+        self._why: str | None = None
+
+    @property
+    def why_lost(self) -> str | None:
+        """Why the runner does not work; None while it works."""
+        return self._why
+
+    def lost(self, why: str) -> None:
+        """Record that it does not work."""
+        if self._why is None:
+            self._report("runner.lost", why=why)
+        self._why = why
+
+    def found(self) -> None:
+        """Record that it works."""
+        if self._why is not None:
+            self._report("runner.found")
+        self._why = None
 
     @contextlib.contextmanager
     def track(self) -> Iterator[None]:
@@ -26,10 +43,6 @@ class Availability:
         try:
             yield
         except RunnerUnavailable as error:
-            if not self._lost:
-                self._report("runner.lost", why=str(error))
-            self._lost = True
+            self.lost(str(error))
         else:
-            if self._lost:
-                self._report("runner.found")
-            self._lost = False
+            self.found()

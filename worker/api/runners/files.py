@@ -14,11 +14,23 @@ import os
 import stat
 from typing import IO, TYPE_CHECKING, Final
 
+from worker.api.runners.machine_faults import prevents_reading
 from worker.api.runners.protocol import Artifact
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Generator, Iterable, Sequence
+    from collections.abc import (
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Generator,
+        Iterable,
+        Iterator,
+        Sequence,
+    )
     from pathlib import Path
+
+    Run = Callable[..., Awaitable[bytes]]
+    """Calls a blocking function in a thread."""
 
 FILES_MAX: Final = 10_000
 """A list has no more files."""
@@ -59,7 +71,11 @@ def listed(found: Iterable[Artifact]) -> Sequence[Artifact]:
 
 
 def list_files(folder: Path) -> Sequence[Artifact]:
-    """The regular files below a folder; none without a folder. Blocks: use a thread."""
+    """The regular files below a folder; none without a folder. Blocks: use a thread.
+
+    Raises:
+        OSError: the machine prevents that they are read (`machine_faults`).
+    """
     with contextlib.closing(_files(folder)) as found:
         return listed(found)
 
@@ -78,10 +94,9 @@ class _Folder:
 
     def next(self) -> os.DirEntry[str] | None:
         """The next entry; None at the end, and if the folder cannot be read any more."""
-        try:
+        with _ignoring_its_errors():
             return next(self._entries, None)
-        except OSError:
-            return None
+        return None
 
     def close(self) -> None:
         self._entries.close()
@@ -111,7 +126,7 @@ def _files(folder: Path) -> Generator[Artifact]:
 
 def _enter(opened: list[_Folder], path: str, prefix: str) -> None:
     at = opened[-1].descriptor if opened else None
-    with contextlib.suppress(OSError):  # removed or replaced since, or without permission
+    with _ignoring_its_errors():  # removed or replaced since, or without permission
         opened.append(_Folder(path, at, prefix))
 
 
@@ -125,19 +140,31 @@ def _next(opened: list[_Folder]) -> os.DirEntry[str] | None:
 
 
 def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
-    try:
+    with _ignoring_its_errors():
         return entry.stat(follow_symlinks=False)
-    except OSError:
-        return None  # removed since
+    return None  # removed since
 
 
-def open_file(folder: Path, name: str) -> AsyncIterator[bytes] | None:
+@contextlib.contextmanager
+def _ignoring_its_errors() -> Iterator[None]:
+    """Suppress errors of one file or folder, not those of the machine."""
+    try:
+        yield
+    except OSError as error:
+        if prevents_reading(error):
+            raise
+
+
+def open_file(folder: Path, name: str, run: Run = asyncio.to_thread) -> AsyncIterator[bytes] | None:
     """A file's content as it is now, in pieces; None if there is no such regular file.
 
-    Blocks: use a thread.
+    Blocks: use a thread. The pieces are read by `run`.
+
+    Raises:
+        OSError: the machine prevents that it is read (`machine_faults`).
     """
     file = _open(folder, name)
-    return None if file is None else _pieces(file, os.fstat(file.fileno()).st_size)
+    return None if file is None else _pieces(file, os.fstat(file.fileno()).st_size, run)
 
 
 def _open(folder: Path, name: str) -> IO[bytes] | None:
@@ -145,13 +172,12 @@ def _open(folder: Path, name: str) -> IO[bytes] | None:
     if not is_valid_name(name):
         return None
     *folders, last = name.split(_SEPARATOR)
-    try:
+    with _ignoring_its_errors():
         at = os.open(folder, READ_FOLDER)
         for part in folders:
             at = _step(at, part, READ_FOLDER)
         return regular_file(_step(at, last, READ_FILE))
-    except OSError:
-        return None
+    return None
 
 
 def regular_file(descriptor: int) -> IO[bytes] | None:
@@ -169,11 +195,9 @@ def _step(at: int, part: str, flags: int) -> int:
         os.close(at)
 
 
-async def _pieces(file: IO[bytes], left_bytes: int) -> AsyncIterator[bytes]:
+async def _pieces(file: IO[bytes], left_bytes: int, run: Run) -> AsyncIterator[bytes]:
     """At most `left_bytes`: the task may be appending to the file."""
     with file:
-        while left_bytes and (
-            piece := await asyncio.to_thread(file.read, min(_PIECE_BYTES, left_bytes))
-        ):
+        while left_bytes and (piece := await run(file.read, min(_PIECE_BYTES, left_bytes))):
             left_bytes -= len(piece)
             yield piece

@@ -1,31 +1,69 @@
-"""Leases of callbacks, kept in memory: for runners of which only one process runs."""
+"""The callbacks that this process has leased: few per account, so that none waits for another's."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, Final
 
 from worker.api.runners.protocol import CALLBACK_LEASE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+PER_ACCOUNT_MAX: Final = 16
+"""So few that all attempts of each fit into its lease, even if every attempt takes 10 s."""
+LEASED_MAX: Final = 512
+"""In total; an account that has no lease gets one beyond it."""
+
 
 class CallbackLeases:
     """Which tasks' callbacks are leased; a lease expires after CALLBACK_LEASE_S."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        per_account: int = PER_ACCOUNT_MAX,
+        limit: int = LEASED_MAX,
+    ) -> None:
         self._clock = clock
-        self._until: dict[str, float] = {}
+        self._per_account = per_account
+        self._limit = limit
+        self._leases: dict[str, tuple[str, float]] = {}
 
-    def take(self, task_ids: Iterable[str]) -> set[str]:
-        """Lease those that are not leased; returns them."""
+    def take(self, pending: Iterable[tuple[str, str]]) -> list[str]:
+        """Lease callbacks that are not leased, as far as the limits allow; the tasks' ids.
+
+        Args:
+            pending: account and task id of each, oldest first.
+        """
         now = self._clock()
-        taken = {each for each in task_ids if self._until.get(each, now) <= now}
-        self._until.update(dict.fromkeys(taken, now + CALLBACK_LEASE_S))
+        self._leases = {each: lease for each, lease in self._leases.items() if lease[1] > now}
+        counts = Counter(account for account, _ in self._leases.values())
+        taken: list[str] = []
+        for account, task_id in _one_of_each_account_after_another(pending):
+            has_room = len(self._leases) < self._limit or not counts[account]
+            if task_id not in self._leases and has_room and counts[account] < self._per_account:
+                counts[account] += 1
+                self._leases[task_id] = (account, now + CALLBACK_LEASE_S)
+                taken.append(task_id)
         return taken
 
     def release(self, *task_ids: str) -> None:
         """End leases."""
         for task_id in task_ids:
-            self._until.pop(task_id, None)
+            self._leases.pop(task_id, None)
+
+
+def _one_of_each_account_after_another(
+    pending: Iterable[tuple[str, str]],
+) -> list[tuple[str, str]]:
+    """The oldest of each account, then the second of each, and so on."""
+    places: Counter[str] = Counter()
+    ordered = []
+    for account, task_id in pending:
+        ordered.append((places[account], account, task_id))
+        places[account] += 1
+    ordered.sort(key=lambda each: each[0])
+    return [(account, task_id) for _, account, task_id in ordered]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 from worker.api.runners import fields, files
 from worker.api.runners.archive import EndsTooEarly
+from worker.api.runners.machine_faults import prevents_reading
 from worker.api.runners.protocol import TaskStatus
 from worker.outcome import EXIT_SIGINT, EXIT_SIGTERM, EXIT_SUCCESS
 from worker.task import output as task_output
@@ -72,7 +73,11 @@ class _Readable(Protocol):
 
 
 def read_file(folder: Path) -> Found:
-    """The result in a folder of this machine; does not follow links and does not wait."""
+    """The result in a folder of this machine; does not follow links and does not wait.
+
+    Raises:
+        OSError: the machine prevents that it is read (`machine_faults`).
+    """
     try:
         at = os.open(folder, files.READ_FOLDER)
         try:
@@ -82,6 +87,8 @@ def read_file(folder: Path) -> Found:
     except FileNotFoundError:
         return None
     except OSError as error:
+        if prevents_reading(error):
+            raise
         return Invalid(why=f"it is not a regular file that can be read: {error.strerror}")
     if file is None:
         return Invalid(why="it is not a regular file")
@@ -91,6 +98,8 @@ def read_file(folder: Path) -> Found:
         try:
             return read_stream(file)
         except OSError as error:
+            if prevents_reading(error):
+                raise
             return Invalid(why=f"it cannot be read: {error.strerror}")
 
 

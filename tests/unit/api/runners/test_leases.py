@@ -15,24 +15,46 @@ def clock():
 
 @pytest.fixture
 def leases(clock):
-    return CallbackLeases(lambda: clock[0])
+    return CallbackLeases(lambda: clock[0], per_account=3, limit=5)
+
+
+def of(account, *task_ids):
+    return [(account, task_id) for task_id in task_ids]
 
 
 def test_leased_once(leases):
-    assert leases.take(["a", "b"]) == {"a", "b"}
-    assert leases.take(["a", "b", "c"]) == {"c"}
+    assert leases.take(of("x", "a", "b")) == ["a", "b"]
+    assert leases.take(of("x", "a", "b", "c")) == ["c"]
 
 
 def test_released_lease_can_be_taken(leases):
-    leases.take(["a", "b"])
+    leases.take(of("x", "a", "b"))
     leases.release("a", "unknown")
-    assert leases.take(["a", "b"]) == {"a"}
+    assert leases.take(of("x", "a", "b")) == ["a"]
 
 
 def test_expired_lease_can_be_taken(leases, clock):
-    leases.take(["a"])
+    leases.take(of("x", "a"))
     clock[0] += CALLBACK_LEASE_S - 1
-    assert leases.take(["a"]) == set()
+    assert leases.take(of("x", "a")) == []
     clock[0] += 1
-    assert leases.take(["a"]) == {"a"}
-    assert leases.take(["a"]) == set()
+    assert leases.take(of("x", "a")) == ["a"]
+    assert leases.take(of("x", "a")) == []
+
+
+def test_account_has_a_limit(leases):
+    """An account with many callbacks gets its share, oldest first; the rest follows a release."""
+    assert leases.take(of("x", "a", "b", "c", "d", "e")) == ["a", "b", "c"]
+    leases.release("b")
+    assert leases.take(of("x", "a", "b", "c", "d", "e")) == ["b"]
+
+
+def test_accounts_take_turns(leases):
+    """Within the total limit each account gets one, then the next one."""
+    pending = [*of("x", "a", "b", "c"), *of("y", "d", "e", "f")]
+    assert leases.take(pending) == ["a", "d", "b", "e", "c"]
+
+
+def test_account_without_a_lease_gets_one_beyond_the_limit(leases):
+    leases.take([*of("x", "a", "b", "c"), *of("y", "d", "e", "f")])
+    assert leases.take(of("z", "g", "h")) == ["g"]

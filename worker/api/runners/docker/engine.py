@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import logging
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
@@ -13,15 +12,25 @@ from typing import TYPE_CHECKING, Any, Final
 from worker import net
 from worker.api import retry
 from worker.api.runners.protocol import RunnerUnavailable
+from worker.api.runners.threads import SharedThreads, Threads
 from worker.errors import SettingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Awaitable, Callable, Generator
 
 _TIMEOUT_S: Final = 20
 _THREADS: Final = 8
+_STOP_THREADS: Final = 16
+_READ_THREADS: Final = 8
+_READS_PER_ACCOUNT: Final = 2
 _DELAYS_S: Final = (0.1, 0.4, 1.0)
 _CHUNK_BYTES: Final = 1 << 20
+_MACHINE_FAULTS: Final = (
+    *("no space left on device", "disk quota exceeded", "read-only file system"),
+    *("input/output error", "cannot allocate memory", "resource temporarily unavailable"),
+    *("too many open files", "device or resource busy", "deadline exceeded"),
+)
+"""Texts of errno values, and of Go's context package, in the engine's messages."""
 _GONE: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT})
 
 
@@ -45,46 +54,30 @@ class EngineError(Exception):
         super().__init__(why)
         self.status = status
 
-
-class Engine:
-    """The engine that `docker` would use: DOCKER_HOST, or the local socket."""
-
-    def __init__(self) -> None:
-        """Connect.
-
-        Raises:
-            SettingError: no engine answers.
-        """
-        # By name: mypy would take the folder `docker` of the source tree for the library.
-        docker: Any = importlib.import_module("docker")
-        import requests  # noqa: PLC0415 - as heavy as the library above, and used only here
-        import urllib3  # noqa: PLC0415 - the same
-
-        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
-        self._api_error = docker.errors.APIError
-        self._lost = (
-            requests.exceptions.RequestException,
-            urllib3.exceptions.HTTPError,
-            docker.errors.DockerException,
-            OSError,
+    @property
+    def is_machine_fault(self) -> bool:
+        """Whether the engine's machine lacks something: a later attempt may succeed."""
+        text = str(self).lower()
+        return self.status >= HTTPStatus.INTERNAL_SERVER_ERROR and any(
+            each in text for each in _MACHINE_FAULTS
         )
-        found = docker.utils.kwargs_from_env()
-        self._url = found.get("base_url", "unix:///var/run/docker.sock")
-        try:
-            self.client = _client_class(docker, self._url)(
-                version="auto", timeout=_TIMEOUT_S, **found
-            )
-        except self._lost as error:
-            raise SettingError(
-                f"WORKER_RUNNER=docker: no Docker engine answers at {self._url}; start it, let "
-                "this user open its socket, or set DOCKER_HOST"
-            ) from error
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="docker")
 
-    def close(self) -> None:
-        """Close the connections; calls in progress end by themselves."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        self.client.close()
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Errors:
+    """The library's errors: an answer of the engine, and no answer of the engine at `url`."""
+
+    api: type[Any]
+    lost: tuple[type[Exception], ...]
+    url: str
+
+
+class Calls:
+    """Calls to the engine in threads of one purpose."""
+
+    def __init__(self, run: Callable[..., Awaitable[Any]], errors: _Errors) -> None:
+        self._run = run
+        self._errors = errors
 
     async def call(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         """Call; up to three times more while the engine does not answer.
@@ -106,13 +99,14 @@ class Engine:
             EngineError: the engine answered with an error.
             RunnerUnavailable: it did not answer.
         """
-        loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._threads, lambda: function(*arguments, **named))
-        except self._api_error as error:
+            return await self._run(function, *arguments, **named)
+        except self._errors.api as error:
             raise EngineError(error.status_code or 0, str(error.explanation or error)) from error
-        except self._lost as error:
-            raise RunnerUnavailable(f"the Docker engine at {self._url} does not answer") from error
+        except self._errors.lost as error:
+            raise RunnerUnavailable(
+                f"the Docker engine at {self._errors.url} does not answer"
+            ) from error
 
     async def call_if_present(
         self, function: Callable[..., Any], *arguments: Any, **named: Any
@@ -128,6 +122,57 @@ class Engine:
             if error.status in _GONE:
                 return None
             raise RunnerUnavailable(f"the Docker engine answered with an error: {error}") from error
+
+
+class Engine(Calls):
+    """The engine that `docker` would use: DOCKER_HOST, or the local socket.
+
+    `stopping` makes calls that last as long as a container's grace period.
+    """
+
+    def __init__(self) -> None:
+        """Connect.
+
+        Raises:
+            SettingError: no engine answers.
+        """
+        # By name: mypy would take the folder `docker` of the source tree for the library.
+        docker: Any = importlib.import_module("docker")
+        import requests  # noqa: PLC0415 - as heavy as the library above, and used only here
+        import urllib3  # noqa: PLC0415 - the same
+
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+        lost = (
+            requests.exceptions.RequestException,
+            urllib3.exceptions.HTTPError,
+            docker.errors.DockerException,
+            OSError,
+        )
+        found = docker.utils.kwargs_from_env()
+        url = found.get("base_url", "unix:///var/run/docker.sock")
+        try:
+            self.client = _client_class(docker, url)(version="auto", timeout=_TIMEOUT_S, **found)
+        except lost as error:
+            raise SettingError(
+                f"WORKER_RUNNER=docker: no Docker engine answers at {url}; start it, let "
+                "this user open its socket, or set DOCKER_HOST"
+            ) from error
+        errors = _Errors(api=docker.errors.APIError, lost=lost, url=url)
+        self._threads = Threads(_THREADS, "docker")
+        self._stop_threads = Threads(_STOP_THREADS, "docker-stop")
+        self._read_threads = SharedThreads(_READ_THREADS, _READS_PER_ACCOUNT, "docker-read")
+        super().__init__(self._threads.call, errors)
+        self.stopping = Calls(self._stop_threads.call, errors)
+
+    def close(self) -> None:
+        """Close the connections; calls in progress end by themselves."""
+        for threads in (self._threads, self._stop_threads, self._read_threads):
+            threads.close()
+        self.client.close()
+
+    def reading(self, account: str) -> Calls:
+        """Calls that read files or logs: slow ones occupy the account's share of threads only."""
+        return Calls(partial(self._read_threads.call, account), self._errors)
 
     def read_archive(self, container: str, path: str) -> Generator[bytes]:
         """The tar stream of a path in a container; blocks, so use `call` for it and its chunks.

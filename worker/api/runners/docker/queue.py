@@ -9,18 +9,22 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
+from worker.api.runners.background import back_off_s
 from worker.api.runners.docker.container import UNSTARTABLE, Container
 from worker.api.runners.docker.engine import EngineError
 from worker.api.runners.fairness import Turns
+from worker.api.runners.protocol import RunnerUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from worker.api.runners.availability import Availability
+    from worker.api.runners.background import Loops
     from worker.api.runners.docker.engine import Engine
     from worker.api.runners.docker.task_containers import TaskContainers
     from worker.api.runners.fairness import Capacity
 
+NAME: Final = "queue"
 _POLL_S: Final = 0.5
 _SWEEP_S: Final = 60.0
 
@@ -33,6 +37,7 @@ class ContainerQueue:
         engine: Engine,
         containers: TaskContainers,
         availability: Availability,
+        loops: Loops,
         *,
         capacity: Capacity,
         retention_s: float,
@@ -43,7 +48,13 @@ class ContainerQueue:
         self._capacity = capacity
         self._turns = Turns(capacity)
         self._retention = timedelta(seconds=retention_s)
+        self._loops = loops
         self._woken = asyncio.Event()
+        self._tasks_left = True
+        self._swept_at = -_SWEEP_S
+        self._delays: dict[str, tuple[int, float]] = {}
+        """By container: how often it could not be started, and when it is tried again."""
+        self._why_not_started: str | None = None
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def lock_of(self, task_id: str) -> asyncio.Lock:
@@ -54,31 +65,64 @@ class ContainerQueue:
         """Have `run` read the list of containers now."""
         self._woken.set()
 
-    async def run(self) -> None:
-        """Work until cancelled; continue after an engine did not answer."""
+    async def iterate(self) -> None:
+        """Start what may run, and remove what has expired."""
         loop = asyncio.get_running_loop()
-        swept_at = -_SWEEP_S
-        while True:
-            self._woken.clear()
-            tasks_left = True
-            with self._availability.track():
-                containers = await self._containers.matching()
-                tasks_left = await self._start_queued(containers)
-                if loop.time() - swept_at >= _SWEEP_S:
-                    await self._sweep(containers)
-                    swept_at = loop.time()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_POLL_S if tasks_left else _SWEEP_S):
-                    await self._woken.wait()
+        self._woken.clear()
+        self._tasks_left = True
+        with self._availability.track():
+            containers = await self._containers.matching()
+            self._tasks_left = await self._start_queued(containers)
+            if loop.time() - self._swept_at >= _SWEEP_S:
+                await self._sweep(containers)
+                self._swept_at = loop.time()
+            if self._why_not_started is not None:
+                raise RunnerUnavailable(self._why_not_started)
+
+    async def pause(self) -> None:
+        """Return when the list of containers is to be read again."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_POLL_S if self._tasks_left else _SWEEP_S):
+                await self._woken.wait()
 
     async def _start_queued(self, containers: Sequence[Container]) -> bool:
         """Start as many as may run; whether queued ones are left."""
+        now = asyncio.get_running_loop().time()
         queued = [each for each in containers if each.queued]
+        known = {each.id for each in queued}
+        self._delays = {each: delay for each, delay in self._delays.items() if each in known}
+        due = [
+            each
+            for each in queued
+            if each.id not in self._delays or self._delays[each.id][1] <= now
+        ]
         running = Counter(each.account for each in containers if each.running)
         free = self._capacity.max_running - running.total()
-        chosen = next_to_start(queued, running, free, self._turns)
-        await asyncio.gather(*(self._start(each) for each in chosen))
-        return len(chosen) < len(queued)
+        chosen = next_to_start(due, running, free, self._turns)
+        results = await asyncio.gather(
+            *(self._start(each) for each in chosen), return_exceptions=True
+        )
+        for container, error in zip(chosen, results, strict=True):
+            self._on_start(container, error, now)
+        if not self._delays:
+            self._why_not_started = None
+        return len(chosen) < len(queued) or bool(self._delays)
+
+    def _on_start(self, container: Container, error: BaseException | None, now: float) -> None:
+        """A container that could not be started is tried again later, after the others."""
+        if error is None:
+            self._delays.pop(container.id, None)
+            self._loops.handled(NAME, container.task_id)
+            self._why_not_started = None
+            return
+        if isinstance(error, RunnerUnavailable):
+            self._why_not_started = str(error)
+        elif isinstance(error, Exception):
+            self._loops.skipped(NAME, container.task_id, error)
+        else:
+            raise error
+        failures = self._delays.get(container.id, (0, 0.0))[0] + 1
+        self._delays[container.id] = (failures, now + back_off_s(failures))
 
     async def _start(self, container: Container) -> None:
         client = self._engine.client
@@ -88,23 +132,30 @@ class ContainerQueue:
                 return  # it was cancelled since the list was read
             try:
                 await self._engine.call_once(client.start, container.id)
-            except EngineError:
+            except EngineError as error:
+                if error.is_machine_fault:
+                    raise RunnerUnavailable(
+                        f"the Docker engine cannot start containers now: {error}"
+                    ) from error
                 name = container.task_id + UNSTARTABLE  # the engine keeps the reason
                 await self._engine.call_if_present(client.rename, container.id, name)
 
     async def _sweep(self, containers: Sequence[Container]) -> None:
-        remove = self._engine.client.remove_container
         if not self._retention:
             return  # without a limit
         for each in containers:
-            if not each.ended:
-                continue
-            task = await self._containers.record(each)
-            if task is None or task.finished_at is None:
-                continue
-            if datetime.now(UTC) - task.finished_at > self._retention:
-                await self._engine.call_if_present(remove, each.id, v=True)
-                self._containers.forget(each)
+            if each.ended:
+                with self._loops.handling("retention", each.task_id):
+                    await self._remove_expired(each)
+
+    async def _remove_expired(self, container: Container) -> None:
+        task = await self._containers.record(container)
+        if task is None or task.finished_at is None:
+            return
+        if datetime.now(UTC) - task.finished_at > self._retention:
+            remove = self._engine.client.remove_container
+            await self._engine.call_if_present(remove, container.id, v=True)
+            self._containers.forget(container)
 
 
 def next_to_start(

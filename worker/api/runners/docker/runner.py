@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Final
 
 from worker.api.runners import worker_environment
 from worker.api.runners.availability import Availability
-from worker.api.runners.background import BackgroundTasks
+from worker.api.runners.background import BackgroundTasks, Loops, back_off_s
+from worker.api.runners.docker import queue
 from worker.api.runners.docker.container import NOTIFIED, Container
 from worker.api.runners.docker.container_spec import ContainerSpec, seccomp_profile
 from worker.api.runners.docker.engine import Engine, EngineError
@@ -51,7 +52,9 @@ _RETENTION_S: Final = 86400.0
 """The default; not longer, because the queue has the engine list all kept containers each time."""
 
 
-def make(settings: DockerSettings, stream_key: StreamKey) -> DockerRunner:
+def make(
+    settings: DockerSettings, stream_key: StreamKey, loops: Loops | None = None
+) -> DockerRunner:
     """Make the runner; `open` connects to the engine.
 
     Raises:
@@ -73,7 +76,8 @@ def make(settings: DockerSettings, stream_key: StreamKey) -> DockerRunner:
         capacity=Capacity.of(settings),
         retention_s=_RETENTION_S if settings.retention_s is None else settings.retention_s,
         limits=Limits(margin_s=MARGIN_S + settings.hold_s),
-        report=Events(None).emit,
+        report=Events(None).emit if loops is None else loops.report,
+        loops=loops,
     )
 
 
@@ -89,18 +93,20 @@ class DockerRunner:
         retention_s: float,
         limits: Limits,
         report: Report,
+        loops: Loops | None = None,
     ) -> None:
         self._spec = spec
         self._stream_key = stream_key
         self._capacity = capacity
         self._retention_s = retention_s
         self._limits = limits
-        self._report = report
-        self._engine: Engine  # set by `open`, like the next three
+        self._engine: Engine  # set by `open`, like the next two
         self._containers: TaskContainers
         self._queue: ContainerQueue
-        self._queue_task: asyncio.Task[None]
-        self._background = BackgroundTasks()
+        self._availability = Availability(report)
+        self._stopping: set[str] = set()
+        self._loops = loops or Loops(report)
+        self._background = BackgroundTasks(self._loops)
         self._leases = CallbackLeases()
 
     async def open(self) -> None:
@@ -115,18 +121,18 @@ class DockerRunner:
         await self._engine.require(
             client.inspect_network, spec.network, "network", "WORKER_NETWORK"
         )
-        self._containers = TaskContainers(self._engine, self._spec.network)
-        availability = Availability(self._report)
+        self._containers = TaskContainers(self._engine, self._spec.network, self._loops)
         self._queue = ContainerQueue(
             self._engine,
             self._containers,
-            availability,
+            self._availability,
+            self._loops,
             capacity=self._capacity,
             retention_s=self._retention_s,
         )
-        self._queue_task = self._background.start(self._queue.run())
-        watchdog = ContainerWatchdog(self._engine, self._containers, self._limits)
-        self._background.start(watchdog.run(availability))
+        watchdog = ContainerWatchdog(self._engine, self._containers, self._limits, self._loops)
+        self._background.repeat(queue.NAME, self._queue.iterate, self._queue.pause)
+        self._background.repeat("watchdog", watchdog.iterate, watchdog.pause)
 
     async def close(self) -> None:
         """End; the containers continue to run."""
@@ -134,8 +140,8 @@ class DockerRunner:
         self._engine.close()
 
     async def ready(self) -> bool:
-        """Whether the engine answers and the queue is running."""
-        if self._queue_task.done():
+        """Whether the engine answers and can start containers."""
+        if self._availability.why_lost is not None:
             return False
         with contextlib.suppress(RunnerUnavailable, EngineError):
             await self._engine.call_once(self._engine.client.ping)
@@ -189,25 +195,67 @@ class DockerRunner:
                 name = container.cancelled_name(datetime.now(UTC))
                 await self._engine.call_if_present(client.rename, container.id, name)
                 return
-            # Not in the background: the caller gets the error if the engine does not answer.
-            if not await self._engine.call_if_present(self._terminate, container.id):
-                return  # it has ended since it was read
-        self._background.start(self._stop(container))
+            await self._terminate(container)
 
-    def _terminate(self, container_id: str) -> bool:
-        self._engine.client.kill(container_id, "SIGTERM")
-        return True
+    async def _terminate(self, container: Container) -> None:
+        """Send SIGTERM, and SIGKILL after the grace period; not to a container that has ended.
+
+        Raises:
+            RunnerUnavailable: the engine did not answer. The signal may have been sent all the
+                same, so that SIGKILL follows.
+        """
+
+        def kill() -> bool:
+            self._engine.client.kill(container.id, "SIGTERM")
+            return True
+
+        sent = True
+        try:
+            sent = await self._engine.call_if_present(kill) or await self._is_running(container)
+        finally:
+            if sent:
+                self._background.start(self._stop(container))
+
+    async def _is_running(self, container: Container) -> bool:
+        inspect = self._engine.client.inspect_container
+        details = await self._engine.call_if_present(inspect, container.id)
+        return details is not None and not Container.from_inspect(details).ended
 
     async def _stop(self, container: Container) -> None:
-        """Wait for the end; if it took a SIGKILL, record the cancellation for the worker."""
+        """`_end`, repeated while the engine does not answer; once at a time for a container."""
+        if container.id in self._stopping:
+            return
+        self._stopping.add(container.id)
+        failures = 0
+        try:
+            while not await self._end(container):
+                failures += 1
+                await asyncio.sleep(back_off_s(failures))
+        finally:
+            self._stopping.discard(container.id)
+        self._queue.wake()
+
+    async def _end(self, container: Container) -> bool:
+        """Wait for the end; if it took a SIGKILL, record the cancellation for the worker.
+
+        False if the engine does not answer, or if the container still runs.
+        """
         client = self._engine.client
         with contextlib.suppress(RunnerUnavailable):
-            await self._engine.call_if_present(client.stop, container.id, timeout=_STOP_GRACE_S)
+            await self._engine.stopping.call_if_present(
+                client.stop, container.id, timeout=_STOP_GRACE_S
+            )
             details = await self._engine.call_if_present(client.inspect_container, container.id)
-            if details is not None and details["State"]["ExitCode"] == EXIT_SIGKILL:
+            if details is None:
+                return True
+            current = Container.from_inspect(details)
+            if not current.ended:
+                return False
+            if details["State"]["ExitCode"] == EXIT_SIGKILL and current.cancelled_at is None:
                 name = container.cancelled_name(datetime.now(UTC))
                 await self._engine.call_if_present(client.rename, container.id, name)
-        self._queue.wake()
+            return True
+        return False
 
     async def find(self, account: str, task_id: str) -> TaskRecord | None:
         """This account's task; the engine selects by both labels."""
@@ -255,7 +303,8 @@ class DockerRunner:
         """Leases are kept in memory: after a restart the callbacks are pending again."""
         containers = await self._containers.matching()
         pending = [each for each in containers if each.ended and each.callback_pending]
-        leased = self._leases.take(each.task_id for each in pending)
+        pending.sort(key=lambda each: each.cursor)
+        leased = self._leases.take((each.account, each.task_id) for each in pending)
         found = [each for each in pending if each.task_id in leased]
         try:
             read = await asyncio.gather(

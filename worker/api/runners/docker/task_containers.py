@@ -14,27 +14,33 @@ from worker.api.runners.archive import Archive, MemberFile
 from worker.api.runners.docker.cache import Cache
 from worker.api.runners.docker.container import (
     ARTIFACTS_PATH,
+    CALLBACK_URL_LABEL,
+    DIGEST_LABEL,
+    ENDPOINT_LABEL,
     NETWORK_LABEL,
     TASK_LABEL,
     Container,
 )
 from worker.api.runners.docker.container_record import record
 from worker.api.runners.files import is_valid_name
-from worker.api.runners.protocol import RunnerUnavailable
+from worker.api.runners.machine_faults import describe, is_machine_fault
+from worker.api.runners.protocol import RunnerUnavailable, TaskRecord, TaskStatus
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 
-    from worker.api.runners.docker.engine import Engine
-    from worker.api.runners.protocol import Artifact, TaskRecord
+    from worker.api.runners.background import Loops
+    from worker.api.runners.docker.engine import Calls, Engine
+    from worker.api.runners.protocol import Artifact
     from worker.api.runners.results import Found
 
+UNREADABLE: Final = "TaskUnreadable"
+"""The type of the error of a task whose container is not as the runner creates them."""
+_READING: Final = "records"
 _WHOLE_MAX_BYTES: Final = 64 << 10
 """Of a record that is cached with its output and its error."""
 _RECORD_BYTES: Final = 1000
 _FILE_BYTES: Final = 200
-_READING_MAX: Final = 4
-"""Archives that are searched at a time: half of the engine's threads, for all accounts."""
 _PIECE_BYTES: Final = 256 << 10
 _STDERR_LINE_MAX_BYTES: Final = 8 << 10
 _STDERR_LINE_MAX_CHARS: Final = 500
@@ -55,13 +61,13 @@ class _Ended:
 class TaskContainers:
     """The tasks' containers of one network."""
 
-    def __init__(self, engine: Engine, network: str) -> None:
+    def __init__(self, engine: Engine, network: str, loops: Loops) -> None:
         self._engine = engine
         self._network = network
+        self._loops = loops
         self._ended: Cache[tuple[str, str], _Ended] = Cache()
         self._files: Cache[str, Sequence[Artifact]] = Cache()
         self._ready: Cache[str, bool] = Cache()
-        self._reading = asyncio.Semaphore(_READING_MAX)
 
     async def matching(self, **labels: str) -> list[Container]:
         """The containers with these labels (`worker.` is prefixed, `_` stands for `-`)."""
@@ -70,8 +76,14 @@ class TaskContainers:
         summaries = await self._engine.call_if_present(
             self._engine.client.containers, all=True, filters={"label": selected}
         )
-        found = (Container.from_list(summary) for summary in summaries or ())
-        return [each for each in found if each.is_task]
+        found = []
+        for summary in summaries or ():
+            # Other clients' containers may have these labels.
+            with self._loops.handling(_READING, str(summary.get("Id"))):
+                container = Container.from_list(summary)
+                if container.is_task:
+                    found.append(container)
+        return found
 
     async def of_task(self, task_id: str) -> Container | None:
         """A task's container."""
@@ -92,6 +104,9 @@ class TaskContainers:
         cached = self._ended.get(_key(container))
         if cached is not None:
             return cached.summary
+        return await self._readable(container, self._read_summary(container))
+
+    async def _read_summary(self, container: Container) -> TaskRecord | None:
         task = await self._without_result(container)
         if task is None or not _has_result(container):
             return task
@@ -101,10 +116,34 @@ class TaskContainers:
             return dataclasses.replace(task, output_omitted=True)
 
     async def record(self, container: Container) -> TaskRecord | None:
-        """The task's whole record; None if the container was removed. An ended task's is cached."""
+        """The task's whole record; None if the container was removed. An ended task's is cached.
+
+        The record of a container that cannot be read has the error UNREADABLE.
+        """
         cached = self._ended.get(_key(container))
         if cached is not None and cached.whole is not None:
             return cached.whole
+        return await self._readable(container, self._read_record(container))
+
+    async def _readable(
+        self, container: Container, reading: Awaitable[TaskRecord | None]
+    ) -> TaskRecord | None:
+        try:
+            return await reading
+        except Exception as error:  # any: the records of other tasks are not affected
+            if is_machine_fault(error):
+                raise
+            self._loops.skipped(_READING, container.task_id, error)
+            task = _unreadable(container, error)
+        if task.status.ended:
+            self._cache_small(container, task)
+        return task
+
+    def _cache_small(self, container: Container, task: TaskRecord) -> None:
+        ended = _Ended(summary=task, whole=task)
+        self._ended.add(_key(container), ended, size_bytes=_RECORD_BYTES)
+
+    async def _read_record(self, container: Container) -> TaskRecord | None:
         task = await self._without_result(container)
         if task is None or not _has_result(container):
             return task
@@ -116,8 +155,7 @@ class TaskContainers:
             return None
         task = record(container, details)
         if task.status.ended and not _has_result(container):
-            ended = _Ended(summary=task, whole=task)
-            self._ended.add(_key(container), ended, size_bytes=_RECORD_BYTES)
+            self._cache_small(container, task)
         return task
 
     async def created_record(self, name: str) -> TaskRecord | None:
@@ -135,12 +173,13 @@ class TaskContainers:
 
     async def _with_result(self, container: Container, task: TaskRecord) -> _Ended:
         """Add the worker's result, or the last line of its stderr if it left none; cache it."""
-        read = await self._engine.call_if_present(self._read_result, container.id)
+        reading = self._engine.reading(container.account)
+        read = await reading.call_if_present(self._read_result, container.id)
         found, size_bytes = read or (None, 0)
         # The code of an overdue container is the watchdog's.
         task = ends.apply(task, found, is_exit_code=not container.overdue)
         if found is None and task.error is not None:
-            line = await self._engine.call_if_present(self._last_line, container.id)
+            line = await reading.call_if_present(self._last_line, container.id)
             if line:
                 message = f"{task.error['message']}: {line}"
                 task = dataclasses.replace(task, error={**task.error, "message": message})
@@ -184,7 +223,8 @@ class TaskContainers:
         if self._ready.get(container.id):
             return True
         # The event may have been rotated out of the log of a task that runs for long.
-        if _past_start_limit(task) or await self._engine.call_if_present(
+        reading = self._engine.reading(task.account)
+        if _past_start_limit(task) or await reading.call_if_present(
             self._log_has_ready_event, container.id
         ):
             self._ready.add(container.id, True, size_bytes=0)
@@ -205,8 +245,8 @@ class TaskContainers:
             return []
         found = self._files.get(container.id)
         if found is None:
-            async with self._reading:
-                found = await self._engine.call_if_present(self._list_files, container.id) or []
+            reading = self._engine.reading(container.account)
+            found = await reading.call_if_present(self._list_files, container.id) or []
             if container.ended:
                 self._files.add(container.id, found, size_bytes=_list_bytes(found))
         return found
@@ -219,9 +259,9 @@ class TaskContainers:
         """One file's content, streamed from the engine."""
         if container.state == "created" or not is_valid_name(name):
             return None
-        async with self._reading:
-            opened = await self._engine.call_if_present(self._find_file, container.id, name)
-        return None if opened is None else self._pieces(*opened)
+        reading = self._engine.reading(container.account)
+        opened = await reading.call_if_present(self._find_file, container.id, name)
+        return None if opened is None else _pieces(reading, *opened)
 
     def _find_file(self, container_id: str, name: str) -> tuple[Archive, MemberFile] | None:
         """Look for the file in the archive of what is at the beginning of its name.
@@ -240,15 +280,32 @@ class TaskContainers:
             return None
         return archive, file
 
-    async def _pieces(self, archive: Archive, file: MemberFile) -> AsyncIterator[bytes]:
-        try:
-            while piece := await self._engine.call_once(file.read, _PIECE_BYTES):
-                yield piece
-        finally:
-            archive.close()
-
     def _archive(self, container_id: str, name: str = "") -> Archive:
         return Archive(self._engine.read_archive(container_id, f"{ARTIFACTS_PATH}/{name}"))
+
+
+async def _pieces(reading: Calls, archive: Archive, file: MemberFile) -> AsyncIterator[bytes]:
+    """No thread is in use while the client of a piece is slow."""
+    try:
+        while piece := await reading.call_once(file.read, _PIECE_BYTES):
+            yield piece
+    finally:
+        archive.close()
+
+
+def _unreadable(container: Container, error: Exception) -> TaskRecord:
+    status = TaskStatus.QUEUED if container.queued else TaskStatus.RUNNING
+    return TaskRecord(
+        task_id=container.task_id,
+        account=container.account,
+        endpoint_name=container.labels[ENDPOINT_LABEL],
+        status=TaskStatus.FAILED if container.ended else status,
+        created_at=container.created_at,
+        digest=container.labels[DIGEST_LABEL],
+        callback_url=container.labels[CALLBACK_URL_LABEL] or None,
+        error={"type": UNREADABLE, "message": f"the container cannot be read: {describe(error)}"},
+        handle=container,
+    )
 
 
 def _past_start_limit(task: TaskRecord) -> bool:

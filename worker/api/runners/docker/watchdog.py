@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from worker.api.runners.availability import Availability
+    from worker.api.runners.background import Loops
     from worker.api.runners.docker.container import Container
     from worker.api.runners.docker.engine import Engine
     from worker.api.runners.docker.task_containers import TaskContainers
 
+NAME: Final = "watchdog"
 MARGIN_S: Final = 90.0
 """Added to a task's timeout: 20 s for the start, 25 s for the end, and as much again."""
 GRACE_S: Final = 30
@@ -44,18 +45,26 @@ class ContainerWatchdog:
     (SIGSTOP) exceeds the watchdog's limit.
     """
 
-    def __init__(self, engine: Engine, containers: TaskContainers, limits: Limits) -> None:
+    def __init__(
+        self, engine: Engine, containers: TaskContainers, limits: Limits, loops: Loops
+    ) -> None:
         self._engine = engine
         self._containers = containers
         self._limits = limits
+        self._loops = loops
         self._deadlines: OrderedDict[str, datetime] = OrderedDict()
 
-    async def run(self, availability: Availability) -> None:
-        """Check regularly until cancelled; continue after the engine did not answer."""
-        while True:
-            with availability.track():
-                await self.check(await self._containers.matching())
-            await asyncio.sleep(self._limits.period_s)
+    async def iterate(self) -> None:
+        """Check all containers.
+
+        Raises:
+            RunnerUnavailable: the engine does not answer; the queue reports it.
+        """
+        await self.check(await self._containers.matching())
+
+    async def pause(self) -> None:
+        """Return when the next check is to begin."""
+        await asyncio.sleep(self._limits.period_s)
 
     async def check(self, containers: Sequence[Container]) -> None:
         """End those of these containers that are overdue; returns when they have ended.
@@ -63,8 +72,12 @@ class ContainerWatchdog:
         Raises:
             RunnerUnavailable: the engine does not answer.
         """
-        overdue = [each for each in containers if each.running and await self._is_overdue(each)]
-        await asyncio.gather(*(self._end(each) for each in overdue))
+        await asyncio.gather(*(self._check(each) for each in containers if each.running))
+
+    async def _check(self, container: Container) -> None:
+        with self._loops.handling(NAME, container.task_id):
+            if await self._is_overdue(container):
+                await self._end(container)
 
     async def _is_overdue(self, container: Container) -> bool:
         deadline = self._deadlines.get(container.id)
@@ -85,5 +98,6 @@ class ContainerWatchdog:
             name = container.overdue_name
             await self._engine.call_if_present(client.rename, container.id, name)
         grace_s = self._limits.grace_s
-        await self._engine.call_if_present(client.stop, container.id, timeout=grace_s)
+        stop = self._engine.stopping.call_if_present
+        await stop(client.stop, container.id, timeout=grace_s)
         self._deadlines.pop(container.id, None)

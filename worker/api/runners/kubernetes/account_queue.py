@@ -6,11 +6,18 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from worker.api.runners.kubernetes import job_record, job_spec
+from worker.api.runners.kubernetes import job_spec
 from worker.api.runners.protocol import QueueFull, TaskStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
     from worker.api.runners.kubernetes.namespace import Namespace
+    from worker.api.runners.protocol import TaskRecord
+
+    Records = Callable[[Sequence[tuple[Any, Any]]], Sequence[TaskRecord]]
+    """Returns the records of Jobs with their pods, without those that cannot be read."""
 
 _FRESH_S: Final = 5.0
 _RETRY_AFTER_S: Final = 10
@@ -23,9 +30,10 @@ class AccountQueue:
     the others have created within 5 s.
     """
 
-    def __init__(self, namespace: Namespace, limit: int) -> None:
+    def __init__(self, namespace: Namespace, limit: int, records: Records) -> None:
         self._namespace = namespace
         self._limit = limit
+        self._records = records
         self._queued: Counter[str] = Counter()
         self._read_at: dict[str, float] = {}
 
@@ -47,8 +55,7 @@ class AccountQueue:
 
     async def _read(self, account: str) -> None:
         jobs = await self._namespace.list_jobs(f"{job_spec.ACCOUNT_LABEL}={account}")
-        records = (job_record.record(job, pods) for job, pods in jobs)
         self._queued[account] = sum(
-            each is not None and each.status is TaskStatus.QUEUED for each in records
+            each.status is TaskStatus.QUEUED for each in self._records(jobs)
         )
         self._read_at[account] = time.monotonic()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import json
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -16,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 from worker import net
 from worker.api import retry
 from worker.api.runners.protocol import RunnerUnavailable
+from worker.api.runners.threads import SharedThreads, Threads
 from worker.errors import SettingError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
 RULES: Final = {
     ("batch", "jobs"): frozenset({"create", "get", "list", "patch"}),
@@ -29,10 +28,13 @@ RULES: Final = {
 }
 """Everything that the runner does; the Role of docker/k8s/api.yaml allows exactly this."""
 
+_LOG: Final = "pods/log"
 _METHODS: Final = {"create": "POST", "get": "GET", "list": "GET", "patch": "PATCH"}
 _PREFIXES: Final = {"batch": "/apis/batch/v1", "": "/api/v1"}
 _TIMEOUT_S: Final = (3.0, 15.0)  # to connect, to read
 _THREADS: Final = 16
+_DOWNLOAD_THREADS: Final = 8
+_DOWNLOADS_PER_ACCOUNT: Final = 2
 _DELAYS_S: Final = (0.2, 0.5, 1.0)
 _RETRY_AFTER_MAX_S: Final = 5.0
 _TEMPORARY: Final = frozenset({408, 429, 500, 502, 503, 504})
@@ -93,11 +95,15 @@ class Cluster:
         if net.is_on_this_machine(self.host):
             configuration.proxy = None
         self._client = client.ApiClient(configuration)
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="kubernetes")
+        self._threads = Threads(_THREADS, "kubernetes")
+        self._downloads = SharedThreads(
+            _DOWNLOAD_THREADS, _DOWNLOADS_PER_ACCOUNT, "kubernetes-download"
+        )
 
     def close(self) -> None:
         """Close the connections; requests in progress end by themselves."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
+        self._downloads.close()
         self._client.rest_client.close()
 
     async def request(
@@ -114,7 +120,7 @@ class Cluster:
 
         Args:
             verb: as in a Role.
-            resource: in the plural, with a subresource: `pods/log`, whose answer is bytes.
+            resource: in the plural.
             name: of the object, unless it is created or listed.
             group: the API group of the resource.
             query: further parameters.
@@ -124,14 +130,34 @@ class Cluster:
             ClusterError: the server answered with an error.
             RunnerUnavailable: it did not answer, or does not allow the request.
         """
+        path = self._path(verb, resource, name, group)
+        send = partial(self._send_once, _METHODS[verb], path, dict(query or {}), body)
+        return json.loads(
+            self._content(verb, resource, await self._retried(partial(self._threads.call, send)))
+        )
+
+    async def log(self, account: str, pod: str, query: Mapping[str, str]) -> bytes:
+        """A pod's log; slow downloads occupy the account's share of threads only.
+
+        Raises:
+            ClusterError: the server answered with an error.
+            RunnerUnavailable: it did not answer, or does not allow the request.
+        """
+        path = self._path("get", _LOG, pod, "")
+        send = partial(self._send_once, "GET", path, dict(query), None)
+        answer = await self._retried(partial(self._downloads.call, account, send))
+        return self._content("get", _LOG, answer)
+
+    def _path(self, verb: str, resource: str, name: str, group: str) -> str:
         if verb not in RULES[group, resource]:
             raise AssertionError(f"{verb} {resource}: not in the Role")
         kind, _, part = resource.partition("/")
         path = f"{_PREFIXES[group]}/namespaces/{self.namespace}/{kind}"
-        path += "".join(f"/{each}" for each in (name, part) if each)
-        answer = await self._send(_METHODS[verb], path, dict(query or {}), body)
+        return path + "".join(f"/{each}" for each in (name, part) if each)
+
+    def _content(self, verb: str, resource: str, answer: _Answer) -> bytes:
         if answer.status < HTTPStatus.BAD_REQUEST:
-            return answer.content if part else json.loads(answer.content)
+            return answer.content
         message = _message(answer.content)
         if answer.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN) and not (
             _is_quota(message)
@@ -152,12 +178,10 @@ class Cluster:
             if not query["continue"]:
                 return found
 
-    async def _send(self, method: str, path: str, query: dict[str, str], body: Any) -> _Answer:
-        loop = asyncio.get_running_loop()
-        send = partial(self._send_once, method, path, query, body)
+    async def _retried(self, send: Callable[[], Awaitable[_Answer]]) -> _Answer:
         try:
             return await retry.call(
-                lambda: loop.run_in_executor(self._threads, send),
+                send,
                 delays_s=_DELAYS_S,
                 retry_after_max_s=_RETRY_AFTER_MAX_S,
             )

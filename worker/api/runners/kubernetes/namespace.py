@@ -140,7 +140,7 @@ class Namespace:
             raise _unavailable(error) from error
         return [pod for pod in pods if labels_of(pod).get(job_spec.TASK_LABEL) == task_id]
 
-    async def files(self, pods: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
+    async def files(self, account: str, pods: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
         """The artifacts that the cluster stores: the worker's result and the pod's log."""
         files = {}
         message = job_record.termination_message(pods)
@@ -150,7 +150,7 @@ class Namespace:
             query = {"container": job_spec.CONTAINER, "limitBytes": str(_LOG_MAX_BYTES)}
             name = job_record.newest(pods)["metadata"]["name"]
             with contextlib.suppress(ClusterError):  # the container has not started, or is deleted
-                files[_LOG] = await self._cluster.request("get", "pods/log", name, query=query)
+                files[_LOG] = await self._cluster.log(account, name, query)
         return files
 
 

@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from worker.api.runners import worker_environment
 from worker.api.runners.availability import Availability
+from worker.api.runners.background import BackgroundTasks, Loops
 from worker.api.runners.kubernetes import job_record, job_spec
 from worker.api.runners.kubernetes.account_queue import AccountQueue
 from worker.api.runners.kubernetes.cluster import Cluster
 from worker.api.runners.kubernetes.job_record import JobWithPods, annotations_of, labels_of
 from worker.api.runners.kubernetes.job_spec import JobTemplate
 from worker.api.runners.kubernetes.namespace import Namespace
+from worker.api.runners.leases import CallbackLeases
 from worker.api.runners.protocol import (
     CALLBACK_LEASE_S,
     Artifact,
@@ -38,17 +40,21 @@ from worker.events import Events
 from worker.net import netloc
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
     from worker.api.runners.protocol import StreamKey
     from worker.settings.kubernetes import KubernetesSettings
 
 _REPAIR_S: Final = 10.0
 _PATCH_ATTEMPTS: Final = 5
+_READING: Final = "records"
+_LEASING: Final = "callback leases"
 _KEY_MISSING: Final = "CreateContainerConfigError"
 
 
-def make(settings: KubernetesSettings, stream_key: StreamKey) -> KubernetesRunner:
+def make(
+    settings: KubernetesSettings, stream_key: StreamKey, loops: Loops | None = None
+) -> KubernetesRunner:
     """Make the runner; `open` connects to the cluster.
 
     Raises:
@@ -73,13 +79,12 @@ def make(settings: KubernetesSettings, stream_key: StreamKey) -> KubernetesRunne
         environ=worker_environment.container_environment(os.environ),
         mounted=mounted,
     )
-    availability = Availability(Events(None).emit)
     return KubernetesRunner(
         template=template,
         stream_key=stream_key,
         namespace=settings.kubernetes_namespace,
         account_max_queued=settings.account_max_queued,
-        availability=availability,
+        loops=loops or Loops(Events(None).emit),
     )
 
 
@@ -93,17 +98,19 @@ class KubernetesRunner:
         stream_key: StreamKey,
         namespace: str | None,
         account_max_queued: int,
-        availability: Availability,
+        loops: Loops,
     ) -> None:
         self._template = template
         self._stream_key = stream_key
         self._name = namespace
         self._account_max_queued = account_max_queued
-        self._availability = availability
-        self._cluster: Cluster  # set by `open`, like the next three
+        self._loops = loops
+        self._availability = Availability(loops.report)
+        self._background = BackgroundTasks(loops)
+        self._leases = CallbackLeases()
+        self._cluster: Cluster  # set by `open`, like the next two
         self._namespace: Namespace
         self._account_queue: AccountQueue
-        self._repairing: asyncio.Task[None]
 
     async def open(self) -> None:
         """Connect to the cluster.
@@ -113,18 +120,17 @@ class KubernetesRunner:
         """
         self._cluster = await asyncio.to_thread(Cluster, self._name)
         self._namespace = Namespace(self._cluster)
-        self._account_queue = AccountQueue(self._namespace, self._account_max_queued)
+        self._account_queue = AccountQueue(self._namespace, self._account_max_queued, self._records)
         try:
             await self._namespace.check_access()
         except RunnerUnavailable as error:
             self._cluster.close()
             raise SettingError(f"WORKER_RUNNER=kubernetes: {error}") from error
-        self._repairing = asyncio.create_task(self._repair_regularly())
+        self._background.repeat("repair", self.repair, lambda: asyncio.sleep(_REPAIR_S))
 
     async def close(self) -> None:
         """End; the Jobs continue to run."""
-        self._repairing.cancel()
-        await asyncio.wait([self._repairing])
+        await self._background.cancel()
         self._cluster.close()
 
     async def ready(self) -> bool:
@@ -187,9 +193,8 @@ class KubernetesRunner:
         jobs = await self._namespace.list_jobs(f"{job_spec.ACCOUNT_LABEL}={account}")
         found = [
             task
-            for task in (job_record.record(job, pods) for job, pods in jobs)
-            if task is not None
-            and task.account == account
+            for task in self._records(jobs)
+            if task.account == account
             and status in (None, task.status)
             and (before is None or task.cursor < before)
         ]
@@ -198,8 +203,7 @@ class KubernetesRunner:
     async def counts(self) -> dict[TaskStatus, int]:
         """Reads all Jobs."""
         jobs = await self._namespace.list_jobs(job_spec.ACCOUNT_LABEL)
-        tasks = (job_record.record(job, pods) for job, pods in jobs)
-        return dict(Counter(task.status for task in tasks if task is not None))
+        return dict(Counter(task.status for task in self._records(jobs)))
 
     # -- streams and artifacts
 
@@ -213,12 +217,12 @@ class KubernetesRunner:
 
     async def artifacts(self, task: TaskRecord) -> Sequence[Artifact]:
         """What the cluster stores of a task: see `Namespace.files`."""
-        files = await self._namespace.files(JobWithPods.of(task).pods)
+        files = await self._namespace.files(task.account, JobWithPods.of(task).pods)
         return [Artifact(name=name, size_bytes=len(files[name])) for name in sorted(files)]
 
     async def open_artifact(self, task: TaskRecord, name: str) -> AsyncIterator[bytes] | None:
         """One of `artifacts`, as one piece."""
-        content = (await self._namespace.files(JobWithPods.of(task).pods)).get(name)
+        content = (await self._namespace.files(task.account, JobWithPods.of(task).pods)).get(name)
         return None if content is None else _whole(content)
 
     # -- callbacks
@@ -226,53 +230,92 @@ class KubernetesRunner:
     async def lease_callbacks(self) -> Sequence[TaskRecord]:
         """The lease is an annotation of the Job: only one of several replicas can set it."""
         now = datetime.now(UTC)
+        pending = {}
+        for task in self._records(await self._namespace.list_jobs(job_spec.PENDING_SELECTOR)):
+            with self._loops.handling(_LEASING, task.task_id):
+                job = JobWithPods.of(task).job
+                if task.status.ended and job_record.callback_pending(job, now):
+                    pending[task.task_id] = task
+        oldest_first = sorted(pending.values(), key=lambda task: task.cursor)
+        taken = self._leases.take((task.account, task.task_id) for task in oldest_first)
+        leased = [await self._lease(pending[task_id], now) for task_id in taken]
+        return [task for task in leased if task is not None]
+
+    async def _lease(self, task: TaskRecord, now: datetime) -> TaskRecord | None:
+        """Store a lease; None if another replica has it, or the Job cannot be changed now."""
+        read = JobWithPods.of(task)
         until = (now + timedelta(seconds=CALLBACK_LEASE_S)).isoformat()
-        leased = []
-        for job, pods in await self._namespace.list_jobs(job_spec.PENDING_SELECTOR):
-            task = job_record.record(job, pods)
-            if task is None or not task.status.ended:
-                continue
-            if not job_record.callback_pending(job, now):
-                continue
+        with self._loops.handling(_LEASING, task.task_id), contextlib.suppress(RunnerUnavailable):
             annotations = {job_spec.LEASED_UNTIL: until}
-            updated = await self._namespace.patch_job(job, annotations=annotations)
-            task = None if updated is None else job_record.record(updated, pods)
-            if task is not None:
-                leased.append(task)
-        return leased
+            updated = await self._namespace.patch_job(read.job, annotations=annotations)
+            leased = None if updated is None else job_record.record(updated, read.pods)
+            if leased is not None:
+                return leased
+        self._leases.release(task.task_id)
+        return None
+
+    def _records(
+        self, jobs: Iterable[tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]]
+    ) -> Sequence[TaskRecord]:
+        """The tasks' records, without those of Jobs that are not as the runner creates them."""
+        found = []
+        for job, pods in jobs:
+            with self._loops.handling(_READING, job["metadata"]["name"]):
+                task = job_record.record(job, pods)
+                if task is not None:
+                    found.append(task)
+        return found
 
     async def finish_callback(self, task: TaskRecord) -> None:
         """Change the Job's callback label."""
         job: Mapping[str, Any] | None = JobWithPods.of(task).job
         for _ in range(_PATCH_ATTEMPTS):
             if job is None:
-                return
+                break
             labels = {job_spec.CALLBACK_LABEL: job_spec.NOTIFIED}
             if await self._namespace.patch_job(job, labels=labels):
-                return
+                break
             job = await self._namespace.get_job(task.task_id)
-        raise RunnerUnavailable("the Job changed during each attempt to finish its callback")
+        else:
+            raise RunnerUnavailable("the Job changed during each attempt to finish its callback")
+        self._leases.release(task.task_id)
 
     # -- repairs
 
-    async def _repair_regularly(self) -> None:
-        while True:
-            with self._availability.track():
-                await self.repair()
-            await asyncio.sleep(_REPAIR_S)
-
     async def repair(self) -> None:
-        """Create Secrets that a killed API process did not, and store why pods wait."""
-        for job, pods in await self._namespace.list_jobs(job_spec.ACCOUNT_LABEL):
-            why = job_record.waiting(job_record.newest(pods))
-            if why is None:
-                continue
-            if why["type"] == _KEY_MISSING:
-                key = self._stream_key(job["metadata"]["name"])
-                await self._namespace.create_key_secret(job, key)
-            note = json.dumps(why)
-            if annotations_of(job).get(job_spec.WAITING) != note:
-                await self._namespace.patch_job(job, annotations={job_spec.WAITING: note})
+        """Create Secrets that a killed API process did not, and store why pods wait.
+
+        Raises:
+            RunnerUnavailable: the cluster does not answer; this was reported.
+        """
+        try:
+            jobs = await self._namespace.list_jobs(job_spec.ACCOUNT_LABEL)
+        except RunnerUnavailable as error:
+            self._availability.lost(str(error))
+            raise
+        self._availability.found()
+        for job, pods in jobs:
+            # A Job that the cluster refuses to change concerns its task only.
+            with self._loops.handling("repair", job["metadata"]["name"]):
+                try:
+                    await self._repair(job, pods)
+                except RunnerUnavailable as error:
+                    raise JobNotRepaired(str(error)) from error
+
+    async def _repair(self, job: Mapping[str, Any], pods: Sequence[Mapping[str, Any]]) -> None:
+        why = job_record.waiting(job_record.newest(pods))
+        if why is None:
+            return
+        if why["type"] == _KEY_MISSING:
+            key = self._stream_key(job["metadata"]["name"])
+            await self._namespace.create_key_secret(job, key)
+        note = json.dumps(why)
+        if annotations_of(job).get(job_spec.WAITING) != note:
+            await self._namespace.patch_job(job, annotations={job_spec.WAITING: note})
+
+
+class JobNotRepaired(Exception):
+    """The cluster refused a change of one Job."""
 
 
 async def _whole(content: bytes) -> AsyncIterator[bytes]:

@@ -10,11 +10,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from worker.api.runners.background import Loops
     from worker.api.runners.local.store import Store
 
     RemoveFolder = Callable[[], str | None]
     """Removes a task's folder; returns why it still exists."""
 
+NAME: Final = "retention"
 DEFAULT_S: Final = 7 * 86400.0
 _PERIOD_S: Final = 60.0
 _BATCH: Final = 100
@@ -31,32 +33,35 @@ class Retention:
     report: Callable[..., None] = lambda *_, **__: None
     _reported: set[str] = field(default_factory=set)
 
-    async def run(self, store: Store, folder_of: Callable[[str], RemoveFolder]) -> None:
-        """Remove expired tasks, now and regularly, until cancelled.
+    async def sweep(
+        self, store: Store, folder_of: Callable[[str], RemoveFolder], loops: Loops
+    ) -> None:
+        """Remove the tasks that are expired now.
 
         Args:
             store: the tasks.
             folder_of: returns what removes a task's folder, for its id.
+            loops: where a failure of one task is recorded.
         """
-        while self.kept_s:
-            await self.sweep(store, folder_of)
-            await asyncio.sleep(min(_PERIOD_S, self.kept_s))
-
-    async def sweep(self, store: Store, folder_of: Callable[[str], RemoveFolder]) -> None:
-        """Remove the tasks that are expired now."""
         since = datetime.fromtimestamp(max(0, time.time() - self.kept_s), UTC)
         kept = 0
         while expired := store.expired(since, _BATCH, kept):
             removed = []
             for task_id in expired:
-                # Files first: a task that is still stored is handled again after a crash.
-                why = await asyncio.to_thread(folder_of(task_id))
-                if why is None:
-                    removed.append(task_id)
-                else:
-                    self._report(task_id, why)
-            await store.remove(removed)
+                with loops.handling(NAME, task_id):
+                    # Files first: a task that is still stored is handled again after a crash.
+                    why = await asyncio.to_thread(folder_of(task_id))
+                    if why is None:
+                        removed.append(task_id)
+                    else:
+                        self._report(task_id, why)
+            if removed:
+                await store.remove(removed)
             kept += len(expired) - len(removed)
+
+    async def pause(self) -> None:
+        """Return when the next sweep is to begin."""
+        await asyncio.sleep(min(_PERIOD_S, self.kept_s))
 
     def _report(self, task_id: str, why: str) -> None:
         if task_id not in self._reported:

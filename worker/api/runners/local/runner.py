@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import fcntl
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from worker.api.runners import files
-from worker.api.runners.background import BackgroundTasks
+from worker.api.runners.availability import Availability
+from worker.api.runners.background import BackgroundTasks, Loops
 from worker.api.runners.fairness import Capacity
-from worker.api.runners.leases import CallbackLeases
+from worker.api.runners.leases import PER_ACCOUNT_MAX, CallbackLeases
 from worker.api.runners.local import stale, task_end
-from worker.api.runners.local.retention import DEFAULT_S, Retention
+from worker.api.runners.local.retention import DEFAULT_S, NAME, Retention
 from worker.api.runners.local.store import Store
 from worker.api.runners.local.watchdog import Watchdog
 from worker.api.runners.local.workers import Workers
-from worker.api.runners.protocol import Artifact, Cursor, TaskRecord, TaskRequest, TaskStatus
+from worker.api.runners.protocol import (
+    Artifact,
+    Cursor,
+    RunnerUnavailable,
+    TaskRecord,
+    TaskRequest,
+    TaskStatus,
+)
+from worker.api.runners.threads import SharedThreads
 from worker.api.runners.worker_environment import passed_on
 from worker.errors import SettingError
 from worker.events import Events
@@ -27,6 +37,11 @@ from worker.settings import PREFIX
 if TYPE_CHECKING:
     from worker.api.runners.protocol import StreamKey
     from worker.settings.serve import ServeSettings
+
+
+_ROOM_BYTES: Final = 128 << 10
+_READ_THREADS: Final = 8
+_READS_PER_ACCOUNT: Final = 2
 
 
 class LocalRunner:
@@ -44,6 +59,7 @@ class LocalRunner:
         capacity: Capacity,
         retention: Retention,
         watchdog: Watchdog | None = None,
+        loops: Loops | None = None,
     ) -> None:
         """Store the settings; `open` begins.
 
@@ -54,6 +70,7 @@ class LocalRunner:
             capacity: the limits of running and queued tasks.
             retention: how long an ended task is kept.
             watchdog: the limits of a worker's time; default: Watchdog's own.
+            loops: where the state of the runner's loops is recorded.
         """
         self._state_dir = state_dir
         self._environ = environ
@@ -61,10 +78,13 @@ class LocalRunner:
         self._capacity = capacity
         self._retention = retention
         self._watchdog = watchdog or Watchdog()
-        self._background = BackgroundTasks()
+        self._loops = loops or Loops(Events(None).emit)
+        self._availability = Availability(self._loops.report)
+        self._background = BackgroundTasks(self._loops)
         self._leases = CallbackLeases()
         self._lock: int | None = None
         self._opened: tuple[Store, Workers] | None = None
+        self._reading: SharedThreads  # set by `open`
 
     async def open(self) -> None:
         """Lock the state folder, find the workers of an earlier API process, start queued tasks."""
@@ -76,7 +96,7 @@ class LocalRunner:
                 f"WORKER_STATE_DIR: cannot use {self._state_dir}: {error.strerror}; "
                 "set another folder"
             ) from error
-        store = Store(self._state_dir / "tasks.sqlite3", self._capacity)
+        store = Store(self._state_dir / "tasks.sqlite3", self._capacity, self._availability)
         workers = Workers(
             store,
             self._state_dir / "tasks",
@@ -84,27 +104,44 @@ class LocalRunner:
             stream_key=self._stream_key,
             max_running=self._capacity.max_running,
             watchdog=self._watchdog,
+            loops=self._loops,
         )
+        self._reading = SharedThreads(_READ_THREADS, _READS_PER_ACCOUNT, "artifacts")
         self._opened = (store, workers)
-        await workers.open()
-        self._background.start(stale.run(Events(None).emit))
-        self._background.start(
-            self._retention.run(store, lambda task_id: workers.folder(task_id).remove)
-        )
+        try:
+            await workers.open()
+        except RunnerUnavailable as error:
+            raise SettingError(f"WORKER_STATE_DIR: {error}; set another folder") from error
+        self._background.repeat(stale.NAME, lambda: stale.remove(self._loops.report), stale.pause)
+        self._start_retention(store, workers)
+
+    def _start_retention(self, store: Store, workers: Workers) -> None:
+        async def sweep() -> None:
+            await self._retention.sweep(
+                store, lambda task_id: workers.folder(task_id).remove, self._loops
+            )
+
+        if self._retention.kept_s:
+            self._background.repeat(NAME, sweep, self._retention.pause)
 
     async def close(self) -> None:
         """End; the workers continue to run."""
         await self._background.cancel()
         if self._opened is not None:
             store, workers = self._opened
+            self._reading.close()
             await workers.close()
             await store.close()
         if self._lock is not None:
             os.close(self._lock)
 
     async def ready(self) -> bool:
-        """True from `open` on."""
-        return self._opened is not None
+        """Whether the state folder can be written, and has room for a task."""
+        return (
+            self._opened is not None
+            and self._availability.why_lost is None
+            and _has_room(self._state_dir)
+        )
 
     @property
     def _store(self) -> Store:
@@ -156,20 +193,28 @@ class LocalRunner:
     async def artifacts(self, task: TaskRecord) -> Sequence[Artifact]:
         """The files of the task's folder."""
         folder = self._workers.folder(task.task_id).artifacts
-        return await asyncio.to_thread(files.list_files, folder)
+        with _machine_faults():
+            return await self._reading.call(task.account, files.list_files, folder)
 
     async def open_artifact(self, task: TaskRecord, name: str) -> AsyncIterator[bytes] | None:
         """A file of the task's folder."""
         folder = self._workers.folder(task.task_id).artifacts
-        return await asyncio.to_thread(files.open_file, folder, name)
+        run = partial(self._reading.call, task.account)
+        with _machine_faults():
+            return await run(files.open_file, folder, name, run)
 
     # -- callbacks
 
     async def lease_callbacks(self) -> Sequence[TaskRecord]:
         """Leases are kept in memory: after a restart the callbacks are pending again."""
-        pending = self._store.pending_callbacks()
-        leased = self._leases.take(each.task_id for each in pending)
-        return [each for each in pending if each.task_id in leased]
+        pending = self._store.pending_callbacks(PER_ACCOUNT_MAX)
+        taken = self._leases.take(pending)
+        try:
+            records = [self._store.summary(task_id) for task_id in taken]
+        except BaseException:
+            self._leases.release(*taken)
+            raise
+        return [each for each in records if each is not None]
 
     async def finish_callback(self, task: TaskRecord) -> None:
         """Store that the callback was delivered or has failed."""
@@ -177,7 +222,7 @@ class LocalRunner:
         self._leases.release(task.task_id)
 
 
-def make(settings: ServeSettings, stream_key: StreamKey) -> LocalRunner:
+def make(settings: ServeSettings, stream_key: StreamKey, loops: Loops | None = None) -> LocalRunner:
     """Make the runner; `open` finds the workers of an earlier API process."""
     return LocalRunner(
         state_dir=settings.state_dir.expanduser().absolute(),
@@ -194,7 +239,28 @@ def make(settings: ServeSettings, stream_key: StreamKey) -> LocalRunner:
             report=Events(None).emit,
         ),
         watchdog=Watchdog(margin_s=Watchdog().margin_s + settings.hold_s),
+        loops=loops,
     )
+
+
+@contextlib.contextmanager
+def _machine_faults() -> Iterator[None]:
+    """Raise RunnerUnavailable in place of the errors that `files` raises."""
+    try:
+        yield
+    except OSError as error:
+        raise RunnerUnavailable(f"artifacts cannot be read now: {error.strerror}") from error
+
+
+def _has_room(folder: Path) -> bool:
+    try:
+        state = os.statvfs(folder)
+    except OSError:
+        return False
+    if state.f_flag & os.ST_RDONLY:
+        return False
+    has_files = not state.f_files or state.f_favail > 0
+    return has_files and state.f_bavail * state.f_frsize >= _ROOM_BYTES
 
 
 def _lock(state_dir: Path) -> int:

@@ -39,12 +39,14 @@ CREATE INDEX IF NOT EXISTS tasks_of_account ON tasks (account, created_at, task_
 CREATE INDEX IF NOT EXISTS tasks_in_phase ON tasks (phase, number);
 CREATE INDEX IF NOT EXISTS workers_noted ON tasks (number) WHERE pid IS NOT NULL;
 CREATE INDEX IF NOT EXISTS tasks_finished ON tasks (finished_at) WHERE finished_at IS NOT NULL;
-CREATE INDEX IF NOT EXISTS callbacks_pending ON tasks (number) WHERE callback_pending;
+CREATE INDEX IF NOT EXISTS callbacks_of_account ON tasks (account, number)
+    WHERE callback_pending;
 """
 _FROM_1: Final = """
 ALTER TABLE tasks RENAME COLUMN callback_owed TO callback_pending;
 DROP INDEX IF EXISTS callbacks_owed;
 """
+_FROM_2: Final = "DROP INDEX IF EXISTS callbacks_pending;"
 # Earlier versions stored outputs that the API cannot send.
 _OMIT_INVALID: Final = """
 UPDATE tasks SET output = 'null', output_omitted = 1
@@ -70,7 +72,7 @@ def prepare(connection: sqlite3.Connection) -> None:
         raise UnknownVersion(f"its version is {version}, and this program's {VERSION}")
     # Version 1 could be killed between creating the table and storing the version.
     columns = {row[1] for row in connection.execute("PRAGMA table_info(tasks)")}
-    migration = _FROM_1 if "callback_owed" in columns else ""
+    migration = (_FROM_1 if "callback_owed" in columns else "") + _FROM_2
     if columns:
         migration += "".join(
             f"ALTER TABLE tasks ADD COLUMN {name} {kind};"

@@ -14,22 +14,28 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-PERIOD_S: Final = 60.0
+NAME: Final = "stale"
+_PERIOD_S: Final = 60.0
 
 
-async def run(report: Callable[..., None]) -> None:
-    """Remove it until cancelled; each session is reported as the event `session.removed`."""
-    while True:
-        try:
-            parent = temporary.parent(os.environ)
-        except SettingError:
-            parent = None  # no worker can start there either; its start reports it
-        if parent is not None:
-            await remove_once(parent, report)
-        await asyncio.sleep(PERIOD_S)
+async def remove(report: Callable[..., None]) -> None:
+    """Remove what workers have left in the folder for temporary files."""
+    try:
+        parent = temporary.parent(os.environ)
+    except SettingError:
+        return  # no worker can start there either; its start reports it
+    await remove_once(parent, report)
 
 
 async def remove_once(parent: Path, report: Callable[..., None]) -> None:
-    """Remove what workers have left below `parent` whose lock is free, in a thread."""
+    """Remove what workers have left below `parent` whose lock is free, in a thread.
+
+    Each session is reported as the event `session.removed`.
+    """
     for fields in await asyncio.to_thread(lambda: list(stale_sessions.remove(parent))):
         report("session.removed", **fields)
+
+
+async def pause() -> None:
+    """Return when the next removal is to begin."""
+    await asyncio.sleep(_PERIOD_S)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from worker.api.runners.fairness import Capacity, Turns
@@ -11,8 +12,10 @@ from worker.api.runners.local.stored_task import (
     QUEUED,
     STARTING,
     SUMMARY,
+    UNREADABLE,
     StoredTask,
     TaskEnd,
+    UnreadableRow,
     record_from,
     sortable,
     status_of,
@@ -24,8 +27,9 @@ from worker.events import rfc3339
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
-    from datetime import datetime
     from pathlib import Path
+
+    from worker.api.runners.availability import Availability
 
 _OLDEST: Final = "SELECT account, min(number) AS number FROM tasks WHERE phase = ? GROUP BY account"
 _RUNNING: Final = (
@@ -34,15 +38,21 @@ _RUNNING: Final = (
 
 
 class Store:
-    """The tasks of one state folder, which one process at a time may open."""
+    """The tasks of one state folder, which one process at a time may open.
 
-    def __init__(self, file: Path, capacity: Capacity) -> None:
+    While the file cannot be used, reads and the changes for clients raise RunnerUnavailable. The
+    runner's own changes of a task's state wait and are repeated until they are stored.
+    """
+
+    def __init__(
+        self, file: Path, capacity: Capacity, availability: Availability | None = None
+    ) -> None:
         """Open or create the file.
 
         Raises:
             SettingError: the file cannot be used.
         """
-        self._database = Database(file)
+        self._database = Database(file, availability)
         self._capacity = capacity
         self._turns = Turns(capacity)
 
@@ -92,12 +102,12 @@ class Store:
 
     def find(self, account: str, task_id: str) -> TaskRecord | None:
         """A task of this account; the same query for another account's as for a missing one."""
-        row = self._database.read(
+        rows = self._database.read(
             f"SELECT {SUMMARY}, inputs, output, error FROM tasks "  # noqa: S608 - constant names
             "WHERE task_id = ? AND account = ?",
             (task_id, account),
-        ).fetchone()
-        return None if row is None else record_from(row)
+        )
+        return record_from(rows[0]) if rows else None
 
     def list(
         self, account: str, status: TaskStatus | None, before: Cursor | None, limit: int
@@ -126,25 +136,37 @@ class Store:
 
     # -- for the runner
 
+    async def usable(self) -> None:
+        """Return when the file can be used."""
+        await self._database.usable()
+
     async def take_next(self) -> StoredTask | None:
         """Move the next queued task to `starting` and return it; None if none may be started.
 
-        It is the oldest one of the account whose turn it is.
+        It is the oldest one of the account whose turn it is. A task whose row is invalid is ended.
+
+        Raises:
+            RunnerUnavailable: it could not be stored; the task is still queued.
         """
         return await self._database.write(self._take)
 
     def _take(self, connection: sqlite3.Connection) -> StoredTask | None:
-        running = connection.execute(_RUNNING, (STARTING, str(TaskStatus.RUNNING)))
-        counts = {row["account"]: row["running"] for row in running}
-        oldest = {row["account"]: row["number"] for row in connection.execute(_OLDEST, (QUEUED,))}
-        account = self._turns.take(oldest, counts)
-        if account is None:
-            return None
-        row = connection.execute(
-            "UPDATE tasks SET phase = ? WHERE number = ? RETURNING *",
-            (STARTING, oldest[account]),
-        ).fetchone()
-        return task_from(row)
+        while True:
+            running = connection.execute(_RUNNING, (STARTING, str(TaskStatus.RUNNING)))
+            counts = {row["account"]: row["running"] for row in running}
+            queued = connection.execute(_OLDEST, (QUEUED,))
+            oldest = {row["account"]: row["number"] for row in queued}
+            account = self._turns.take(oldest, counts)
+            if account is None:
+                return None
+            rows = connection.execute(
+                "UPDATE tasks SET phase = ? WHERE number = ? RETURNING *",
+                (STARTING, oldest[account]),
+            ).fetchall()
+            try:
+                return task_from(rows[0])
+            except UnreadableRow as error:
+                _end_unreadable(connection, error)
 
     async def requeue(self, task_id: str) -> None:
         """Queue a task again, in its old place: its worker never began."""
@@ -153,12 +175,15 @@ class Store:
     async def save_process(self, task_id: str, pid: int, pid_started: int) -> bool:
         """Store the worker's process; returns whether the task has been cancelled since."""
         await self._update("pid = ?, pid_started = ?", (pid, pid_started), task_id)
-        return self.is_cancelled(task_id)
+        return await self.is_cancelled(task_id)
 
-    def is_cancelled(self, task_id: str) -> bool:
+    async def is_cancelled(self, task_id: str) -> bool:
         """Whether the end of a stored task was requested."""
         statement = "SELECT cancel FROM tasks WHERE task_id = ?"
-        return bool(self._database.read(statement, (task_id,)).fetchone()["cancel"])
+        rows = await self._database.write_surely(
+            lambda connection: connection.execute(statement, (task_id,)).fetchall()
+        )
+        return bool(rows and rows[0]["cancel"])
 
     async def mark_running(self, task_id: str, started_at: str) -> None:
         """Move a task to `running`: viewers can connect."""
@@ -194,32 +219,81 @@ class Store:
 
     async def cancel_queued(self, task_id: str, end: TaskEnd) -> bool:
         """End a queued task; for any other, store that its end was requested and return False."""
-        await self._update("cancel = 1", (), task_id)
-        return await self._update(
-            "phase = ?, finished_at = ?, callback_pending = callback_url IS NOT NULL",
-            (str(end.status), end.finished_at),
-            task_id,
-            from_phases=(QUEUED,),
-        )
+
+        def cancel(connection: sqlite3.Connection) -> bool:
+            connection.execute("UPDATE tasks SET cancel = 1 WHERE task_id = ?", (task_id,))
+            ended = connection.execute(
+                "UPDATE tasks SET phase = ?, finished_at = ?, "
+                "callback_pending = callback_url IS NOT NULL WHERE task_id = ? AND phase = ?",
+                (str(end.status), end.finished_at, task_id, QUEUED),
+            )
+            return ended.rowcount > 0
+
+        return await self._database.write(cancel)
 
     def unfinished(self) -> Sequence[StoredTask]:
-        """The tasks whose workers may still exist, ended tasks included."""
-        rows = self._database.read(
-            "SELECT * FROM tasks WHERE phase IN (?, ?) OR pid IS NOT NULL ORDER BY number",
-            (STARTING, str(TaskStatus.RUNNING)),
-        )
-        return [task_from(row) for row in rows]
+        """The tasks whose workers may still exist, ended tasks included; none of an invalid row."""
+        return self._unfinished()[0]
 
-    def pending_callbacks(self) -> Sequence[TaskRecord]:
-        """Ended tasks whose callback is pending, at most 100."""
+    def unreadable(self) -> Sequence[UnreadableRow]:
+        """The invalid rows of unfinished tasks."""
+        return self._unfinished()[1]
+
+    def _unfinished(self) -> tuple[Sequence[StoredTask], Sequence[UnreadableRow]]:
+        tasks, invalid = [], []
+        ended = [str(each) for each in TaskStatus if each.ended]
+        for row in self._database.read(
+            "SELECT * FROM tasks WHERE phase NOT IN (?, ?, ?, ?) OR pid IS NOT NULL "
+            "ORDER BY number",
+            (QUEUED, *ended),
+        ):
+            try:
+                tasks.append(task_from(row))
+            except UnreadableRow as error:
+                invalid.append(error)
+        return tasks, invalid
+
+    async def end_unreadable(self, row: UnreadableRow) -> None:
+        """Store that a task whose row is invalid has failed."""
+        await self._database.write_surely(lambda connection: _end_unreadable(connection, row))
+
+    def pending_callbacks(self, per_account: int) -> Sequence[tuple[str, str]]:
+        """Account and task id of ended tasks whose callback is pending, oldest first.
+
+        At most `per_account` of each account.
+        """
+        found: list[tuple[str, str]] = []
+        account: str | None = ""
+        while account is not None:
+            found += [
+                (account, row["task_id"])
+                for row in self._database.read(
+                    "SELECT task_id FROM tasks WHERE callback_pending AND account = ? "
+                    "ORDER BY number LIMIT ?",
+                    (account, per_account),
+                )
+            ]
+            [[account]] = self._database.read(
+                "SELECT min(account) FROM tasks WHERE callback_pending AND account > ?", (account,)
+            )
+        return found
+
+    def summary(self, task_id: str) -> TaskRecord | None:
+        """A task without its output."""
         rows = self._database.read(
-            "SELECT * FROM tasks WHERE callback_pending ORDER BY number LIMIT 100"
+            f"SELECT {SUMMARY}, inputs, error FROM tasks "  # noqa: S608 - constant names
+            "WHERE task_id = ?",
+            (task_id,),
         )
-        return [record_from(row) for row in rows]
+        return record_from(rows[0]) if rows else None
 
     async def finish_callback(self, task_id: str) -> None:
         """Store that a callback was delivered or has failed."""
-        await self._update("callback_pending = 0", (), task_id)
+        await self._database.write(
+            lambda connection: connection.execute(
+                "UPDATE tasks SET callback_pending = 0 WHERE task_id = ?", (task_id,)
+            )
+        )
 
     def expired(self, before: datetime, limit: int, skipped: int = 0) -> Sequence[str]:
         """Tasks that ended before this, with no callback pending and no worker left.
@@ -259,6 +333,24 @@ class Store:
             where += f" AND phase IN ({', '.join('?' * len(from_phases))})"
         statement = f"UPDATE tasks SET {change} WHERE {where}"  # noqa: S608 - constant texts
         arguments = (*values, task_id, *(from_phases or ()))
-        return await self._database.write(
+        return await self._database.write_surely(
             lambda connection: connection.execute(statement, arguments).rowcount > 0
         )
+
+
+def _end_unreadable(connection: sqlite3.Connection, row: UnreadableRow) -> None:
+    """A final state does not change."""
+    ended = [str(each) for each in TaskStatus if each.ended]
+    error = {"type": UNREADABLE, "message": f"the stored task cannot be read: {row.why}"}
+    connection.execute("UPDATE tasks SET pid = NULL WHERE number = ?", (row.number,))
+    connection.execute(
+        "UPDATE tasks SET phase = ?, finished_at = ?, error = ?, "
+        "callback_pending = callback_url IS NOT NULL WHERE number = ? AND phase NOT IN (?, ?, ?)",
+        (
+            str(TaskStatus.FAILED),
+            rfc3339(datetime.now(UTC)),
+            json.dumps(error),
+            row.number,
+            *ended,
+        ),
+    )

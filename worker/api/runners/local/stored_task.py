@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from worker.api.runners import fields
+from worker.api.runners.machine_faults import describe
 from worker.api.runners.protocol import TaskRecord, TaskStatus
 
 if TYPE_CHECKING:
@@ -22,6 +23,20 @@ SUMMARY: Final = (
     "started_at, finished_at, exit_code, output_omitted"
 )
 """The columns of a record without inputs, output and error."""
+UNREADABLE: Final = "TaskUnreadable"
+"""The type of the error of a task whose row is invalid."""
+_EPOCH: Final = datetime.fromtimestamp(0, UTC)
+
+
+class UnreadableRow(Exception):
+    """A row of the tasks is invalid; `number` is its key."""
+
+    def __init__(self, number: int, why: str) -> None:
+        super().__init__(number, why)
+        self.number, self.why = number, why
+
+    def __str__(self) -> str:
+        return f"row {self.number}: {self.why}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,35 +77,70 @@ def sortable(when: datetime) -> str:
 
 
 def status_of(phase: str) -> TaskStatus:
-    """The status that clients see of a phase."""
-    return TaskStatus.QUEUED if phase == STARTING else TaskStatus(phase)
+    """The status that clients see of a phase; FAILED for an invalid one."""
+    if phase == STARTING:
+        return TaskStatus.QUEUED
+    try:
+        return TaskStatus(phase)
+    except ValueError:
+        return TaskStatus.FAILED
 
 
 def task_from(row: sqlite3.Row) -> StoredTask:
-    """From a whole row."""
-    return StoredTask(
-        task_id=row["task_id"],
-        file=Path(row["file"]),
-        inputs=json.loads(row["inputs"]),
-        timeout_s=row["timeout_s"],
-        phase=row["phase"],
-        cancel=bool(row["cancel"]),
-        pid=row["pid"],
-        pid_started=row["pid_started"],
-    )
+    """From a whole row.
+
+    Raises:
+        UnreadableRow: a value of the row is invalid.
+    """
+    try:
+        inputs = json.loads(row["inputs"])
+        _check(row, inputs)
+        return StoredTask(
+            task_id=row["task_id"],
+            file=Path(row["file"]),
+            inputs=inputs,
+            timeout_s=float(row["timeout_s"]),
+            phase=row["phase"],
+            cancel=bool(row["cancel"]),
+            pid=row["pid"],
+            pid_started=row["pid_started"],
+        )
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UnreadableRow(row["number"], describe(error)) from error
+
+
+def _check(row: sqlite3.Row, inputs: object) -> None:
+    if row["phase"] != STARTING:
+        TaskStatus(row["phase"])
+    if not _is_file_name(row["task_id"]):
+        raise ValueError("invalid task_id")
+    if not isinstance(inputs, dict):
+        raise TypeError("invalid inputs")
+    if any(not isinstance(row[name], int | None) for name in ("pid", "pid_started")):
+        raise TypeError("invalid pid or pid_started")
 
 
 def record_from(row: sqlite3.Row) -> TaskRecord:
     """From a row with at least the columns of SUMMARY.
 
-    An earlier version stored times and errors that were not validated: such ones are left out.
+    An earlier version stored times and errors that were not validated: such ones are left out. Of
+    an invalid row the valid values are returned, with the error UNREADABLE.
     """
+    try:
+        return _record(row)
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        return _record_of_invalid(row, describe(error))
+
+
+def _record(row: sqlite3.Row) -> TaskRecord:
     names = row.keys()
     whole = {
         name: json.loads(row[name])
         for name in ("inputs", "output", "error")
         if name in names and row[name] is not None
     }
+    if row["phase"] != STARTING:
+        TaskStatus(row["phase"])
     if "error" in whole:
         whole["error"] = fields.error_of(whole["error"])
     return TaskRecord(
@@ -98,7 +148,7 @@ def record_from(row: sqlite3.Row) -> TaskRecord:
         account=row["account"],
         endpoint_name=row["endpoint_name"],
         status=status_of(row["phase"]),
-        created_at=datetime.fromisoformat(row["created_at"]),
+        created_at=datetime.fromisoformat(row["created_at"]).astimezone(UTC),
         digest=row["digest"],
         timeout_s=row["timeout_s"],
         callback_url=row["callback_url"],
@@ -108,3 +158,21 @@ def record_from(row: sqlite3.Row) -> TaskRecord:
         output_omitted=bool(row["output_omitted"]),
         **whole,
     )
+
+
+def _record_of_invalid(row: sqlite3.Row, why: str) -> TaskRecord:
+    return TaskRecord(
+        task_id=str(row["task_id"]),
+        account=str(row["account"]),
+        endpoint_name=str(row["endpoint_name"]),
+        digest=str(row["digest"]),
+        status=status_of(row["phase"]),
+        created_at=fields.time_of(row["created_at"]) or _EPOCH,
+        finished_at=fields.time_of(row["finished_at"]),
+        callback_url=row["callback_url"],
+        error={"type": UNREADABLE, "message": f"the stored task cannot be read: {why}"},
+    )
+
+
+def _is_file_name(text: object) -> bool:
+    return isinstance(text, str) and text not in ("", ".", "..") and not {"/", "\0"} & set(text)

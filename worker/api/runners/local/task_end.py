@@ -106,6 +106,17 @@ def not_started(why: str) -> TaskEnd:
     return _failed("WorkerNotStarted", f"the worker could not be started: {why}", None)
 
 
+def not_followed(why: str) -> TaskEnd:
+    """The end of a task whose worker was ended because the API could not follow it."""
+    return _failed("WorkerNotFollowed", f"the API could not follow the worker: {why}", None)
+
+
+def unreadable(why: str, returncode: int | None) -> TaskEnd:
+    """The end of a task whose result could not be read or stored."""
+    exit_code = returncode if returncode is None or returncode >= 0 else None
+    return _failed("ResultUnreadable", f"the task's result cannot be used: {why}", exit_code)
+
+
 def _failed(kind: str, message: str, exit_code: int | None) -> TaskEnd:
     return TaskEnd(
         status=TaskStatus.FAILED,

@@ -12,6 +12,7 @@ that none ever began: only such a task may be started again.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -19,8 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from worker import trees
+from worker import stale_sessions, trees
 from worker.api.runners import files, results
+from worker.api.runners.machine_faults import prevents_reading
 from worker.errors import SettingError
 from worker.surroundings import temporary
 
@@ -59,10 +61,16 @@ class TaskFolder:
         return self.path / "artifacts"
 
     def worker_exists(self) -> bool:
-        """Whether a worker holds the lock."""
+        """Whether a worker holds the lock.
+
+        Raises:
+            OSError: the machine prevents that it is opened (`machine_faults`).
+        """
         try:
             descriptor = os.open(self.lock, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except OSError:
+        except OSError as error:
+            if prevents_reading(error):
+                raise
             return False  # there is none, or the task replaced it
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -73,31 +81,46 @@ class TaskFolder:
         return False
 
     def has_events(self) -> bool:
-        """Whether a worker has ever emitted an event."""
+        """Whether a worker has ever emitted an event.
+
+        Raises:
+            OSError: the machine prevents that it is read (`machine_faults`).
+        """
         try:
             return self.events.lstat().st_size > 0
-        except OSError:
+        except OSError as error:
+            if prevents_reading(error):
+                raise
             return False
 
     def result(self) -> Found:
-        """`result.json`, which the task may have replaced. Blocks while a large one is parsed."""
+        """`result.json`, which the task may have replaced. Blocks while a large one is parsed.
+
+        Raises:
+            OSError: the machine prevents that it is read (`machine_faults`).
+        """
         return results.read_file(self.artifacts)
 
     def remove(self) -> str | None:
         """Remove the folder, in at most a minute; returns why it still exists."""
+        with contextlib.suppress(OSError):  # it is a folder, unless the task replaced it
+            self.path.unlink()
         left = trees.remove(self.path, limit_s=_REMOVAL_LIMIT_S)
         return left[0] if left else None
 
     def remove_session(self) -> None:
-        """Remove the temporary folder of a worker that was killed before it could do so."""
+        """Remove what a worker has left that was killed before it could do so.
+
+        The event can name any folder: that of a session whose worker exists is not touched.
+        """
         try:
             first = json.loads(_read(self.events, 0, _EVENT_MAX_BYTES).partition(b"\n")[0])
             session = Path(first["folder"])
             parent = temporary.parent(os.environ)
         except (ValueError, KeyError, TypeError, RecursionError, SettingError):
             return
-        if session.parent == parent and session.name.startswith(temporary.PREFIX):
-            trees.remove(session, limit_s=_REMOVAL_LIMIT_S)
+        if session.parent == parent:
+            list(stale_sessions.remove(parent, only=session.name))
 
     def stderr_tail(self) -> str:
         """The last 2000 bytes of the worker's stderr."""
@@ -115,10 +138,15 @@ def _read(file: Path, begin: int, size_bytes: int) -> bytes:
         file: the file.
         begin: where to begin; negative: from the end.
         size_bytes: the maximum number of bytes.
+
+    Raises:
+        OSError: the machine prevents that it is read (`machine_faults`).
     """
     try:
         opened = files.regular_file(os.open(file, files.READ_FILE))
-    except OSError:
+    except OSError as error:
+        if prevents_reading(error):
+            raise
         return b""
     if opened is None:
         return b""

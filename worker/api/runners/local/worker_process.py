@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import fcntl
 import json
+import os
 import signal
 import subprocess
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from worker.api.runners.local.task_folder import TaskFolder
 
 _POLL_S: Final = 0.05
+_START_READS: Final = 20
 _SEARCH_LIMIT_S: Final = 10.0
 
 
@@ -41,6 +44,8 @@ class WorkerProcess:
     @property
     def exists(self) -> bool:
         """Whether it still exists; its pid may have been reused since."""
+        if self.child is not None:  # needs no descriptor, unlike /proc
+            return self.child.poll() is None
         return start_ticks(self.pid) == self.started
 
     def cancel(self) -> None:
@@ -77,7 +82,21 @@ def start_worker(task: StoredTask, folder: TaskFolder, environ: Mapping[str, str
             pass_fds=[lock.fileno()],
             start_new_session=True,
         )
-    return WorkerProcess(pid=child.pid, started=start_ticks(child.pid) or 0, child=child)
+    return WorkerProcess(pid=child.pid, started=_started(child.pid), child=child)
+
+
+def _started(pid: int) -> int:
+    """The start of a child that is not reaped yet, in clock ticks.
+
+    It never raises: the worker runs, and must not be started again. If /proc cannot be read, for
+    lack of a descriptor, it returns the present time; `find_worker` then finds the worker by its
+    lock.
+    """
+    for _ in range(_START_READS):
+        if (ticks := start_ticks(pid)) is not None:
+            return ticks
+        time.sleep(_POLL_S)
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
 
 
 async def find_worker(task: StoredTask, folder: TaskFolder) -> WorkerProcess | None:

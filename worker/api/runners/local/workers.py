@@ -1,12 +1,17 @@
-"""The workers of the local runner: started from the queue and followed to their end."""
+"""The workers of the local runner: started from the queue and followed to their end.
+
+A task takes a slot before its worker is started and frees it when its end is stored. An error of
+the machine (`machine_faults`) delays that work until it succeeds; any other error ends the task,
+and the worker if it still runs.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from worker.api.runners.background import BackgroundTasks
+from worker.api.runners.background import BackgroundTasks, Loops, back_off_s
 from worker.api.runners.local import task_end
 from worker.api.runners.local.task_folder import TaskFolder
 from worker.api.runners.local.worker_process import (
@@ -15,10 +20,12 @@ from worker.api.runners.local.worker_process import (
     find_worker,
     start_worker,
 )
+from worker.api.runners.machine_faults import describe, is_machine_fault
+from worker.api.runners.threads import Threads
 from worker.net import netloc
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
 
     from worker.api.runners.local.store import Store
@@ -26,9 +33,16 @@ if TYPE_CHECKING:
     from worker.api.runners.local.watchdog import Watchdog
     from worker.api.runners.protocol import StreamKey
 
+T = TypeVar("T")
+
+QUEUE: Final = "queue"
+FOLLOWING: Final = "following"
+RECOVERY: Final = "recovery"
 _STREAM_READY: Final = "stream.ready"
 _TASK_FINISHED: Final = "task.finished"
 _ORPHANS_GONE_S: Final = 1.0
+_RECOVERY_WAIT_S: Final = 15.0
+"""Longer than the search for one worker; after it the API accepts requests all the same."""
 
 
 class Workers:
@@ -43,6 +57,7 @@ class Workers:
         stream_key: StreamKey,
         max_running: int,
         watchdog: Watchdog,
+        loops: Loops,
     ) -> None:
         self._store = store
         self._tasks_dir = tasks_dir
@@ -50,21 +65,39 @@ class Workers:
         self._stream_key = stream_key
         self._max_running = max_running
         self._watchdog = watchdog
+        self._loops = loops
         self._processes: dict[str, WorkerProcess] = {}
         self._addresses: dict[str, str] = {}
         self._running = 0
         self._woken = asyncio.Event()
-        self._background = BackgroundTasks()
+        self._background = BackgroundTasks(loops)
+        self._starting = Threads(1, "start")
+        self._reading = Threads(2, "follow")
 
     async def open(self) -> None:
         """Find the workers of an earlier API process, and begin to start queued tasks."""
-        for task in self._store.unfinished():
-            await self._recover(task)
-        self._background.start(self._start_queued())
+        invalid = self._store.unreadable()
+        tasks = self._store.unfinished()
+        self._running += len(tasks)
+        recovering = [self._background.start(self._recover(task)) for task in tasks]
+        for row in invalid:
+            self._loops.skipped(RECOVERY, str(row.number), row)
+            self._background.start(self._store.end_unreadable(row))
+        if recovering:
+            await asyncio.wait(recovering, timeout=_RECOVERY_WAIT_S)
+        self._background.start(self._start_queued_after(recovering))
+
+    async def _start_queued_after(self, recovering: list[asyncio.Task[None]]) -> None:
+        """A task that is queued again keeps its old place."""
+        if recovering:
+            await asyncio.wait(recovering)
+        self._background.repeat(QUEUE, self._start_queued, self._woken.wait)
 
     async def close(self) -> None:
         """End; the workers continue to run."""
         await self._background.cancel()
+        self._starting.join()  # no start is abandoned half-way
+        self._reading.close()
         for process in self._processes.values():
             if process.child is not None:
                 process.child.returncode = 0  # Popen's finalizer warns about a running child
@@ -87,83 +120,187 @@ class Workers:
         """A task's folder."""
         return TaskFolder(path=self._tasks_dir / task_id)
 
-    async def _start_queued(self) -> None:
-        while True:
-            self._woken.clear()
-            while self._running < self._max_running and (task := await self._store.take_next()):
-                self._running += 1
-                self._background.start(self._run(task))
-            await self._woken.wait()
+    # -- starting
 
-    async def _run(self, task: StoredTask) -> None:
+    async def _start_queued(self) -> None:
+        """Start as many as may run.
+
+        Raises:
+            Exception: the machine cannot start a worker now; its task is queued again.
+        """
+        self._woken.clear()
+        await self._store.usable()
+        while self._running < self._max_running and (task := await self._store.take_next()):
+            self._running += 1
+            try:
+                process = await self._start(task)
+            except BaseException:
+                self._free()
+                raise
+            if process is None:
+                self._free()
+            else:
+                self._background.start(self._follow(task, process))
+
+    async def _start(self, task: StoredTask) -> WorkerProcess | None:
+        """Start a task's worker; None if the task has ended."""
         folder = self.folder(task.task_id)
-        environ = self._environ | {
-            "WORKER_STREAM_KEY": self._stream_key(task.task_id).hex(),
-            "WORKER_INPUTS": json.dumps(task.inputs),
-        }
         try:
+            environ = self._environ | {
+                "WORKER_STREAM_KEY": self._stream_key(task.task_id).hex(),
+                "WORKER_INPUTS": json.dumps(task.inputs),
+            }
             # Shielded: a worker that was started must not be abandoned half-way by `close`.
-            process = await asyncio.shield(asyncio.to_thread(start_worker, task, folder, environ))
-        except OSError as error:
-            await self._store.mark_ended(task.task_id, task_end.not_started(str(error)))
-            self._free()
-            return
-        await self._follow(task, folder, process)
+            return await asyncio.shield(self._starting.call(start_worker, task, folder, environ))
+        except Exception as error:
+            if await self._is_machine_fault(error):
+                await self._queue_again(task)
+                raise
+            await self._store.mark_ended(task.task_id, task_end.not_started(describe(error)))
+            return None
+
+    async def _is_machine_fault(self, error: Exception) -> bool:
+        """Whether the machine, and not this task, prevents its worker's start."""
+        if is_machine_fault(error):
+            return True
+        # Such as a missing permission: of the task's folder alone, or of the folder of all tasks?
+        return isinstance(error, OSError) and not await self._starting.call(
+            _can_make_folders, self._tasks_dir
+        )
+
+    async def _queue_again(self, task: StoredTask) -> None:
+        if await self._store.is_cancelled(task.task_id):
+            await self._store.mark_ended(task.task_id, task_end.cancelled())
+        else:
+            await self._store.requeue(task.task_id)
+
+    # -- recovering
 
     async def _recover(self, task: StoredTask) -> None:
         """Continue a task that an earlier API process may have started; it runs exactly once."""
+        try:
+            process = await self._retried(RECOVERY, task, lambda: self._worker_of(task))
+        except Exception as error:
+            self._loops.skipped(RECOVERY, task.task_id, error)
+            await self._store.mark_ended(task.task_id, task_end.not_followed(describe(error)))
+            await self._store.mark_worker_gone(task.task_id)
+            process = None
+        except BaseException:
+            self._free()
+            raise
+        if process is None:
+            self._free()
+        else:
+            self._background.start(self._follow(task, process))
+
+    async def _worker_of(self, task: StoredTask) -> WorkerProcess | None:
+        """The task's running worker; without one, the task is ended or queued again."""
         task_id, folder = task.task_id, self.folder(task.task_id)
         if folder.worker_exists() and (process := await find_worker(task, folder)) is not None:
-            self._running += 1
-            self._background.start(self._follow(task, folder, process))
-        elif task.ended:
+            return process
+        if task.ended:
             await self._store.mark_worker_gone(task_id)
         elif folder.has_events() or folder.stderr_tail():
-            end = await asyncio.to_thread(
-                task_end.of_ended_worker, folder, None, was_cancelled=task.cancel
-            )
+            end = await self._end_of(task, None)
             await self._store.mark_ended(task_id, end)
-            await asyncio.to_thread(folder.remove_session)
+            await self._reading.call(folder.remove_session)
         elif task.cancel:
             await self._store.mark_ended(task_id, task_end.cancelled())
         else:
             await self._store.requeue(task_id)
+        return None
 
-    async def _follow(self, task: StoredTask, folder: TaskFolder, process: WorkerProcess) -> None:
-        """From a worker's start to its end."""
+    # -- following
+
+    async def _follow(self, task: StoredTask, process: WorkerProcess) -> None:
+        """From a worker's start to its end, with a slot that is freed then."""
         task_id = task.task_id
         self._processes[task_id] = process
-        reading = asyncio.ensure_future(self._read_events(task, folder))
-        end: TaskEnd | None = None
         try:
-            if await self._store.save_process(task_id, process.pid, process.started):
-                process.cancel()
-            if not await self._watchdog.ends_in_time(process, task.timeout_s):
-                reading.cancel()  # later events would describe the watchdog's signal
-                end = task_end.overdue(task)  # not stored if the worker reported an end before
-                await self._watchdog.end(process)
-            returncode = await process.ended()
+            end = await self._watch(task, process)
+            self._processes.pop(task_id)
+            await self._store_end(task, end)
+            await self._store.mark_worker_gone(task_id)
+        except Exception as error:  # a defect: reported, and the slot is freed
+            self._loops.skipped(FOLLOWING, task_id, error)
         finally:
-            reading.cancel()
-            await asyncio.wait([reading])
-            self._addresses.pop(task_id, None)
-        self._processes.pop(task_id)
-        was_cancelled = self._store.is_cancelled(task_id)
-        if end is None:
-            end = await asyncio.to_thread(
+            self._free()
+        await asyncio.sleep(_ORPHANS_GONE_S)  # a killed worker's programs end by a kernel signal
+        with self._loops.handling(FOLLOWING, task_id):
+            await self._reading.call(self.folder(task_id).remove_session)
+
+    async def _watch(self, task: StoredTask, process: WorkerProcess) -> TaskEnd:
+        """Wait for a worker's end; the task's."""
+        reading = asyncio.ensure_future(self._read_events(task))
+        saving = asyncio.ensure_future(self._save_process(task, process))
+        try:
+            overdue = await self._retried(
+                FOLLOWING, task, lambda: self._is_overdue(task, process, reading)
+            )
+            returncode = await self._retried(FOLLOWING, task, process.ended)
+        except Exception as error:  # a defect: a worker that cannot be followed must not go on
+            self._loops.skipped(FOLLOWING, task.task_id, error)
+            await self._retried(FOLLOWING, task, lambda: self._watchdog.end(process))
+            return task_end.not_followed(describe(error))
+        finally:
+            for each in (reading, saving):
+                each.cancel()
+            await asyncio.wait([reading, saving])
+            self._addresses.pop(task.task_id, None)
+        return overdue or await self._end_of(task, returncode)
+
+    async def _is_overdue(
+        self, task: StoredTask, process: WorkerProcess, reading: asyncio.Future[None]
+    ) -> TaskEnd | None:
+        """Wait for a worker's end, or end it after its time; the task's end in that case."""
+        if await self._watchdog.ends_in_time(process, task.timeout_s):
+            return None
+        reading.cancel()  # later events would describe the watchdog's signal
+        await self._watchdog.end(process)
+        return task_end.overdue(task)  # not stored if the worker reported an end before
+
+    async def _save_process(self, task: StoredTask, process: WorkerProcess) -> None:
+        if await self._store.save_process(task.task_id, process.pid, process.started):
+            process.cancel()
+
+    async def _end_of(self, task: StoredTask, returncode: int | None) -> TaskEnd:
+        """The end of a task whose worker has ended, from what it left."""
+        folder = self.folder(task.task_id)
+        was_cancelled = await self._store.is_cancelled(task.task_id)
+
+        async def read() -> TaskEnd:
+            return await self._reading.call(
                 task_end.of_ended_worker, folder, returncode, was_cancelled=was_cancelled
             )
-        await self._store.mark_ended(task_id, end)
-        await self._store.mark_worker_gone(task_id)
-        self._free()
-        await asyncio.sleep(_ORPHANS_GONE_S)  # a killed worker's programs end by a kernel signal
-        await asyncio.to_thread(folder.remove_session)
 
-    async def _read_events(self, task: StoredTask, folder: TaskFolder) -> None:
+        try:
+            return await self._retried(FOLLOWING, task, read)
+        except Exception as error:
+            self._loops.skipped(FOLLOWING, task.task_id, error)
+            return task_end.unreadable(describe(error), returncode)
+
+    async def _store_end(self, task: StoredTask, end: TaskEnd) -> None:
+        try:
+            await self._store.mark_ended(task.task_id, end)
+        except Exception as error:  # a value that cannot be stored
+            self._loops.skipped(FOLLOWING, task.task_id, error)
+            end = task_end.unreadable(describe(error), None)
+            await self._store.mark_ended(task.task_id, end)
+
+    async def _read_events(self, task: StoredTask) -> None:
         if task.ended:
             return
-        async for event in events(folder):
-            await self._on_event(task.task_id, folder, event)
+
+        async def read() -> None:
+            folder = self.folder(task.task_id)
+            async for event in events(folder):
+                with self._loops.handling(FOLLOWING, task.task_id):
+                    await self._on_event(task.task_id, folder, event)
+
+        try:
+            await self._retried(FOLLOWING, task, read)
+        except Exception as error:  # the worker's end is still detected
+            self._loops.skipped(FOLLOWING, task.task_id, error)
 
     async def _on_event(self, task_id: str, folder: TaskFolder, event: dict[str, Any]) -> None:
         if event["event"] == _STREAM_READY:
@@ -172,10 +309,37 @@ class Workers:
         elif event["event"] == _TASK_FINISHED:
             # The result is complete; the worker is still cleaning up.
             self._addresses.pop(task_id, None)
-            end = await asyncio.to_thread(task_end.of_finished_task, folder, event)
+            end = await self._reading.call(task_end.of_finished_task, folder, event)
             if end is not None:
                 await self._store.mark_ended(task_id, end)
+
+    async def _retried(self, loop: str, task: StoredTask, work: Callable[[], Awaitable[T]]) -> T:
+        """Do this work on a task, and repeat it with back-off while the machine prevents it.
+
+        Raises:
+            Exception: any other error.
+        """
+        failures = 0
+        while True:
+            try:
+                return await work()
+            except Exception as error:
+                if not is_machine_fault(error):
+                    raise
+                self._loops.skipped(loop, task.task_id, error)
+            failures += 1
+            await asyncio.sleep(back_off_s(failures))
 
     def _free(self) -> None:
         self._running -= 1
         self._woken.set()
+
+
+def _can_make_folders(parent: Path) -> bool:
+    probe = parent / "probe"
+    try:
+        probe.mkdir(parents=True, exist_ok=True)
+        probe.rmdir()
+    except OSError:
+        return False
+    return True

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from worker.api.runners.background import Loops
 from worker.api.runners.fairness import Capacity
 from worker.api.runners.local import retention, task_end
 from worker.api.runners.local.retention import Retention
@@ -59,7 +60,7 @@ async def test_unremovable_folders(store, monkeypatch):
 
     swept = Retention(kept_s=0.001, report=lambda event, **more: reported.append(more))
     for _ in range(2):
-        await swept.sweep(store, folder_of)
+        await swept.sweep(store, folder_of, Loops(lambda *_, **__: None))
     assert sorted(tried) == sorted([*ids, *stuck])
     left = store.list("alice", None, None, 100)
     assert {each.task_id for each in left} == stuck
@@ -68,5 +69,5 @@ async def test_unremovable_folders(store, monkeypatch):
     ]
 
     stuck.clear()
-    await swept.sweep(store, folder_of)
+    await swept.sweep(store, folder_of, Loops(lambda *_, **__: None))
     assert list(store.list("alice", None, None, 100)) == []

@@ -54,6 +54,14 @@ VALUES
 """
 
 
+VERSION_2 = f"""{VERSION_1}
+ALTER TABLE tasks RENAME COLUMN callback_owed TO callback_pending;
+DROP INDEX callbacks_owed;
+CREATE INDEX callbacks_pending ON tasks (number) WHERE callback_pending;
+PRAGMA user_version = 2;
+"""
+
+
 @pytest.fixture
 def file(tmp_path) -> Path:
     return tmp_path / "tasks.sqlite3"
@@ -74,17 +82,26 @@ def layout(file: Path) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("version", [1, 0])  # 0: killed before the version was stored
-async def test_migration_from_version_1(file, version):
+@pytest.mark.parametrize(
+    "script",
+    [
+        f"{VERSION_1} PRAGMA user_version = 1;",
+        VERSION_1,  # killed before the version was stored
+        VERSION_2,
+    ],
+    ids=["1", "0", "2"],
+)
+async def test_migration(file, script):
     """Tasks and pending callbacks are kept; the schema is that of a new file."""
-    write(file, f"{VERSION_1} PRAGMA user_version = {version};")
+    write(file, script)
     store = Store(file, Capacity(max_running=2, queue_max=3))
-    [pending] = store.pending_callbacks()
-    assert (pending.task_id, pending.status, pending.output) == ("pending", TaskStatus.SUCCESS, [1])
+    assert store.pending_callbacks(9) == [("alice", "pending")]
+    pending = store.find("alice", "pending")
+    assert (pending.status, pending.output) == (TaskStatus.SUCCESS, [1])
     assert len(store.list("alice", None, None, 10)) == 2
     assert store.expired(datetime(2027, 1, 1, tzinfo=UTC), 10) == ["done"]
     await store.finish_callback("pending")
-    assert store.pending_callbacks() == []
+    assert store.pending_callbacks(9) == []
     await store.close()
 
     new = file.with_name("new.sqlite3")
@@ -96,7 +113,7 @@ async def test_migrated_file_is_opened_again(file):
     write(file, f"{VERSION_1} PRAGMA user_version = 1;")
     await Store(file, Capacity(max_running=2, queue_max=3)).close()
     store = Store(file, Capacity(max_running=2, queue_max=3))
-    assert [each.task_id for each in store.pending_callbacks()] == ["pending"]
+    assert store.pending_callbacks(9) == [("alice", "pending")]
     await store.close()
 
 
@@ -107,7 +124,7 @@ async def test_outputs_that_cannot_be_sent_are_omitted(file, output):
     """An earlier version stored them; the task's other columns are kept."""
     write(file, VERSION_1.replace("'[1]'", f"'{output}'"))
     store = Store(file, Capacity(max_running=2, queue_max=3))
-    [task] = store.pending_callbacks()
+    task = store.find("alice", "pending")
     assert (task.status, task.output, task.output_omitted) == (TaskStatus.SUCCESS, None, True)
     assert not store.find("alice", "done").output_omitted
     await store.close()

@@ -74,7 +74,7 @@ async def test_starting_task_is_queued_for_clients(store):
 
 async def test_end_is_final(store):
     await store.add(request(1, callback_url="https://example.com"))
-    assert store.pending_callbacks() == []
+    assert store.pending_callbacks(9) == []
     end = TaskEnd(status=TaskStatus.SUCCESS, finished_at=LATER, exit_code=0, output=[1])
     assert await store.mark_ended("task-1", end)
     late = TaskEnd(status=TaskStatus.FAILED, finished_at=LATER)
@@ -83,9 +83,9 @@ async def test_end_is_final(store):
     assert not await store.cancel_queued("task-1", late)
     found = store.find("alice", "task-1")
     assert (found.status, found.output) == (TaskStatus.SUCCESS, [1])
-    assert [each.task_id for each in store.pending_callbacks()] == ["task-1"]
+    assert store.pending_callbacks(9) == [("alice", "task-1")]
     await store.finish_callback("task-1")
-    assert store.pending_callbacks() == []
+    assert store.pending_callbacks(9) == []
 
 
 async def test_ended_task_is_unfinished_until_its_worker_is_gone(store):
@@ -144,3 +144,41 @@ async def test_reopened_store_has_everything(store, tmp_path):
     [task] = again.unfinished()
     assert (task.task_id, task.pid, task.pid_started, task.cancel) == ("task-1", 7, 8, False)
     await again.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "inputs = '['",
+        "inputs = '[]'",
+        "phase = 'odd'",
+        "timeout_s = 'odd'",
+        "pid = 'odd'",
+        "task_id = '../x'",
+    ],
+)
+async def test_invalid_row(store, change):
+    """It is ended with an error that names the reason; other tasks are not affected."""
+    for number in range(2):
+        await store.add(request(number))
+    await store.take_next()
+    statement = f"UPDATE tasks SET {change} WHERE number = 1"  # noqa: S608 - constant texts
+    await store._database.write(lambda connection: connection.execute(statement))
+    assert store.unfinished() == []
+    [row] = store.unreadable()
+    await store.end_unreadable(row)
+    assert store.unreadable() == []
+    assert store.counts()[TaskStatus.FAILED] == 1
+    failed = next(each for each in store.list("alice", None, None, 10) if each.task_id != "task-1")
+    assert failed.status is TaskStatus.FAILED
+    assert (await store.take_next()).task_id == "task-1"
+
+
+async def test_queued_task_of_an_invalid_row_is_not_started(store):
+    for number in range(2):
+        await store.add(request(number))
+    await store._database.write(
+        lambda connection: connection.execute("UPDATE tasks SET inputs = '[' WHERE number = 1")
+    )
+    assert (await store.take_next()).task_id == "task-1"
+    assert store.find("alice", "task-0").error["type"] == "TaskUnreadable"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import tempfile
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hostile_trees import plant
 
 from worker.api.runners.local import task_end
 from worker.api.runners.local.task_folder import TaskFolder
+from worker.process import session_folder
 
 RESULT = {
     "status": "success",
@@ -86,10 +88,14 @@ def test_special_files(folder, file, name):
 
 
 def test_remove_session(folder):
-    """The session's temporary folder is removed; any other path in an event is not."""
+    """What an ended worker left is removed; a live one's, and any other path, is not."""
     session = Path(tempfile.mkdtemp(prefix="worker-"))
+    lock = session_folder.lock(session)
     plant("links", session)
     folder.events.write_text(json.dumps({"folder": str(session)}) + "\n")
+    folder.remove_session()
+    assert session.exists()
+    os.close(lock)
     folder.remove_session()
     assert not session.exists()
 
@@ -180,3 +186,13 @@ def test_end_without_a_result(folder, returncode, exit_code, text):
 def test_cancelled_without_a_result(folder):
     end = task_end.of_ended_worker(folder, -9, was_cancelled=True)
     assert (end.status, end.exit_code) == ("cancelled", 137)
+
+
+@pytest.mark.parametrize("name", SPECIAL)
+def test_removal_of_what_replaced_the_folder(tmp_path, name):
+    """A task can replace its own folder; what a link points to is kept."""
+    folder = TaskFolder(path=tmp_path / "task")
+    SPECIAL[name](folder.path)
+    kept = set(tmp_path.iterdir()) - {folder.path}
+    assert folder.remove() is None
+    assert set(tmp_path.iterdir()) == kept
