@@ -93,7 +93,7 @@ def _run(name: str, target: Target, over: Event, answers: Any) -> None:
 
 
 def account_tasks(target: Target, over: Event) -> Counter[str]:
-    """Fill the queue with hostile tasks whose callbacks nobody accepts."""
+    """Fill the queue with hostile tasks whose callbacks are never accepted."""
     done: Counter[str] = Counter()
     kinds = itertools.cycle(
         [("hostile_result", kind) for kind in _RESULTS]
