@@ -38,7 +38,9 @@ def read(settings: ServeSettings) -> bytes:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return _kept(folder)
     except OSError as error:
-        raise SettingError(f"WORKER_STATE_DIR: cannot use {folder}: {error.strerror}") from error
+        raise SettingError(
+            f"WORKER_STATE_DIR: cannot use {folder}: {error.strerror}; set another folder"
+        ) from error
 
 
 def _kept(folder: Path) -> bytes:
