@@ -23,8 +23,8 @@ test-all: test ## Run what CI runs: `test`, the measuring tests, and the image t
 	$(PYTEST) -m measured
 	@if $(ENGINE); then $(MAKE) image test-image; else $(NO_ENGINE); fi
 
-soak: setup-dev ## Repeat tests for rare races: ends x 20, kill loops, 10 minutes of fuzzing
-	$(PYTEST) -m soak
+soak: setup-dev ## Repeat tests for rare races, kill and limit programs at random, fuzz for 10 minutes
+	$(PYTEST) $(PARALLEL) -m soak
 	@if $(ENGINE); then $(MAKE) image && $(PYTEST) -m soak tests/image; else $(NO_ENGINE); fi
 	scripts/fuzz --seconds 600
 
@@ -38,6 +38,9 @@ lint: setup-dev ## Check style, types, layers, the pages' JavaScript and the she
 
 fuzz: setup-dev ## Attack a stream server and x11vnc with mutated bytes for 10 minutes
 	scripts/fuzz --seconds 600
+
+attack: setup-dev ## Attack an API as a hostile account, viewer and client for 10 minutes
+	scripts/attack --seconds 600
 
 bench: setup-bench ## Measure speed and cost against comparable programs; takes about 15 minutes
 	scripts/bench
@@ -57,4 +60,4 @@ setup-bench:
 setup-dev:
 	@scripts/bootstrap dev
 
-.PHONY: help setup run test-unit test test-all soak lint fuzz bench image test-image clean setup-bench setup-dev
+.PHONY: help setup run test-unit test test-all soak lint fuzz attack bench image test-image clean setup-bench setup-dev

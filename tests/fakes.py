@@ -17,13 +17,15 @@ from worker.api.runners.protocol import (
     TaskRequest,
     TaskStatus,
 )
+from worker.errors import SettingError
 
 
 class FakeAccounts:
     """Keys without a file."""
 
-    def __init__(self, keys: dict[str, Account]) -> None:
+    def __init__(self, keys: dict[str, Account], *, error: SettingError | None = None) -> None:
         self.keys = keys
+        self.error = error
 
     def authenticate(self, key: str) -> Account | None:
         return self.keys.get(key)

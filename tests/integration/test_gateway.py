@@ -29,7 +29,7 @@ HANDSHAKE = (
     "Sec-WebSocket-Protocol: binary",
     "Origin: https://dashboard.example",
 )
-TASK = str(uuid.uuid4())
+TASK = "053c5863-841d-49af-bbbe-c9b52f2c2fc9"  # in names of tests, which must not change
 
 
 class Upstream:

@@ -132,3 +132,26 @@ decorated = (lambda function: function)(plain)
 
 def wants_more(page, browser):
     del page, browser
+
+
+async def works(page, inputs):
+    """Use the browser for a while, and write output."""
+    for step in range(int(inputs.get("steps", 60))):
+        await page.evaluate("step => document.body.textContent = step", step)
+        print("step", step)
+        await asyncio.sleep(0.02)
+    return "worked"
+
+
+async def fills_artifacts(page):
+    """Write to the artifacts folder and the output until no space is left."""
+    folder = Path(os.environ["WORKER_ARTIFACTS_DIR"])
+    try:
+        with (folder / "large").open("wb") as file:
+            while True:
+                file.write(bytes(4096))
+                file.flush()
+    except OSError:
+        print("no space")
+    print("x" * 10_000)
+    return await page.evaluate("1 + 1")

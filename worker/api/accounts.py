@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
+from worker.api import state_file
 from worker.errors import SettingError
 from worker.events import rfc3339
 
@@ -50,9 +51,14 @@ class Key:
 
 
 class Accounts:
-    """The keys of a file, read again when it changes."""
+    """The keys of a file, read again when it changes.
+
+    Attributes:
+        error: why no key is valid: the file cannot be read. None otherwise.
+    """
 
     def __init__(self, file: Path) -> None:
+        self.error: SettingError | None = None
         self._file = file
         self._seen: tuple[int, ...] | None = None
         self._by_digest: dict[bytes, Account] = {}
@@ -64,6 +70,8 @@ class Accounts:
             SettingError: it exists and cannot be read.
         """
         self._refresh()
+        if self.error is not None:
+            raise self.error
 
     def names(self) -> list[str]:
         """The accounts that have a key, those with the oldest keys first.
@@ -82,27 +90,28 @@ class Accounts:
         text = key.encode("utf-8", "surrogateescape")
         if len(text) > _KEY_MAX_BYTES:
             return None
-        try:
-            self._refresh()
-        except SettingError:
-            return None  # no key is valid; `worker api-key --list` reports the error
+        self._refresh()
         return self._by_digest.get(hashlib.sha256(text).digest())
 
     def _refresh(self) -> None:
         try:
             status = self._file.stat()
+            seen = (status.st_mtime_ns, status.st_size, status.st_ino)
+            if seen == self._seen:
+                return
+            self._seen, self._by_digest, self.error = seen, {}, None
+            keys = _read(self._file)
         except FileNotFoundError:
-            self._seen, self._by_digest = None, {}
-            return
-        seen = (status.st_mtime_ns, status.st_size, status.st_ino)
-        if seen == self._seen:
-            return
-        self._seen, self._by_digest = None, {}
-        self._by_digest = {
-            bytes.fromhex(key.sha256): Account(name=key.account, control=key.control)
-            for key in _read(self._file)
-        }
-        self._seen = seen
+            self._seen, self._by_digest, self.error = None, {}, None
+        except SettingError as error:
+            self.error = error
+        except OSError as error:
+            self._seen, self._by_digest, self.error = None, {}, _unreadable(self._file, error)
+        else:
+            self._by_digest = {
+                bytes.fromhex(key.sha256): Account(name=key.account, control=key.control)
+                for key in keys
+            }
 
 
 def keys_file(settings: ServeSettings) -> Path:
@@ -179,18 +188,25 @@ def _check_name(account: str) -> None:
 
 def _read(file: Path) -> list[Key]:
     try:
-        keys = [Key(**key) for key in json.loads(file.read_bytes())["keys"]]
+        keys = [Key(**key) for key in json.loads(state_file.read(file))["keys"]]
         for key in keys:
             bytes.fromhex(key.sha256)
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise SettingError(f"cannot read the API keys in {file}: {error.strerror}") from error
-    except (ValueError, TypeError, KeyError) as error:
+        raise _unreadable(file, error) from error
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise SettingError(
             f"{file} is not a file of API keys: {error}; move it away and create new keys"
         ) from error
     return keys
+
+
+def _unreadable(file: Path, error: OSError) -> SettingError:
+    return SettingError(
+        f"cannot read the API keys in {file}: {error.strerror}; make it a file that this user can "
+        "read, or set WORKER_API_KEYS_FILE"
+    )
 
 
 @contextlib.contextmanager

@@ -10,8 +10,10 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from worker.api.accounts import Accounts
+    from worker.api.refusals import Refusal
 
 BODY_MAX_BYTES: Final = 256 * 1024
+_RETRY_AFTER_S: Final = 5
 PROTECTED_PREFIX: Final = "/api/"
 _HEADERS: Final = (
     (b"cache-control", b"no-store"),  # a stream URL contains a token that is valid for a minute
@@ -39,7 +41,7 @@ class AuthenticationMiddleware:
 
         headers = dict(scope["headers"])
         account = self._accounts.authenticate(headers.get(b"x-api-key", b"").decode("latin-1"))
-        refused = refusals.invalid_key() if account is None else None
+        refused = self._refusal() if account is None else None
         if refused is None and _content_length(headers) > BODY_MAX_BYTES:
             refused = refusals.too_large(BODY_MAX_BYTES)
         if refused is not None:
@@ -47,6 +49,11 @@ class AuthenticationMiddleware:
             return
         scope["worker.account"] = account
         await self._app(scope, _with_limit(receive), send_with_headers)
+
+    def _refusal(self) -> Refusal:
+        if self._accounts.error is not None:  # the key may be valid
+            return refusals.unavailable("The API keys cannot be read", _RETRY_AFTER_S)
+        return refusals.invalid_key()
 
 
 def _content_length(headers: dict[bytes, bytes]) -> int:

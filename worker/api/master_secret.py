@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from worker.api import state_file
 from worker.errors import SettingError
 from worker.settings.shared import SECRET_MIN_BYTES
 
@@ -37,7 +38,9 @@ def read(settings: ServeSettings) -> bytes:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return _kept(folder)
     except OSError as error:
-        raise SettingError(f"WORKER_STATE_DIR: cannot use {folder}: {error.strerror}") from error
+        raise SettingError(
+            f"WORKER_STATE_DIR: cannot use {folder}: {error.strerror}; set another folder"
+        ) from error
 
 
 def _kept(folder: Path) -> bytes:
@@ -55,7 +58,7 @@ def _kept(folder: Path) -> bytes:
             pass
         finally:
             Path(draft).unlink()
-    kept = file.read_bytes()
+    kept = state_file.read(file)
     if len(kept) < SECRET_MIN_BYTES:
         raise SettingError(
             f"{file} contains no valid secret; remove the file to have one generated"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import os
+import signal
 from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
 import uvloop
@@ -31,6 +33,7 @@ from worker.trusted_proxies import TrustedProxies
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable, Coroutine, Iterator
 
     from worker.api.runners.protocol import Runner, StreamKey
     from worker.settings.serve import ServeSettings
@@ -38,27 +41,30 @@ if TYPE_CHECKING:
 _BACKLOG: Final = 1024
 _ACCEPTS_PER_ITERATION: Final = 16
 _STOP_LIMIT_S: Final = 5
+_STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
-def run(settings: ServeSettings) -> None:
+def run(settings: ServeSettings, stopped_early: Callable[[], bool] = lambda: False) -> None:
     """Run `serve` on uvloop.
-
-    Raises:
-        UsageError: as for `serve`.
-    """
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(settings))
-
-
-async def serve(settings: ServeSettings) -> None:
-    """Serve until SIGTERM or SIGINT; running tasks continue.
 
     Args:
         settings: those of the selected runner, from `worker.settings.load_serve`.
+        stopped_early: whether a signal came before the event loop had its handlers.
 
     Raises:
         UsageError: a setting is invalid, or the port or the state folder is in use.
     """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(settings, stopped_early))
+
+
+async def serve(settings: ServeSettings, stopped_early: Callable[[], bool]) -> None:
+    """Serve until SIGTERM or SIGINT, also during the start; running tasks continue."""
+    stop = asyncio.Event()
+    for number in _STOP_SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    if stopped_early():
+        return
     secret = master_secret.read(settings)
     events = Events(None)
     loops = Loops(events.emit)
@@ -74,7 +80,8 @@ async def serve(settings: ServeSettings) -> None:
         loops=loops,
     )
     tokens.prepare()
-    await runner.open()
+    if not await _before(stop, runner.open()):
+        return
     try:
         for name in unknown_variables(type(settings), os.environ):
             events.emit("setting.unknown", name=name)
@@ -83,13 +90,37 @@ async def serve(settings: ServeSettings) -> None:
         host, port = listener.getsockname()[:2]
         events.emit("api.started", host=host, port=port, runner=settings.runner)
         proxies = TrustedProxies(settings.trusted_proxies)
-        await _until_stopped(services, listener, sender, proxies, events)
+        await _until_stopped(stop, services, listener, sender, proxies, events)
     finally:
         await runner.close()
         events.emit("api.stopped")
 
 
+async def _before(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Wait for the work; False, and it is cancelled, if the stop was requested before its end."""
+    working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+            return True
+        working.cancel()
+        await asyncio.wait([working])
+        return False
+    finally:
+        stopping.cancel()
+
+
+class _Server(uvicorn.Server):
+    """A server without signal handlers of its own: theirs would miss earlier signals."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
 async def _until_stopped(
+    stop: asyncio.Event,
     services: Services,
     listener: socket.socket,
     sender: Sender,
@@ -114,9 +145,15 @@ async def _until_stopped(
     # under load new connections would wait for many iterations.
     listeners = [listener, *(listener.dup() for _ in range(_ACCEPTS_PER_ITERATION - 1))]
     sending = asyncio.ensure_future(sender.run())
+    server = _Server(config)
+    serving = asyncio.ensure_future(server.serve(listeners))
+    stopping = asyncio.ensure_future(stop.wait())
     try:
-        await uvicorn.Server(config).serve(listeners)
+        await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+        server.should_exit = True
+        await serving
     finally:
+        stopping.cancel()
         sending.cancel()
         await asyncio.wait([sending])
 

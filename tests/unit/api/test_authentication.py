@@ -10,6 +10,7 @@ from fakes import FakeAccounts
 from worker.api.accounts import Account
 from worker.api.authentication import BODY_MAX_BYTES, AuthenticationMiddleware
 from worker.api.refusals import Refusal
+from worker.errors import SettingError
 
 KEY = "wk_alice"
 ALICE = Account(name="alice", control=False)
@@ -33,9 +34,10 @@ class App:
         await send({"type": "http.response.body", "body": b"{}"})
 
 
-async def request(app, path="/api/v1/tasks", headers=(), chunks=(b"",)):
+async def request(app, path="/api/v1/tasks", headers=(), chunks=(b"",), accounts=None):
     """The status, headers and body of the response."""
-    middleware = AuthenticationMiddleware(app, accounts=FakeAccounts({KEY: ALICE}))
+    accounts = accounts or FakeAccounts({KEY: ALICE})
+    middleware = AuthenticationMiddleware(app, accounts=accounts)
     messages = [
         {"type": "http.request", "body": chunk, "more_body": number < len(chunks) - 1}
         for number, chunk in enumerate(chunks)
@@ -62,6 +64,15 @@ async def test_valid_key():
     assert headers[b"a"] == b"b"
     assert headers[b"cache-control"] == b"no-store"
     assert headers[b"x-content-type-options"] == b"nosniff"
+
+
+async def test_keys_cannot_be_read():
+    """The request is refused with 503, because its key may be valid."""
+    accounts = FakeAccounts({}, error=SettingError("the file is damaged"))
+    headers = [(b"x-api-key", KEY.encode())]
+    status, sent, body = await request(App(), headers=headers, accounts=accounts)
+    assert (status, json.loads(body)) == (503, {"detail": "The API keys cannot be read"})
+    assert int(sent[b"retry-after"]) > 0
 
 
 @pytest.mark.parametrize("headers", [[], [(b"x-api-key", b"")], [(b"x-api-key", b"\xff")]])
