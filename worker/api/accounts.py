@@ -79,7 +79,7 @@ class Accounts:
         Raises:
             SettingError: the file exists and cannot be read.
         """
-        self._refresh()
+        self.check()
         return list(dict.fromkeys(account.name for account in self._by_digest.values()))
 
     def authenticate(self, key: str) -> Account | None:

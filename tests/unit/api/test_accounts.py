@@ -117,3 +117,11 @@ def test_names_are_in_the_order_of_the_oldest_keys(tmp_path):
     for name in ("bob", "alice", "bob"):
         accounts.create(file, name, control=False)
     assert accounts.Accounts(file).names() == ["bob", "alice"]
+
+
+def test_accounts_of_an_unreadable_file(file):
+    """They are unknown, which is not the same as none."""
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("{")
+    with pytest.raises(SettingError):
+        Accounts(file).names()
