@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -12,11 +13,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 from event_process import EventProcess
 
 COMMAND = Path(sys.executable).parent / "worker"
 PROGRAMS = Path(__file__).parent / "programs"
 MARK = "TEST_RUN_MARK"
+COMMAND_LINES = {
+    "supervisord": "supervisor.supervisord",
+    "Xvfb": "Xvfb -displayfd",
+    "x11vnc": "x11vnc -display",
+    "stream server": "worker.stream",
+    "window manager": "matchbox-window-manager",
+    "task process": "worker.task.child",
+    "browser": "/chromium ",
+    "renderer": "--type=renderer",
+    "driver": "playwright/driver/node",
+}
+"""A part of the command line of each process of a run."""
 _POLL_S = 0.01
 
 
@@ -99,6 +113,16 @@ class WorkerRun(EventProcess):
     def processes(self, name: str = "") -> list[int]:
         """Its processes whose command line contains `name`, by the environment's mark."""
         return marked_processes(self.mark, name)
+
+    def descendants(self, name: str) -> list[int]:
+        """Like `processes`, with the renderers: Chromium overwrites the environment of these."""
+        found = []
+        with contextlib.suppress(psutil.Error):
+            for each in psutil.Process(self.process.pid).children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    if name in " ".join(each.cmdline()):
+                        found.append(each.pid)
+        return found
 
     def pid(self, name: str) -> int:
         """The oldest process whose command line contains `name`."""

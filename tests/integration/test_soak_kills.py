@@ -14,7 +14,7 @@ import pytest
 from rfb_client import Closed, Ended, Lost, Refused, Viewer
 from shared_memory import abandoned_segments
 from viewers import busy_updater, idle, mouse_mover
-from worker_run import PROGRAMS, eventually
+from worker_run import COMMAND_LINES, PROGRAMS, eventually
 
 TASKS = str(PROGRAMS / "tasks.py")
 RUNS = 300
@@ -25,19 +25,7 @@ TASK_ENDED, DISPLAY_LOST, RESTARTING = 1000, 1011, 1012
 NO_CLOSE = 1006
 _POLL_S = 0.005
 
-COMMAND_LINES = {
-    "supervisord": "supervisor.supervisord",
-    "Xvfb": "Xvfb -displayfd",
-    "x11vnc": "x11vnc -display",
-    "stream server": "worker.stream",
-    "window manager": "matchbox-window-manager",
-    "task process": "worker.task.child",
-    "browser": "/chromium ",
-    "renderer": "--type=renderer",
-    "driver": "playwright/driver/node",
-    "worker": "worker",
-}
-REPLACED = {"x11vnc", "stream server", "window manager"}
+VICTIMS = [*COMMAND_LINES, "worker"]
 IRREPLACEABLE = {"supervisord", "Xvfb"}
 OF_THE_TASK = {"browser", "renderer", "driver"}
 
@@ -62,7 +50,7 @@ class Follower(threading.Thread):
         """Run in the thread."""
         try:
             while self._worker.process.poll() is None:
-                if not any(event["event"] == "stream.ready" for event in self._worker.events):
+                if not has_event(self._worker, "stream.ready"):
                     time.sleep(_POLL_S)
                     continue
                 with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
@@ -87,12 +75,16 @@ class Follower(threading.Thread):
         return [end.code for end in self.ends if isinstance(end, Closed)]
 
 
+def has_event(worker, name):
+    return any(event["event"] == name for event in worker.events)
+
+
 def victim_pid(worker, victim):
     """The process id of the victim once it exists; None if the run ends before."""
     while worker.process.poll() is None:
         if victim == "worker":
             return worker.process.pid
-        if pids := worker.processes(COMMAND_LINES[victim]):
+        if pids := worker.descendants(COMMAND_LINES[victim]):
             return min(pids)
         time.sleep(_POLL_S)
     return None
@@ -100,8 +92,10 @@ def victim_pid(worker, victim):
 
 def kill(worker, victim):
     """Send SIGKILL to the victim; whether it still existed."""
+    in_time = worker.process.poll() is None and not has_event(worker, "task.finished")
     pid = victim_pid(worker, victim)
     if pid is None:
+        assert not in_time, f"no process of {victim} was found"
         return False
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
@@ -111,7 +105,7 @@ def kill(worker, victim):
 
 def allowed_codes(worker, victim):
     """The exit codes that are accurate after a victim was killed."""
-    started = any(event["event"] == "task.started" for event in worker.events)
+    started = has_event(worker, "task.started")
     if victim in IRREPLACEABLE:
         return {0, LOST_CODE}
     if victim == "task process":
@@ -168,7 +162,7 @@ def test_killed_at_a_random_moment(run, seed):
     """The exit code and result are the task's own or the loss's; viewers get 1000, 1011 or 1012."""
     chance = random.Random(seed)  # noqa: S311 - chooses test inputs
     before = set(abandoned_segments())
-    victim = list(COMMAND_LINES)[seed % len(COMMAND_LINES)]
+    victim = VICTIMS[seed % len(VICTIMS)]
     worker = run(f"{TASKS}:works")
     followers = [Follower(worker, act) for act in (idle, mouse_mover, busy_updater)]
     time.sleep(chance.uniform(0, LATEST_KILL_S))

@@ -12,7 +12,7 @@ from collections import Counter
 
 import pytest
 from machine_limits import fill, little_memory, small_disk
-from worker_run import PROGRAMS, eventually
+from worker_run import COMMAND_LINES, PROGRAMS, eventually
 
 TASKS = str(PROGRAMS / "tasks.py")
 RUNS = 20
@@ -21,18 +21,6 @@ OOM_CODES = USUAL_CODES | {137}
 CANCELLED_CODE = 143
 ENOUGH_DESCRIPTORS = 256
 _KIB = 1024
-
-STOPPED = {
-    "supervisord": "supervisor.supervisord",
-    "Xvfb": "Xvfb -displayfd",
-    "x11vnc": "x11vnc -display",
-    "stream server": "worker.stream",
-    "window manager": "matchbox-window-manager",
-    "task process": "worker.task.child",
-    "browser": "/chromium ",
-    "renderer": "--type=renderer",
-    "driver": "playwright/driver/node",
-}
 
 pytestmark = [pytest.mark.soak, pytest.mark.usefixtures("display_programs")]
 
@@ -122,10 +110,12 @@ def test_little_memory(run, chance):
 
 def test_stopped_program(run, chance):
     """A program that is stopped (SIGSTOP) does not prevent the end."""
-    name = chance.choice(list(STOPPED))
+    name = chance.choice(list(COMMAND_LINES))
     worker = run(f"{TASKS}:sleeps_with_page")
     worker.event("task.started")
-    for pid in worker.processes(STOPPED[name]):
+    stopped = worker.descendants(COMMAND_LINES[name])
+    assert stopped, f"no process of {name} was found"
+    for pid in stopped:
         os.kill(pid, signal.SIGSTOP)
     time.sleep(chance.uniform(0, 2))  # the moment is the parameter
     worker.signal(signal.SIGTERM)
