@@ -99,7 +99,7 @@ class FakeRunner:
         if current is not None and not current.status.ended:
             self.set(task.task_id, TaskStatus.CANCELLED, finished_at=datetime.now(UTC))
 
-    async def find(self, account: str, task_id: str) -> TaskRecord | None:
+    async def find(self, account: str, task_id: str, *, summary: bool = False) -> TaskRecord | None:
         self._check_available()
         record = self.records.get(task_id)
         return record if record is not None and record.account == account else None

@@ -39,7 +39,7 @@ _RESULTS: Final = (
 )
 _PROCESSES: Final = (
     *("forks", "stops_worker", "ignores_signals", "prints", "raises"),
-    *("forges_events", "reads_state"),
+    *("forges_events", "reads_state", "returns_much"),
 )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 
 from contract.backend import ERROR, OUTPUT, Backend
 from fakes import FakeRunner
 
-from worker.api.runners.protocol import Runner, RunnerUnavailable, TaskRecord, TaskStatus
+from worker.api.runners.protocol import NULL, Runner, RunnerUnavailable, TaskRecord, TaskStatus
 
 
 class MemoryBackend(Backend):
@@ -37,7 +38,7 @@ class MemoryBackend(Backend):
             status,
             finished_at=datetime.now(UTC),
             exit_code=0 if success else 1,
-            output=OUTPUT if success else None,
+            output=json.dumps(OUTPUT).encode() if success else NULL,
             error=None if success else ERROR,
         )
 

@@ -15,7 +15,7 @@ from contract.backend import ACCOUNT, ERROR, OUTPUT, TIMEOUT_S, Backend, Left
 from hostile_results import ACCEPTED, HOSTILE, SPECIAL, result
 
 from worker.api.models import Task, TaskSummary
-from worker.api.runners.protocol import QueueFull, RunnerUnavailable, TaskStatus
+from worker.api.runners.protocol import NULL, QueueFull, RunnerUnavailable, TaskStatus
 
 CALLBACK = "https://acme.example/hook"
 QUEUED_ONLY = {"max_running": 0}
@@ -54,7 +54,7 @@ async def test_start(backend: Backend):
         ):
             assert getattr(task, name) == getattr(request, name), name
         assert (task.started_at, task.finished_at, task.exit_code) == (None, None, None)
-        assert (task.output, task.error) == (None, None)
+        assert (task.output, task.error) == (NULL, None)
 
 
 async def test_start_again(backend: Backend):
@@ -220,7 +220,7 @@ async def test_success(backend: Backend):
 
     await backend.end(task, TaskStatus.SUCCESS)
     ended = await backend.wait_for_status(task, TaskStatus.SUCCESS)
-    assert (ended.exit_code, ended.output, ended.error) == (0, OUTPUT, None)
+    assert (ended.exit_code, json.loads(ended.output), ended.error) == (0, OUTPUT, None)
     assert ended.started_at is not None
     assert ended.finished_at is not None
     assert ended.started_at <= ended.finished_at
@@ -244,7 +244,7 @@ async def test_failure_and_artifacts(backend: Backend):
     assert ended.exit_code == 1
     assert ended.error is not None
     assert ended.error.items() >= ERROR.items()
-    assert ended.output is None
+    assert ended.output == NULL
     await check_artifacts(backend, ended, written)
 
 
@@ -301,9 +301,9 @@ async def test_hostile_results(backend: Backend, part):
     ended = {name: await backend.read(task) for name, task in tasks.items()}
     for name, task in ended.items():
         assert (task.status, task.exit_code) == (TaskStatus.FAILED, 1), name
-        assert (task.output, task.error["type"] in NO_CREDIBLE_RESULT) == (None, True), name
+        assert (task.output, task.error["type"] in NO_CREDIBLE_RESULT) == (NULL, True), name
         assert task.started_at is None or task.started_at <= task.finished_at, name
-        json.loads(Task.of(task).model_dump_json())
+        json.loads(Task.json_of(task))
         assert await runner.stream_address(task) is None, name
         await runner.artifacts(task)
         await read_some(await runner.open_artifact(task, "result.json"))
@@ -335,7 +335,7 @@ async def check_others(backend, hostile, other):
     [found] = await runner.list("other", status=None, before=None, limit=10)
     assert found.task_id == other.task_id
     found = await backend.read(other)
-    assert (found.output, found.output_omitted) == ([1], False)
+    assert (found.output, found.output_omitted) == (b"[1]", False)
     assert found.error == {"type": "RuntimeError", "message": "failed on purpose"}
 
 
@@ -354,9 +354,9 @@ async def test_results_that_a_worker_can_write(backend: Backend):
     for name, task in tasks.items():
         ended = await backend.read(task)
         assert (ended.exit_code, ended.output_omitted) == (1, False), name
-        assert ended.output == ACCEPTED[name][1], name
+        assert json.loads(ended.output) == ACCEPTED[name][1], name
         assert ended.error["type"] == "RuntimeError", name
-        sent = json.loads(Task.of(ended).model_dump_json())
+        sent = json.loads(Task.json_of(ended))
         assert sent["output"] == ACCEPTED[name][1], name
 
 

@@ -111,7 +111,7 @@ async def end_with_callback(
         created_at=NOW,
     )
     await runner.start(request)
-    runner.set(task_id, TaskStatus.SUCCESS, finished_at=NOW, exit_code=0, output={"n": 1})
+    runner.set(task_id, TaskStatus.SUCCESS, finished_at=NOW, exit_code=0, output=b'{"n": 1}')
 
 
 @contextlib.asynccontextmanager

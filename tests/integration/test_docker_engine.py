@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import uuid
 from collections.abc import AsyncIterator
 
@@ -20,7 +21,7 @@ from worker.api.runners.docker import queue as docker_queue
 from worker.api.runners.docker import runner as docker_runner
 from worker.api.runners.docker.runner import DockerRunner
 from worker.api.runners.docker.watchdog import Limits
-from worker.api.runners.protocol import RunnerUnavailable, TaskStatus
+from worker.api.runners.protocol import NULL, RunnerUnavailable, TaskStatus
 from worker.errors import SettingError
 from worker.settings import load
 from worker.settings.docker import DockerSettings
@@ -223,10 +224,10 @@ async def test_large_results_are_not_cached(backend, engine):
     task = await backend.start()
     text = "x" * 1_000_000
     await backend.end_with({"": (task, result(output=text))})
-    assert (await backend.read(task)).output == text
+    assert json.loads((await backend.read(task)).output) == text
     [listed] = await runner.list("acme", status=None, before=None, limit=10)
-    assert (listed.status, listed.output, listed.exit_code) == (TaskStatus.FAILED, None, 1)
-    assert (await backend.read(task)).output == text
+    assert (listed.status, listed.output, listed.exit_code) == (TaskStatus.FAILED, NULL, 1)
+    assert json.loads((await backend.read(task)).output) == text
 
 
 async def test_results_that_the_engine_does_not_give(backend, engine):
@@ -243,7 +244,7 @@ async def test_results_that_the_engine_does_not_give(backend, engine):
     assert [each.task_id for each in await runner.lease_callbacks()] == [cancelled.task_id]
     engine.fail_archives = False
     [leased] = await runner.lease_callbacks()
-    assert (leased.task_id, leased.output) == (task.task_id, 1)
+    assert (leased.task_id, leased.output) == (task.task_id, b"1")
 
 
 async def test_unstartable(backend, engine):
@@ -339,7 +340,7 @@ async def test_result_that_is_a_link(backend, engine):
     container.files["result.json"] = "/etc/passwd"
     container.end(0)
     ended = await backend.wait_for_status(task, TaskStatus.SUCCESS)
-    assert ended.output is None
+    assert ended.output == NULL
 
 
 # -- an engine that fails

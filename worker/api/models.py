@@ -107,18 +107,20 @@ class Task(TaskSummary):
     error: TaskFailure | None
 
     @classmethod
-    def of(cls, record: TaskRecord) -> Task:
-        """From a runner's record."""
+    def json_of(cls, record: TaskRecord) -> bytes:
+        """The JSON text of a runner's record, into which the text of its output is inserted."""
         fields = {name: getattr(record, name) for name in TaskSummary.model_fields}
-        return cls.model_validate(
+        task = cls.model_validate(
             {
                 **fields,
                 "input_parameters": record.inputs,
-                "output": record.output,
+                "output": None,
                 "output_omitted": record.output_omitted,
                 "error": record.error,
             }
         )
+        others = task.model_dump_json(exclude={"output"}).encode()
+        return b"".join([others.removesuffix(b"}"), b',"output":', record.output, b"}"])
 
 
 class TaskPage(BaseModel):

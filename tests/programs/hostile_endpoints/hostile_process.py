@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def run(inputs):
-    globals()[inputs["kind"]]()
+    return globals()[inputs["kind"]]()
 
 
 def forks():
@@ -40,6 +40,11 @@ def prints():
     line = b"x" * 65536
     for _ in range(3000):
         os.write(1, line)
+
+
+def returns_much():
+    """An output that takes 0.3 s to parse, and as long to be made JSON again."""
+    return [[1.5]] * 490_000
 
 
 def raises():

@@ -17,10 +17,17 @@ from worker.api import app as api_app
 from worker.api.accounts import Accounts
 from worker.api.dependencies import Services
 from worker.api.endpoints import Endpoints
+from worker.api.runners import results
 from worker.api.runners.protocol import TaskStatus
 from worker.stream import tokens
 
 MASTER = b"a master secret of the unit tests"
+
+
+@pytest.fixture(autouse=True)
+def parsed_in_this_process(monkeypatch):
+    """Unit tests start no process; the contract test parses large results in one."""
+    monkeypatch.setattr(results, "_SMALL_MAX_BYTES", results.RESULT_MAX_BYTES)
 
 
 @dataclass(kw_only=True)

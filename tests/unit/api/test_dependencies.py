@@ -21,7 +21,7 @@ class CountingRunner(FakeRunner):
         super().__init__()
         self.asked = []
 
-    async def find(self, account, task_id):
+    async def find(self, account, task_id, *, summary=False):
         self.asked.append((account, task_id))
         return await super().find(account, task_id)
 

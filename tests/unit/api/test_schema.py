@@ -34,7 +34,7 @@ def _known():
             status=status,
             created_at=datetime.now(UTC),
             digest="",
-            output={"a": [1, None]},
+            output=b'{"a": [1, null]}',
             error={"type": "E", "message": "m"},
         )
         runner.records[record.task_id] = record

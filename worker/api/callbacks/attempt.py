@@ -18,6 +18,7 @@ import httpcore
 
 from worker.api.callbacks.addresses import AddressNotPublic, PublicBackend
 from worker.api.models import Task
+from worker.api.runners.protocol import NULL
 
 if TYPE_CHECKING:
     from worker.api.runners.protocol import TaskRecord
@@ -85,15 +86,15 @@ class Post:
 
 def body_of(task: TaskRecord) -> bytes:
     """The JSON of an ended task; without its output if it is larger than BODY_MAX_BYTES."""
-    body = Task.of(task).model_dump_json().encode()
+    body = Task.json_of(task)
     if len(body) <= BODY_MAX_BYTES:
         return body
-    small = dataclasses.replace(task, output=None, output_omitted=True)
-    body = Task.of(small).model_dump_json().encode()
+    small = dataclasses.replace(task, output=NULL, output_omitted=True)
+    body = Task.json_of(small)
     if len(body) <= BODY_MAX_BYTES or task.error is None:
         return body
     error = {name: str(task.error.get(name))[:_ERROR_MAX_CHARS] for name in ("type", "message")}
-    return Task.of(dataclasses.replace(small, error=error)).model_dump_json().encode()
+    return Task.json_of(dataclasses.replace(small, error=error))
 
 
 def signed_headers(secret: str, body: bytes, timestamp_s: int) -> dict[bytes | str, bytes | str]:

@@ -23,7 +23,7 @@ from worker.api.callbacks.attempt import TIMEOUT_S, CallbackRejected, Post, sign
 from worker.api.callbacks.schedule import Schedule
 from worker.api.runners.background import BackgroundTasks, Loops, back_off_s
 from worker.api.runners.machine_faults import describe
-from worker.api.runners.protocol import CALLBACK_LEASE_S, RunnerUnavailable
+from worker.api.runners.protocol import CALLBACK_LEASE_S, NULL, RunnerUnavailable
 from worker.api.runners.threads import SharedThreads
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class _Deliveries:
         """Lease further callbacks."""
         until = self._clock() + CALLBACK_LEASE_S
         for task in await self._runner.lease_callbacks():
-            small = dataclasses.replace(task, inputs={}, output=None, error=None)
+            small = dataclasses.replace(task, inputs={}, output=NULL, error=None)
             self._wait(_Delivery(task=small, leased_until=until), 0)
 
     async def attempt_due(self) -> None:

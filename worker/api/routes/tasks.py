@@ -12,10 +12,10 @@ from http import HTTPStatus
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Header, Query, Response
 
 from worker.api.callbacks.addresses import is_public, literal
-from worker.api.dependencies import Caller, OwnTask, ServicesDep
+from worker.api.dependencies import Caller, OwnTask, ServicesDep, WholeTask
 from worker.api.models import (
     EndpointList,
     InferenceAnswer,
@@ -25,7 +25,7 @@ from worker.api.models import (
     TaskSummary,
 )
 from worker.api.refusals import Refusal, responses_for
-from worker.api.runners.protocol import Cursor, TaskRequest, TaskStatus
+from worker.api.runners.protocol import Cursor, TaskRecord, TaskRequest, TaskStatus
 from worker.errors import TargetError
 
 router: Final = APIRouter(prefix="/api/v1", tags=["tasks"])
@@ -120,23 +120,33 @@ async def tasks(
     )
 
 
-@router.get("/tasks/{task_id}", summary="Get a task", responses=responses_for(HTTPStatus.NOT_FOUND))
-async def task(found: OwnTask) -> Task:
+@router.get(
+    "/tasks/{task_id}",
+    summary="Get a task",
+    response_model=Task,
+    responses=responses_for(HTTPStatus.NOT_FOUND),
+)
+async def task(found: WholeTask) -> Response:
     """A task with its inputs, output and error."""
-    return Task.of(found)
+    return _answer(found)
 
 
 @router.post(
     "/tasks/{task_id}/cancel",
     status_code=HTTPStatus.ACCEPTED,
     summary="Cancel a task",
+    response_model=Task,
     responses=responses_for(HTTPStatus.NOT_FOUND),
 )
-async def cancel(found: OwnTask, services: ServicesDep, caller: Caller) -> Task:
+async def cancel(found: OwnTask, services: ServicesDep, caller: Caller) -> Response:
     """Request a task's end, which may take seconds; without effect if the task has ended."""
     await services.runner.cancel(found)
     current = await services.runner.find(caller.name, found.task_id)
-    return Task.of(current or found)
+    return _answer(current or found, HTTPStatus.ACCEPTED)
+
+
+def _answer(found: TaskRecord, status: HTTPStatus = HTTPStatus.OK) -> Response:
+    return Response(Task.json_of(found), status, media_type="application/json")
 
 
 def _check_callback(url: str, *, private: bool) -> None:

@@ -10,7 +10,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from worker.api.runners.protocol import TaskRecord, TaskStatus
+from worker.api.runners.protocol import NULL, TaskRecord, TaskStatus
 from worker.api.runners.results import RESULT, Invalid, Result
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class End:
     status: TaskStatus
     exit_code: int | None
     error: dict[str, Any] | None = None
-    output: Any = None
+    output: bytes = NULL
     output_omitted: bool = False
 
 

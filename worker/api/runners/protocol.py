@@ -55,6 +55,10 @@ class TaskRequest:
     created_at: datetime
 
 
+NULL: Final = b"null"
+"""JSON text: the output of a task that has none."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Cursor:
     """A position in a list of tasks, newest first: directly behind this task."""
@@ -67,8 +71,9 @@ class Cursor:
 class TaskRecord:
     """A task's state when it was read; times are aware, and None until they are reached.
 
-    `error` has the keys `type` and `message`, and perhaps `traceback`. `output_omitted` is true if
-    the output was too large to be stored. `handle` belongs to the runner that made the record: what
+    `error` has the keys `type` and `message`, and perhaps `traceback`. `output` is JSON text in
+    UTF-8, since to parse the largest one delays all other requests by 0.3 s. `output_omitted` is
+    true if it was too large to be stored. `handle` belongs to the runner that made the record: what
     it read of the task, so that it need not read it again.
     """
 
@@ -84,7 +89,7 @@ class TaskRecord:
     started_at: datetime | None = None
     finished_at: datetime | None = None
     exit_code: int | None = None
-    output: Any = None
+    output: bytes = NULL
     output_omitted: bool = False
     error: dict[str, Any] | None = None
     handle: Any = field(default=None, compare=False, repr=False)
@@ -156,8 +161,14 @@ class Runner(Protocol):
     async def cancel(self, task: TaskRecord) -> None:
         """Request a task's end; without effect if it has ended or was removed."""
 
-    async def find(self, account: str, task_id: str) -> TaskRecord | None:
-        """This account's task of this id; None if the account has none."""
+    async def find(self, account: str, task_id: str, *, summary: bool = False) -> TaskRecord | None:
+        """This account's task of this id; None if the account has none.
+
+        Args:
+            account: the account.
+            task_id: the task's id.
+            summary: inputs, output and error, which may be large, are not needed.
+        """
 
     async def list(
         self, account: str, *, status: TaskStatus | None, before: Cursor | None, limit: int

@@ -7,9 +7,12 @@ function here raises because of a result's content: `Invalid` has the reason.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
+import subprocess
+import sys
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
@@ -19,6 +22,7 @@ from worker.api.runners.archive import EndsTooEarly
 from worker.api.runners.machine_faults import prevents_reading
 from worker.api.runners.protocol import TaskStatus
 from worker.outcome import EXIT_SIGINT, EXIT_SIGTERM, EXIT_SUCCESS
+from worker.surroundings import interpreter
 from worker.task import output as task_output
 
 if TYPE_CHECKING:
@@ -40,17 +44,25 @@ _STRING_OR_MARK: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[,\[{]', re.DOTALL)
 _MARKS: Final = (b",", b"[", b"{")
 _OTHER_VALUES_MAX: Final = 1000
 """The values of a result besides its output."""
+_SMALL_MAX_BYTES: Final = 1 << 16
+"""Of a result that is parsed in this process, within 2 ms."""
 _PARSING: Final = threading.Lock()
-"""One result at a time: the largest one takes 100 MB while it is parsed."""
+"""One larger result at a time: it takes up to 100 MB while it is parsed."""
+_PARSING_LIMIT_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """A result that the worker could have written; the times are in UTC, None if it has none."""
+    """A result that the worker could have written.
+
+    Attributes:
+        output: JSON text in UTF-8.
+        started_at: in UTC; None if the result has none; `finished_at` too.
+    """
 
     status: TaskStatus
     exit_code: int
-    output: Any
+    output: bytes
     output_omitted: bool
     error: dict[str, Any] | None
     started_at: datetime | None
@@ -120,11 +132,48 @@ def parse(content: bytes) -> Result | Invalid:
     """The result that these bytes are (`result.json`, or the part in a termination message)."""
     if len(content) > RESULT_MAX_BYTES:
         return _TOO_LARGE
-    with _PARSING:
-        try:
-            return _result(_document(content))
-        except _Refused as refused:
-            return Invalid(why=str(refused))
+    if len(content) > _SMALL_MAX_BYTES:
+        with _PARSING:
+            return _parsed_elsewhere(content)
+    return _parsed(content)
+
+
+def _parsed(content: bytes) -> Result | Invalid:
+    try:
+        return _result(_document(content))
+    except _Refused as refused:
+        return Invalid(why=str(refused))
+
+
+def _parsed_elsewhere(content: bytes) -> Result | Invalid:
+    """Parse in another process: in a thread of this one, everything else would wait for it."""
+    argv = interpreter.command(__spec__.name)
+    try:
+        done = subprocess.run(
+            argv, input=content, capture_output=True, check=True, timeout=_PARSING_LIMIT_S
+        )
+    except subprocess.CalledProcessError as error:
+        return Invalid(why=f"it could not be parsed: the process ended with {error.returncode}")
+    except subprocess.TimeoutExpired:
+        return Invalid(why=f"it could not be parsed within {_PARSING_LIMIT_S:g} s")
+    head, _, output = done.stdout.partition(b"\n")
+    found = json.loads(head)
+    if "why" in found:
+        return Invalid(**found)
+    for name in ("started_at", "finished_at"):
+        found[name] = fields.time_of(found[name])
+    return Result(**{**found, "status": _STATUSES[found["status"]], "output": output})
+
+
+def main() -> None:
+    """Parse the result on stdin; print its fields as a line of JSON, followed by its output."""
+    found = _parsed(sys.stdin.buffer.read())
+    values = {each.name: getattr(found, each.name) for each in dataclasses.fields(found)}
+    output = values.pop("output", b"")
+    for name in ("started_at", "finished_at"):
+        if values.get(name) is not None:
+            values[name] = values[name].isoformat()
+    sys.stdout.buffer.write(json.dumps(values).encode() + b"\n" + output)
 
 
 class _Refused(Exception):
@@ -238,7 +287,7 @@ def _result(document: dict[str, Any]) -> Result:
     return Result(
         status=_STATUSES[status],
         exit_code=exit_code,
-        output=document["output"],
+        output=json.dumps(document["output"], ensure_ascii=False).encode(),
         output_omitted=omitted,
         error=_error(document["error"], _STATUSES[status]),
         started_at=_time(document, "started_at"),
@@ -275,3 +324,7 @@ def is_consistent(status: TaskStatus, code: int) -> bool:
     if status is TaskStatus.CANCELLED:
         return code in _CANCELLED_CODES
     return (status is TaskStatus.SUCCESS) == (code == EXIT_SUCCESS)
+
+
+if __name__ == "__main__":
+    main()

@@ -20,17 +20,24 @@ TASK = TaskRecord(
     digest="",
 )
 LONG = "é" * BODY_MAX_BYTES
+LONG_OUTPUT = json.dumps(LONG).encode()
 ERROR = {"type": "RuntimeError", "message": "failed"}
 
 
 @pytest.mark.parametrize(
     ("fields", "omitted"),
     [
-        ({"output": "short", "error": ERROR}, False),
-        ({"output": LONG}, True),
+        ({"output": b'"short"', "error": ERROR}, False),
+        ({"output": LONG_OUTPUT}, True),
         ({"error": ERROR | {"message": LONG}}, True),
-        ({"output": LONG, "error": ERROR | {"traceback": LONG}}, True),
-        ({"output": LONG, "error": {"type": LONG, "message": LONG, "traceback": LONG}}, True),
+        ({"output": LONG_OUTPUT, "error": ERROR | {"traceback": LONG}}, True),
+        (
+            {
+                "output": json.dumps(LONG).encode(),
+                "error": {"type": LONG, "message": LONG, "traceback": LONG},
+            },
+            True,
+        ),
     ],
     ids=["short", "output", "message", "traceback", "all"],
 )

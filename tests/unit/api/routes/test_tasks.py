@@ -181,7 +181,6 @@ async def test_get(api):
         started_at=moment,
         finished_at=moment,
         exit_code=1,
-        output=None,
         error={"type": "LookupError", "message": "nothing there", "traceback": "…"},
     )
     answer = await api.client.get(f"{TASKS}/{task_id}")

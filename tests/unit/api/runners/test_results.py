@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from worker.api.runners import ends, results
 from worker.api.runners.ends import End
-from worker.api.runners.protocol import TaskStatus
+from worker.api.runners.protocol import NULL, TaskStatus
 from worker.api.runners.results import Invalid, Result
 
 FAILED = End(status=TaskStatus.FAILED, exit_code=1, error={"type": "WorkerLost", "message": "m"})
@@ -38,7 +38,7 @@ def test_hostile_results(name):
     found = results.parse(HOSTILE[name])
     assert isinstance(found, Result) == (name in CONTRADICTS_CODE_1)
     end = settled(HOSTILE[name])
-    assert (end.status, end.exit_code, end.output) == (TaskStatus.FAILED, 1, None)
+    assert (end.status, end.exit_code, end.output) == (TaskStatus.FAILED, 1, NULL)
     assert end.output_omitted
     assert end.error["message"].startswith("result.json ")
     assert len(end.error["message"]) < 300
@@ -51,8 +51,8 @@ def test_accepted_results(name):
     content, output = ACCEPTED[name]
     end = settled(content)
     assert (end.status, end.exit_code, end.output_omitted) == (TaskStatus.FAILED, 1, False)
-    assert end.output == output
-    json.dumps([end.output, end.error], ensure_ascii=False, allow_nan=False).encode()
+    assert json.loads(end.output) == output
+    json.dumps([json.loads(end.output), end.error], ensure_ascii=False, allow_nan=False).encode()
 
 
 def test_fields():
@@ -60,7 +60,7 @@ def test_fields():
     assert found == Result(
         status=TaskStatus.FAILED,
         exit_code=1,
-        output=[1],
+        output=b"[1]",
         output_omitted=True,
         error={"type": "RuntimeError", "message": "failed on purpose"},
         started_at=datetime(2026, 5, 4, tzinfo=UTC),
@@ -92,7 +92,7 @@ def test_any_fields(fields):
     """Whatever the fields are, the end can be sent as JSON."""
     end = settled(json.dumps(RESULT | fields).encode())
     assert end.exit_code == 1
-    json.dumps([end.output, end.error], ensure_ascii=False, allow_nan=False).encode()
+    json.dumps([json.loads(end.output), end.error], ensure_ascii=False, allow_nan=False).encode()
 
 
 # -- files
@@ -156,7 +156,7 @@ def test_no_result(end, status, omitted):
 
 def test_matching_result():
     end = ends.settle(known("success", 0), SUCCESS)
-    assert (end.status, end.output, end.error) == ("success", 1, None)
+    assert (end.status, end.output, end.error) == ("success", b"1", None)
 
 
 def test_command_that_exits_like_a_cancelled_one():

@@ -257,9 +257,11 @@ class DockerRunner:
             return True
         return False
 
-    async def find(self, account: str, task_id: str) -> TaskRecord | None:
+    async def find(self, account: str, task_id: str, *, summary: bool = False) -> TaskRecord | None:
         """This account's task; the engine selects by both labels."""
         found = await self._containers.matching(task_id=task_id, account=account)
+        if summary:
+            return next(iter(await self._containers.records(found[:1])), None)
         return await self._containers.record(found[0]) if found else None
 
     async def list(

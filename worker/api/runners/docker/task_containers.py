@@ -24,7 +24,7 @@ from worker.api.runners.docker.container import (
 from worker.api.runners.docker.container_record import record
 from worker.api.runners.files import is_valid_name
 from worker.api.runners.machine_faults import describe, is_machine_fault
-from worker.api.runners.protocol import RunnerUnavailable, TaskRecord, TaskStatus
+from worker.api.runners.protocol import NULL, RunnerUnavailable, TaskRecord, TaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
@@ -186,7 +186,7 @@ class TaskContainers:
         ended = _Ended(summary=task, whole=task)
         cached = ended
         if size_bytes > _WHOLE_MAX_BYTES:
-            summary = dataclasses.replace(task, output=None, error=None)
+            summary = dataclasses.replace(task, output=NULL, error=None)
             ended = _Ended(summary=summary, whole=task)
             cached = _Ended(summary=summary, whole=None)
         cached_bytes = _RECORD_BYTES + (size_bytes if cached.whole is not None else 0)

@@ -179,7 +179,13 @@ class KubernetesRunner:
             task = changed
         raise RunnerUnavailable("the Job changed during each attempt to cancel it; try again")
 
-    async def find(self, account: str, task_id: str) -> TaskRecord | None:
+    async def find(
+        self,
+        account: str,
+        task_id: str,
+        *,
+        summary: bool = False,  # noqa: ARG002 - of the protocol
+    ) -> TaskRecord | None:
         """This account's task; one request for a missing task and for another account's."""
         job = await self._namespace.get_job(task_id)
         if job is None or labels_of(job).get(job_spec.ACCOUNT_LABEL) != account:

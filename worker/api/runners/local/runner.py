@@ -222,9 +222,9 @@ class LocalRunner:
         if not await self._store.cancel_queued(task.task_id, task_end.cancelled(exit_code=None)):
             self._workers.cancel(task.task_id)
 
-    async def find(self, account: str, task_id: str) -> TaskRecord | None:
+    async def find(self, account: str, task_id: str, *, summary: bool = False) -> TaskRecord | None:
         """This account's task."""
-        return self._store.find(account, task_id)
+        return self._store.find(account, task_id, summary=summary)
 
     async def list(
         self, account: str, *, status: TaskStatus | None, before: Cursor | None, limit: int

@@ -13,6 +13,7 @@ from worker.api.runners.local.stored_task import (
     STARTING,
     SUMMARY,
     UNREADABLE,
+    WHOLE,
     StoredTask,
     TaskEnd,
     UnreadableRow,
@@ -100,10 +101,11 @@ class Store:
             ),
         )
 
-    def find(self, account: str, task_id: str) -> TaskRecord | None:
+    def find(self, account: str, task_id: str, *, summary: bool = False) -> TaskRecord | None:
         """A task of this account; the same query for another account's as for a missing one."""
+        columns = SUMMARY if summary else WHOLE
         rows = self._database.read(
-            f"SELECT {SUMMARY}, inputs, output, error FROM tasks "  # noqa: S608 - constant names
+            f"SELECT {columns} FROM tasks "  # noqa: S608 - constant names
             "WHERE task_id = ? AND account = ?",
             (task_id, account),
         )
@@ -215,14 +217,14 @@ class Store:
         """Store a task's end; returns False if one is stored already."""
         return await self._update(
             "phase = ?, started_at = coalesce(started_at, ?), finished_at = ?, exit_code = ?, "
-            "output = ?, output_omitted = ?, error = ?, "
+            "output = CAST(? AS TEXT), output_omitted = ?, error = ?, "
             "callback_pending = callback_url IS NOT NULL",
             (
                 str(end.status),
                 end.started_at,
                 end.finished_at,
                 end.exit_code,
-                json.dumps(end.output),
+                end.output,
                 end.output_omitted,
                 json.dumps(end.error),
             ),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from worker.api.runners import fields
 from worker.api.runners.machine_faults import describe
-from worker.api.runners.protocol import TaskRecord, TaskStatus
+from worker.api.runners.protocol import NULL, TaskRecord, TaskStatus
 
 if TYPE_CHECKING:
     import sqlite3
@@ -23,6 +23,8 @@ SUMMARY: Final = (
     "started_at, finished_at, exit_code, output_omitted"
 )
 """The columns of a record without inputs, output and error."""
+WHOLE: Final = f"{SUMMARY}, inputs, CAST(output AS BLOB) AS output, error"
+"""The columns of a record; the output's text is not decoded."""
 UNREADABLE: Final = "TaskUnreadable"
 """The type of the error of a task whose row is invalid."""
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
@@ -74,7 +76,7 @@ class TaskEnd:
     started_at: str | None = None
     finished_at: str
     exit_code: int | None = None
-    output: Any = None
+    output: bytes = NULL
     output_omitted: bool = False
     error: dict[str, Any] | None = None
 
@@ -145,11 +147,13 @@ def record_from(row: sqlite3.Row) -> TaskRecord:
 
 def _record(row: sqlite3.Row) -> TaskRecord:
     names = row.keys()
-    whole = {
+    whole: dict[str, Any] = {
         name: json.loads(row[name])
-        for name in ("inputs", "output", "error")
+        for name in ("inputs", "error")
         if name in names and row[name] is not None
     }
+    if "output" in names and row["output"] is not None:
+        whole["output"] = row["output"]
     if row["phase"] != STARTING:
         TaskStatus(row["phase"])
     if "error" in whole:

@@ -13,7 +13,7 @@ from worker.api.models import Task
 from worker.api.runners.kubernetes import job_record
 from worker.api.runners.kubernetes.job_record import JobWithPods, callback_pending, record
 from worker.api.runners.kubernetes.job_spec import CALLBACK_LABEL
-from worker.api.runners.protocol import TaskStatus
+from worker.api.runners.protocol import NULL, TaskStatus
 
 NOW = datetime(2026, 1, 2, 4, tzinfo=UTC)
 FINISHED_AT = datetime(2026, 1, 2, 3, 5, 6, tzinfo=UTC)
@@ -67,7 +67,7 @@ def check(made, pods):
     job_record.termination_message(pods)
     callback_pending(made, NOW)
     if task is not None:
-        Task.of(task).model_dump_json()
+        Task.json_of(task)
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -172,13 +172,13 @@ def test_latest_attempt():
 def test_success_before_the_job_is_complete():
     """The pod's end is visible before the Job's."""
     task = record(job(), [pod(terminated(0, "Completed", result("success", 0, output=[1])))])
-    assert (task.status, task.output) == ("success", [1])
+    assert (task.status, task.output) == ("success", b"[1]")
 
 
 def test_success():
     done = terminated(0, "Completed", result("success", 0, output={"title": "Hello"}))
     task = record(job(condition("Complete")), [pod(done)])
-    assert (task.status, task.exit_code, task.output) == ("success", 0, {"title": "Hello"})
+    assert (task.status, task.exit_code, task.output) == ("success", 0, b'{"title": "Hello"}')
     assert task.finished_at == FINISHED_AT
 
 
@@ -186,13 +186,13 @@ def test_output_omitted():
     """A worker that could not write its whole output marks it as omitted."""
     done = terminated(0, "Completed", result("success", 0, output_omitted=True))
     task = record(job(condition("Complete")), [pod(done)])
-    assert (task.status, task.output, task.output_omitted) == ("success", None, True)
+    assert (task.status, task.output, task.output_omitted) == ("success", NULL, True)
 
 
 def test_success_without_a_pod():
     """A Job's success outlives its pods."""
     task = record(job(condition("Complete")), [])
-    assert (task.status, task.exit_code, task.output) == ("success", 0, None)
+    assert (task.status, task.exit_code, task.output) == ("success", 0, NULL)
     assert task.finished_at == datetime(2026, 1, 2, 3, 5, 7, tzinfo=UTC)
 
 

@@ -11,7 +11,7 @@ import pytest
 from worker.api.runners.fairness import Capacity
 from worker.api.runners.local import schema
 from worker.api.runners.local.store import Store
-from worker.api.runners.protocol import TaskStatus
+from worker.api.runners.protocol import NULL, TaskStatus
 from worker.errors import SettingError
 
 VERSION_1 = """
@@ -103,7 +103,7 @@ async def test_migration(file, script):
     store = Store(file, Capacity(max_running=2, queue_max=3))
     assert store.pending_callbacks(9) == [("alice", "pending")]
     pending = store.find("alice", "pending")
-    assert (pending.status, pending.output) == (TaskStatus.SUCCESS, [1])
+    assert (pending.status, pending.output) == (TaskStatus.SUCCESS, b"[1]")
     assert len(store.list("alice", None, None, 10)) == 2
     assert store.expired(datetime(2027, 1, 1, tzinfo=UTC), 10) == ["done"]
     await store.finish_callback("pending")
@@ -146,7 +146,7 @@ async def test_outputs_that_cannot_be_sent_are_omitted(file, output):
     write(file, VERSION_1.replace("'[1]'", f"'{output}'"))
     store = Store(file, Capacity(max_running=2, queue_max=3))
     task = store.find("alice", "pending")
-    assert (task.status, task.output, task.output_omitted) == (TaskStatus.SUCCESS, None, True)
+    assert (task.status, task.output, task.output_omitted) == (TaskStatus.SUCCESS, NULL, True)
     assert not store.find("alice", "done").output_omitted
     await store.close()
 

@@ -75,14 +75,14 @@ async def test_starting_task_is_queued_for_clients(store):
 async def test_end_is_final(store):
     await store.add(request(1, callback_url="https://example.com"))
     assert store.pending_callbacks(9) == []
-    end = TaskEnd(status=TaskStatus.SUCCESS, finished_at=LATER, exit_code=0, output=[1])
+    end = TaskEnd(status=TaskStatus.SUCCESS, finished_at=LATER, exit_code=0, output=b"[1]")
     assert await store.mark_ended("task-1", end)
     late = TaskEnd(status=TaskStatus.FAILED, finished_at=LATER)
     assert not await store.mark_ended("task-1", late)
     await store.mark_running("task-1", LATER)
     assert not await store.cancel_queued("task-1", late)
     found = store.find("alice", "task-1")
-    assert (found.status, found.output) == (TaskStatus.SUCCESS, [1])
+    assert (found.status, found.output) == (TaskStatus.SUCCESS, b"[1]")
     assert store.pending_callbacks(9) == [("alice", "task-1")]
     await store.finish_callback("task-1")
     assert store.pending_callbacks(9) == []

@@ -14,6 +14,7 @@ from hostile_trees import plant
 
 from worker.api.runners.local import task_end
 from worker.api.runners.local.task_folder import TaskFolder
+from worker.api.runners.protocol import NULL
 from worker.process import session_folder
 
 RESULT = {
@@ -73,7 +74,7 @@ def test_stderr_tail(folder):
 def test_valid_result(folder):
     write_result(folder, json.dumps(RESULT))
     result = folder.result()
-    assert (result.status, result.exit_code, result.output) == ("success", 0, {"a": 1})
+    assert (result.status, result.exit_code, result.output) == ("success", 0, b'{"a": 1}')
 
 
 @pytest.mark.parametrize("name", SPECIAL)
@@ -119,7 +120,7 @@ def test_end_with_a_result(folder, returncode):
     """A result that does not contradict the worker's exit code counts, with its times."""
     write_result(folder, json.dumps(RESULT))
     end = task_end.of_ended_worker(folder, returncode, was_cancelled=True)
-    assert (end.status, end.exit_code, end.output) == ("success", 0, {"a": 1})
+    assert (end.status, end.exit_code, end.output) == ("success", 0, b'{"a": 1}')
     assert (end.started_at, end.finished_at) == (RESULT["started_at"], RESULT["finished_at"])
 
 
@@ -127,7 +128,7 @@ def test_end_with_a_contradicted_result(folder):
     """A task that forges success and kills its worker has failed."""
     write_result(folder, json.dumps(RESULT))
     end = task_end.of_ended_worker(folder, -9, was_cancelled=False)
-    assert (end.status, end.exit_code, end.output) == ("failed", 137, None)
+    assert (end.status, end.exit_code, end.output) == ("failed", 137, NULL)
     assert (end.output_omitted, end.error["type"]) == (True, "WorkerDied")
 
 
@@ -154,7 +155,7 @@ def test_hostile_result_of_a_finished_task(folder, name):
     (folder.artifacts / "result.json").write_bytes(HOSTILE[name])
     end = task_end.of_finished_task(folder, EVENT)
     assert (end.status, end.exit_code, end.finished_at) == ("failed", 1, EVENT["time"])
-    assert (end.output, end.output_omitted) == (None, True)
+    assert (end.output, end.output_omitted) == (NULL, True)
     assert "no: good" in end.error["message"]
     assert "result.json" in end.error["message"]
 
