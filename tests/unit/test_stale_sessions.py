@@ -91,7 +91,7 @@ def test_segments_of_an_ending_x11vnc_are_removed(folder, tmp_path, monkeypatch)
     monkeypatch.setattr(linux, "command_name", lambda _: "x11vnc")
     monkeypatch.setattr(linux, "has_ended", lambda _: next(ended, True))
     segment = {"shmid": 1, "key": 0, "cpid": NO_PROCESS, "cuid": os.geteuid(), "nattch": 0}
-    removed = []
+    removed: list[int] = []
     monkeypatch.setattr(linux, "shared_memory_segments", lambda: [segment])
     monkeypatch.setattr(linux, "remove_segment", removed.append)
     (folder / "supervisord.log").write_text(f"INFO spawned: 'x11vnc' with pid {NO_PROCESS}\n")
