@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from required import require
+from shared_memory import IpcNamespace
 from worker_run import WorkerRun
 from worker_serve import WorkerServe
 
@@ -37,7 +38,15 @@ def repetition(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture
-def run(display_programs: None) -> Iterator[Callable[..., WorkerRun]]:
+def ipc_namespace() -> Iterator[IpcNamespace]:
+    """A System V IPC namespace for the test, in which no process and no segment may be left."""
+    namespace = IpcNamespace()
+    yield namespace
+    assert not namespace.leftovers()
+
+
+@pytest.fixture
+def run(display_programs: None, ipc_namespace: IpcNamespace) -> Iterator[Callable[..., WorkerRun]]:
     """Start workers; after the test no process, file or socket of them may be left."""
     folder = Path(tempfile.mkdtemp(prefix="t-", dir="/tmp"))  # short: sockets live below it
     runs: list[WorkerRun] = []
@@ -58,7 +67,9 @@ def run(display_programs: None) -> Iterator[Callable[..., WorkerRun]]:
 
 
 @pytest.fixture
-def serve(display_programs: None, tmp_path: Path) -> Iterator[Callable[..., WorkerServe]]:
+def serve(
+    display_programs: None, ipc_namespace: IpcNamespace, tmp_path: Path
+) -> Iterator[Callable[..., WorkerServe]]:
     """Start APIs; after the test no process or file of them or their workers may be left.
 
     Their tasks may read the test's folder, `tmp_path`.

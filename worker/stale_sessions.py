@@ -47,8 +47,10 @@ def remove(
     for folder in session_folder.abandoned(parent, owners or {os.geteuid()}, only):
         uid = folder.lstat().st_uid
         _end_processes(folder, uid)
-        for pid in _SPAWNED.findall(_record(folder, "supervisord.log")):
-            shared_memory.remove_unused(int(pid), uid)
+        creators = list(map(int, _SPAWNED.findall(_record(folder, "supervisord.log"))))
+        _wait_for_end(creators)
+        for pid in creators:
+            shared_memory.remove_unused(pid, uid)
         display = _record(folder, session_folder.DISPLAY)
         if _DISPLAY_NAME.fullmatch(display):
             xvfb.remove_socket(display)
@@ -80,6 +82,16 @@ def _end_processes(folder: Path, uid: int) -> None:
         if time.monotonic() > deadline:
             return
         time.sleep(_POLL_S)
+
+
+def _wait_for_end(x11vncs: list[int]) -> None:
+    """An ending process has no environment any more, and still has its shared memory."""
+    deadline = time.monotonic() + _ENDED_LIMIT_S
+    for pid in x11vncs:
+        while linux.command_name(pid) == "x11vnc" and not linux.has_ended(pid):
+            if time.monotonic() > deadline:
+                return
+            time.sleep(_POLL_S)
 
 
 def _kill(pid: int, variable: bytes) -> None:

@@ -19,6 +19,7 @@ async def backend(request, monkeypatch, tmp_path) -> AsyncIterator[Backend]:
     match request.param:
         case "local":
             request.getfixturevalue("display_programs")
+            request.getfixturevalue("ipc_namespace")
             made = LocalBackend()
         case "docker":
             made = DockerBackend(monkeypatch)

@@ -68,7 +68,7 @@ class Machine:
 
 
 @pytest.fixture
-def machine(display_programs):
+def machine(display_programs, ipc_namespace):
     folder = Path(tempfile.mkdtemp(prefix="t-", dir="/tmp"))  # short: sockets live below it
     made = Machine(folder)
     try:

@@ -185,6 +185,20 @@ def test_display_lost(run, tmp_path, name):
     assert worker.result["error"]["type"] == "SessionLost"
 
 
+@pytest.mark.parametrize("event", ["x11vnc.started", "task.started"])
+def test_display_lost_is_reported_as_the_cause(run, event):
+    """The browser and the window manager fail when Xvfb is killed; the loss is what is reported.
+
+    The loss is reported late here, because its report contains output that supervisord has.
+    """
+    worker = run(f"{TASKS}:works")
+    worker.event(event)
+    os.kill(worker.pid("supervisor.supervisord"), signal.SIGSTOP)
+    os.kill(worker.pid("Xvfb -displayfd"), signal.SIGKILL)
+    assert worker.wait() == 70
+    assert worker.result["error"]["type"] == "SessionLost"
+
+
 def test_supervisord_terminated(task):
     """It stops its programs; the stream server does not call that a restart."""
     watcher = ActiveViewer(idle, Viewer.connect(task.stream_url()))

@@ -12,7 +12,6 @@ import urllib.error
 
 import pytest
 from rfb_client import Closed, Ended, Lost, Refused, Viewer
-from shared_memory import abandoned_segments
 from viewers import busy_updater, idle, mouse_mover
 from worker_run import COMMAND_LINES, PROGRAMS, eventually
 
@@ -133,7 +132,7 @@ def assert_end(worker, victim, *, killed):
     if code == 0:
         assert result["output"] == "worked"
     if code == LOST_CODE and victim in IRREPLACEABLE:
-        assert result["error"]["type"] == "SessionLost"
+        assert result["error"]["type"] == "SessionLost", result["error"]
 
 
 def assert_closes(worker, victim, followers):
@@ -158,10 +157,9 @@ def assert_closes(worker, victim, followers):
     "seed",
     [pytest.param(n, marks=[pytest.mark.soak] if n >= ORDINARY else []) for n in range(RUNS)],
 )
-def test_killed_at_a_random_moment(run, seed):
+def test_killed_at_a_random_moment(run, ipc_namespace, seed):
     """The exit code and result are the task's own or the loss's; viewers get 1000, 1011 or 1012."""
     chance = random.Random(seed)  # noqa: S311 - chooses test inputs
-    before = set(abandoned_segments())
     victim = VICTIMS[seed % len(VICTIMS)]
     worker = run(f"{TASKS}:works")
     followers = [Follower(worker, act) for act in (idle, mouse_mover, busy_updater)]
@@ -169,8 +167,8 @@ def test_killed_at_a_random_moment(run, seed):
     killed = kill(worker, victim)
     assert_end(worker, victim, killed=killed)
     if victim == "worker" and killed:
-        eventually(lambda: not worker.processes(), timeout_s=20, what="its processes end")
+        eventually(lambda: not ipc_namespace.processes(), timeout_s=20, what="its processes end")
         later = run(f"{TASKS}:plain", env={"TMPDIR": str(worker.tmpdir)})
         assert later.wait() == 0
     assert_closes(worker, victim, followers)
-    eventually(lambda: set(abandoned_segments()) <= before, timeout_s=10, what="no segment is left")
+    assert not ipc_namespace.leftovers()

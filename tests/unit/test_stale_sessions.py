@@ -85,6 +85,20 @@ def test_only_unused_segments_of_the_sessions_x11vnc_are_removed(folder, tmp_pat
     assert removed == [1]
 
 
+def test_segments_of_an_ending_x11vnc_are_removed(folder, tmp_path, monkeypatch):
+    """It is not found by its environment any more, but has not released them yet."""
+    ended = iter([False, False])
+    monkeypatch.setattr(linux, "command_name", lambda _: "x11vnc")
+    monkeypatch.setattr(linux, "has_ended", lambda _: next(ended, True))
+    segment = {"shmid": 1, "key": 0, "cpid": NO_PROCESS, "cuid": os.geteuid(), "nattch": 0}
+    removed: list[int] = []
+    monkeypatch.setattr(linux, "shared_memory_segments", lambda: [segment])
+    monkeypatch.setattr(linux, "remove_segment", removed.append)
+    (folder / "supervisord.log").write_text(f"INFO spawned: 'x11vnc' with pid {NO_PROCESS}\n")
+    list(stale_sessions.remove(tmp_path))
+    assert removed == [1]
+
+
 def test_a_cgroup_is_that_of_the_session_only(tmp_path, monkeypatch):
     monkeypatch.setattr(linux, "cgroup2_mount", lambda: str(tmp_path / "cgroup"))
     own = tmp_path / "cgroup" / "a" / "worker-1"

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _WINDOW_MANAGER: Final = "window_manager"
 _X11VNC: Final = "x11vnc"
 _XVFB: Final = "xvfb"
+_LOSS_TIMEOUT_S: Final = 3.0
 
 
 class DisplayStack:
@@ -199,6 +200,14 @@ class DisplayStack:
     def _on_back(self, name: str) -> None:
         if name != _WINDOW_MANAGER:
             self._status.back(name)
+
+    async def loss_reported(self) -> None:
+        """If the display is lost, return when `lost` is set.
+
+        The display's clients end with it, and their failure may be observed before its cause.
+        """
+        if self.display and not await liveness.answers(self.display, self._server_pid):
+            await asyncio.wait([self.lost], timeout=_LOSS_TIMEOUT_S)
 
     async def display_lives(self) -> bool:
         """Whether Xvfb and supervisord run; False also while one of them is ending."""

@@ -158,6 +158,9 @@ class _Session:
         except TimeoutError:
             why = f"it took longer than {START_TIMEOUT_S:g} s{self.stack.not_ready()}"
             raise StartFailed("the session", why) from None
+        except SessionError:
+            await self.stack.loss_reported()
+            raise
         self._mark("start")
         try:
             async with asyncio.timeout(self.plan.timeout_s):
@@ -167,8 +170,10 @@ class _Session:
                 ended = await task.ended()
         except TimeoutError:
             return outcome.timed_out(self.plan.timeout_s)
+        self.held = ended  # a signal from now on does not change it
+        if ended.error is not None:
+            await self.stack.loss_reported()
         if self.plan.hold_s:
-            self.held = ended  # a signal from now on does not change it
             self.events.emit("task.held", hold_s=self.plan.hold_s, **_summary(ended))
             await asyncio.sleep(self.plan.hold_s)
         return ended

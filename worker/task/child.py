@@ -95,8 +95,9 @@ async def _run_async(
     if playwright is not None:
         try:
             chromium = await playwright.chromium.launch(env=dict(os.environ), **run.launch_options)
-            context = await chromium.new_context(**browser.CONTEXT_OPTIONS)
-            page = await context.new_page()
+            with _ended_when_disconnected(session, chromium):
+                context = await chromium.new_context(**browser.CONTEXT_OPTIONS)
+                page = await context.new_page()
         except Exception as error:
             _report_browser_failed(session, error)
             return
@@ -155,7 +156,8 @@ def _run_sync(session: SessionConnection, run: Run, function: Callable[..., Any]
     if playwright is not None:
         try:
             chromium = playwright.chromium.launch(env=dict(os.environ), **run.launch_options)
-            page = chromium.new_context(**browser.CONTEXT_OPTIONS).new_page()
+            with _ended_when_disconnected(session, chromium):
+                page = chromium.new_context(**browser.CONTEXT_OPTIONS).new_page()
         except Exception as error:
             _report_browser_failed(session, error)
             return
@@ -216,6 +218,22 @@ def _driver_compile_cache() -> Iterator[None]:
         yield
     finally:
         os.environ.pop(_COMPILE_CACHE, None)
+
+
+@contextlib.contextmanager
+def _ended_when_disconnected(session: SessionConnection, chromium: Any) -> Iterator[None]:
+    """Report a browser that ends meanwhile, and end this process.
+
+    Playwright's `new_page` may never return then. The task's code is not loaded yet.
+    """
+
+    def end(*_: object) -> None:
+        _report_browser_failed(session, RuntimeError("it ended while its first page was opened"))
+        os._exit(1)
+
+    chromium.on("disconnected", end)
+    yield
+    chromium.remove_listener("disconnected", end)
 
 
 def _arguments(run: Run, page: Any) -> dict[str, Any]:
