@@ -154,7 +154,7 @@ COVERED: Final[dict[str, tuple[str, ...]]] = {
         "unit/test_artifacts.py::test_folder_that_the_task_replaced",
         "unit/test_trees.py::test_what_is_no_folder_is_not_followed",
     ),
-    "A local task accesses no file of the API, of its session's supervisord, or of another task": (
+    "A local task opens no file of the API, of its session's supervisord, or of another task": (
         _TABLE,
     ),
     "A local task cannot signal or trace other processes": (_TABLE,),
