@@ -157,7 +157,10 @@ COVERED: Final[dict[str, tuple[str, ...]]] = {
     "A local task opens no file of the API, of its session's supervisord, or of another task": (
         _TABLE,
     ),
-    "A local task cannot signal or trace other processes": (_TABLE,),
+    "A local task cannot signal, limit or trace other processes": (
+        _TABLE,
+        "unit/test_linux.py::test_limits_of_other_processes",
+    ),
     "A viewer in control of the browser reads no such file either": (
         _TABLE,
         "image/test_file_urls.py::test_blocked",
