@@ -17,6 +17,7 @@ from security_tables import differences, table
 from viewer_access import PROBES, callers
 from worker_run import eventually
 
+from worker.api.runners.local.isolation.enter import PROCESSES_MAX
 from worker.linux import SIGNALS_ABI, landlock_abi, mounts_errno
 
 OTHER_USER = 64_998
@@ -65,8 +66,10 @@ def test_isolated_task(isolated_api, mechanism):
     assert facts["keys"] == []
     assert (facts["no_new_privs"], facts["no_capabilities"]) == (True, True)
     assert (facts["uid"] in range(70_000, 71_000)) == (mechanism == "uids")
+    assert facts["killed_before_the_api"]
     if mechanism == "uids":
         assert facts["groups"] == []
+        assert 0 < facts["processes_max"] <= PROCESSES_MAX
     assert_cleaned_up(made, attacker, facts)
     assert made.get(f"/tasks/{attacker}/artifacts/own.txt").text == "own"
     if mechanism == "landlock-as-user":

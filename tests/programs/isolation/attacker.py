@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -171,6 +172,8 @@ def facts():
         "current_folder": allowed(write, "."),
         "child": child.stdout.strip(),
         "daemon": daemon.pid,
+        "killed_before_the_api": int(Path("/proc/self/oom_score_adj").read_text()) > 0,
+        "processes_max": resource.getrlimit(resource.RLIMIT_NPROC)[0],
         "left": [f"left-{NAME}", f"own-{NAME}"],
         "keys": [name for name in os.environ if "KEY" in name or "SECRET" in name],
     }
