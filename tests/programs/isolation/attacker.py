@@ -67,7 +67,7 @@ def own_targets():
                 programs[name].append([pid, ""])
     supervisord, xvfb, x11vnc, server = programs.values()
     secret = [[worker, ""], *supervisord, *server]
-    first = [[pid, ""] for pid, command_line in command_lines() if "tini" in command_line]
+    first = [[1, ""]] if Path("/proc/1/comm").read_text() == "tini\n" else []
     unix_socket = Path(os.environ["TMPDIR"], "own.sock")
     listeners = [listening(str(unix_socket)), listening(f"\0own-{NAME}"), port_of()]
     KEPT.extend(listeners)
@@ -77,7 +77,10 @@ def own_targets():
         "artifacts": [str(artifacts), str(own_file(artifacts))],
         "folders": [str(Path.cwd()), os.environ["TMPDIR"]],
         "task": [task],
-        "events": [str(artifacts.parent / "events.jsonl"), f"/proc/{worker}/fd/1"],
+        "events": [
+            str(artifacts.parent / "events.jsonl"),
+            *(f"/proc/{pid}/fd/1" for pid, _ in ([worker, ""], *first)),
+        ],
         "session": [str(session), str(session / "supervisord.log")],
         "supervisord": supervisord,
         "supervisord_socket": [[each, str(session / "supervisor.sock")] for each in supervisord],
