@@ -300,7 +300,7 @@ PROBES = {
     "read or change artifacts, `result.json` and log": Probe("artifacts", read_or_write),
     "read or change the current folder and temporary files": Probe("folders", read_or_write),
     "read inputs": Probe("task", environment),
-    "write into the events or the error output that the API reads": Probe("events", write),
+    "write into a worker's events or error output": Probe("events", write),
     "read or change the session's folder": Probe("session", read_or_write),
     "read supervisord's password and config": Probe("supervisord", configuration),
     "start programs through supervisord": Probe("supervisord_socket", call_supervisord),
