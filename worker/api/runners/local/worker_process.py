@@ -30,6 +30,8 @@ _START_READS: Final = 20
 _SEARCH_LIMIT_S: Final = 10.0
 _OOM_SCORE_ADJ: Final = 200
 """proc_pid_oom_score_adj(5). Chromium gives its renderers 300, so that these are killed first."""
+_OOM_POLL_S: Final = 0.001
+_OOM_WRITES: Final = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,9 +103,20 @@ def _start(task: StoredTask, folder: TaskFolder, launch: Launch) -> WorkerProces
 
 
 def _prefer_to_kill(pid: int) -> None:
-    """Have the kernel kill a worker before this process if the machine's memory is used up."""
-    with contextlib.suppress(OSError):
-        Path(f"/proc/{pid}/oom_score_adj").write_text(str(_OOM_SCORE_ADJ))
+    """Have the kernel kill a worker before this process if the machine's memory is used up.
+
+    The child inherits from this process that it is not dumpable, so its file belongs to root. In
+    execve(2), Popen returns some microseconds before the kernel gives the file to the user.
+    """
+    for _ in range(_OOM_WRITES):
+        try:
+            Path(f"/proc/{pid}/oom_score_adj").write_text(str(_OOM_SCORE_ADJ))
+        except PermissionError:
+            time.sleep(_OOM_POLL_S)
+        except OSError:
+            return  # it has ended
+        else:
+            return
 
 
 def _started(pid: int) -> int:
