@@ -149,7 +149,7 @@ def run_attack(api, victim, env=None):
          "--input", f"other={json.dumps(victim.targets)}"],
         stderr=api.folder / "run.stderr",
         env={k: v for k, v in api.environ.items() if not k.startswith("WORKER_")} | (env or {}),
-        cwd=api.tmpdir,  # a confined task can read it
+        cwd=api.endpoints,  # a confined task can read it
     )  # fmt: skip
     assert worker.wait(timeout_s=60) == 0, worker.stderr
     output = json.loads((artifacts / "result.json").read_text())["output"]
