@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import functools
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 from rfb_client import Refused, Viewer
-from websocket_client import Closed
 from worker_run import eventually
 from x_client import Observer
 
@@ -54,7 +54,7 @@ class Caller:
     @contextlib.contextmanager
     def watching(self) -> Iterator[Viewer]:
         """A viewer that has received the screen."""
-        with Viewer.connect(self.url()) as viewer:
+        with connected(self.url()) as viewer:
             viewer.request_update(incremental=False, w=1, h=1)
             viewer.read_update(_FRAME_S)
             yield viewer
@@ -124,16 +124,28 @@ def moves_the_pointer(caller: Caller) -> bool:
 def uses_a_token_again(caller: Caller) -> bool:
     """Whether a second connection with a used token is accepted."""
     url = caller.url()
-    for attempt in range(2):
+    try:
+        for _ in range(2):
+            with connected(url) as viewer:
+                viewer.close()
+    except Refused:
+        return False
+    return True
+
+
+def connected(url: str) -> Viewer:
+    """A viewer; 409 means that the last controller has left only just now, and keeps the token."""
+
+    def attempt() -> Viewer | None:
         try:
-            with Viewer.connect(url) as viewer:
-                closed: Closed = viewer.close()
-                assert closed.code == 1000
-        except Refused:
-            return False
-        if attempt:
-            return True
-    raise AssertionError
+            return Viewer.connect(url)
+        except Refused as refused:
+            if refused.status != HTTPStatus.CONFLICT:
+                raise
+        return None
+
+    viewer: Viewer = eventually(attempt)
+    return viewer
 
 
 def cancels(caller: Caller) -> bool:
