@@ -13,7 +13,7 @@ import pytest
 from event_process import EventProcess
 from isolated_api import USER
 from required import skip_or_fail
-from security_tables import differences, table
+from security_tables import differences, probes, table
 from viewer_access import PROBES, callers
 from worker_run import eventually
 
@@ -156,6 +156,16 @@ def run_attack(api, victim, env=None):
     return output["possible"]
 
 
+def missing_targets(possible, targets):
+    """What root could not access either, of the rows that allow it: it does not exist."""
+    return {
+        row: missing
+        for row, probe in probes().PROBES.items()
+        if probe.kind in targets and probe.kind != "browser" and possible[row]["other"]
+        if (missing := [each for each in targets[probe.kind] if each not in possible[row]["other"]])
+    }
+
+
 @pytest.mark.parametrize("column", ["root", "user"])
 def test_task_that_is_not_isolated(isolated_api, column):
     """Started by the API or by `worker run`, with WORKER_CONFINE the latter is isolated as well."""
@@ -163,6 +173,8 @@ def test_task_that_is_not_isolated(isolated_api, column):
     victim = made.start_victim()
     _, output = attack(made, victim)
     assert differences(column, output["possible"]) == {}
+    if column == "root":
+        assert missing_targets(output["possible"], victim.targets) == {}
     assert differences(column, run_attack(made, victim)) == {}
     if landlock_abi() >= SIGNALS_ABI:
         assert differences("Landlock", run_attack(made, victim, {"WORKER_CONFINE": "true"})) == {}
