@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -10,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from required import require
+from isolated_api import IsolatedApi
+from required import require, skip_or_fail
 from shared_memory import IpcNamespace
 from worker_run import WorkerRun
 from worker_serve import WorkerServe
@@ -86,6 +88,29 @@ def serve(
 
     try:
         yield start
+    finally:
+        for each in apis:
+            each.end()
+    left = [line for each in apis for line in each.leftovers()]
+    shutil.rmtree(folder)
+    assert not left
+
+
+@pytest.fixture
+def isolated_api(display_programs: None) -> Iterator[Callable[..., IsolatedApi]]:
+    """Make APIs of root or of another user; nothing of them is left after the test."""
+    if os.geteuid() != 0:
+        skip_or_fail("root", "run the tests as root")
+    folder = Path(tempfile.mkdtemp(prefix="t-", dir="/tmp"))  # short: sockets live below it
+    folder.chmod(0o755)
+    apis: list[IsolatedApi] = []
+
+    def make(env: dict[str, str] | None = None, *, as_user: bool = False) -> IsolatedApi:
+        apis.append(IsolatedApi(folder / str(len(apis)), env, as_user=as_user))
+        return apis[-1]
+
+    try:
+        yield make
     finally:
         for each in apis:
             each.end()

@@ -52,6 +52,18 @@ _FILE_RIGHTS: Final = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_D
 _RIGHTS_SINCE: Final = {1: (1 << 13) - 1, 2: _REFER, 3: _TRUNCATE, 5: _IOCTL_DEV}
 _SCOPE_SIGNALS: Final = 1 << 1
 
+# linux/seccomp.h, linux/audit.h, linux/bpf_common.h. By machine: the number of seccomp(2), and the
+# architectures and numbers of prlimit(2), since a 64-bit kernel also executes 32-bit programs.
+_SECCOMP_SET_MODE_FILTER, _SECCOMP_FILTER_FLAG_SPEC_ALLOW = 1, 4
+_SECCOMP_RET_ALLOW, _SECCOMP_RET_ERRNO = 0x7FFF_0000, 0x0005_0000
+_SECCOMP_CALLS: Final = {"x86_64": 317, "aarch64": 277}
+_PRLIMIT_CALLS: Final = {
+    "x86_64": ((0xC000_003E, 302), (0xC000_003E, 302 | 0x4000_0000), (0x4000_0003, 340)),
+    "aarch64": ((0xC000_00B7, 261), (0x4000_0028, 369)),
+}
+_BPF_LOAD, _BPF_JUMP_IF_EQUAL, _BPF_RETURN = 0x20, 0x15, 0x06
+_CALL_FIELD, _ARCHITECTURE_FIELD, _FIRST_ARGUMENT_FIELD = 0, 4, 16  # of struct seccomp_data
+
 SIGNALS_ABI: Final = 6
 """From this version on, Landlock also denies signals to processes that it does not restrict."""
 READ: Final = _EXECUTE | _READ_FILE | _READ_DIR
@@ -240,12 +252,49 @@ def landlock_restrict(ruleset: int) -> None:
     _check(_landlock(_LANDLOCK_RESTRICT_SELF, ruleset, 0))
 
 
+def forbid_limits_of_others() -> None:
+    """Deny this thread, and all that it starts, the limits of other processes (prlimit(2)).
+
+    Landlock denies it signals, but a limit of CPU time ends a process, too. Only 0, the caller
+    itself, is accepted as the process. Machines whose system calls are unknown are not restricted.
+
+    Raises:
+        OSError: the kernel refuses it.
+    """
+    machine = os.uname().machine
+    if machine not in _SECCOMP_CALLS:
+        return
+    forbid_new_privileges()
+    code = [each for call in _PRLIMIT_CALLS[machine] for each in _deny_unless_0(*call)]
+    code.append((_BPF_RETURN, 0, 0, _SECCOMP_RET_ALLOW))
+    raw = b"".join(struct.pack("=HBBI", *each) for each in code)
+    program = ctypes.create_string_buffer(raw, len(raw))
+    sock_fprog = struct.pack("HP", len(code), ctypes.addressof(program))
+    call = ctypes.c_long(_SECCOMP_CALLS[machine])
+    flags = _SECCOMP_FILTER_FLAG_SPEC_ALLOW
+    _check(_LIBC.syscall(call, _SECCOMP_SET_MODE_FILTER, flags, sock_fprog))
+
+
+def _deny_unless_0(architecture: int, number: int) -> list[tuple[int, int, int, int]]:
+    """A part of a filter: it denies a call if its first argument, an int, is not 0."""
+    return [
+        (_BPF_LOAD, 0, 0, _ARCHITECTURE_FIELD),
+        (_BPF_JUMP_IF_EQUAL, 0, 5, architecture),  # else to the end of this part
+        (_BPF_LOAD, 0, 0, _CALL_FIELD),
+        (_BPF_JUMP_IF_EQUAL, 0, 3, number),
+        (_BPF_LOAD, 0, 0, _FIRST_ARGUMENT_FIELD),
+        (_BPF_JUMP_IF_EQUAL, 1, 0, 0),
+        (_BPF_RETURN, 0, 0, _SECCOMP_RET_ERRNO | errno.EPERM),
+    ]
+
+
 def confine(ruleset: int) -> None:
     """Restrict this process by a set of rules; a process of root loses its capabilities, too.
 
     Raises:
         OSError: the kernel refuses it.
     """
+    forbid_limits_of_others()
     landlock_restrict(ruleset)
     if os.geteuid() == 0:
         drop_capabilities()

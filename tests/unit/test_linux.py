@@ -6,8 +6,10 @@ import contextlib
 import ctypes
 import errno
 import os
+import resource
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -131,3 +133,19 @@ def test_unacknowledged_bytes_are_those_that_the_peer_has_not_read():
             deadline = time.monotonic() + 5  # an acknowledgement may be delayed (tcp(7))
             while linux.unacknowledged_bytes(ours):
                 assert time.monotonic() < deadline
+
+
+def test_limits_of_other_processes():
+    """They can neither be changed nor read; the own ones can."""
+    limit = resource.getrlimit(resource.RLIMIT_CPU)
+
+    def attempt():
+        linux.forbid_limits_of_others()  # of this thread only
+        assert resource.prlimit(0, resource.RLIMIT_CPU, limit) == limit
+        for pid in (os.getppid(), os.getpid()):
+            with pytest.raises(PermissionError):
+                resource.prlimit(pid, resource.RLIMIT_CPU, limit)
+
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(attempt).result()
+    assert resource.prlimit(os.getpid(), resource.RLIMIT_CPU, limit) == limit

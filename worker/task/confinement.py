@@ -4,6 +4,8 @@ The process, and all that it starts, may read the system's folders, the interpre
 and its own; it may write to its own folders only. It cannot read what belongs to its session, such
 as supervisord's config, except the display's cookie, and cannot signal or trace other processes.
 
+What needs no open file, such as chmod(2) by path, is not restricted by Landlock.
+
 Landlock restricts neither network connections nor those to Unix sockets that have a path. Abstract
 sockets are not restricted either: X11's libraries connect to the display by one, and do not try the
 path after EPERM.

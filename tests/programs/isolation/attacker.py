@@ -1,108 +1,186 @@
-"""Tries what a hostile task would try; returns what happened, by name."""
+"""Tries what a hostile task would try: each probe, on its own targets and on those of others."""
 
-import ctypes
+from __future__ import annotations
+
+import contextlib
+import json
 import os
 import resource
-import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
-PTRACE_ATTACH = 16
-DENIED = (PermissionError, FileNotFoundError, NotADirectoryError, ProcessLookupError)
+from probes import (  # type: ignore[import-not-found]  # a module beside this one
+    PROBES,
+    allowed,
+    make_segment,
+    write,
+)
+
+NAME = f"{os.environ.get('TEST_RUN_MARK')}-{os.getpid()}"
+PROGRAMS = ("supervisor.supervisord", "Xvfb", "x11vnc", "worker.stream.server")
 
 
 async def run(page, inputs):
-    denied = {}
+    """Return what was possible, and facts about the task; the input `other`: targets by kind."""
+    own, other = own_targets(), json.loads(inputs["other"])
+    possible = measured(own, other)
+    for url_of in ("file://", "view-source:file://"):
+        for name, targets in (("own", own), ("other", other)):
+            for path in targets.get("browser", ()):
+                if await shows(page, f"{url_of}{path}"):
+                    row = next(row for row in PROBES if PROBES[row].kind == "browser")
+                    possible[row][name].append(url_of + path)
+    return {"possible": possible, "facts": facts()}
 
-    def attempt(name, action):
+
+def measured(own, other, *, browser=False):
+    """For each row, the own and the other targets on which the access was possible.
+
+    Args:
+        own: targets by kind.
+        other: the same.
+        browser: whether to read the files that a browser would be directed to.
+    """
+    other = {**other, "status": [os.getpid()]}
+    return {
+        row: {
+            name: []
+            if probe.kind == "browser" and not browser
+            else [each for each in targets.get(probe.kind, ()) if allowed(probe.attempt, each)]
+            for name, targets in (("own", own), ("other", other))
+        }
+        for row, probe in PROBES.items()
+    }
+
+
+def own_targets():
+    """What belongs to this task and its session."""
+    worker, task = os.getppid(), [os.getpid(), ""]
+    session = Path(os.environ["XAUTHORITY"]).parent
+    artifacts = Path(os.environ["WORKER_ARTIFACTS_DIR"])
+    programs: dict[str, list[object]] = {name: [] for name in PROGRAMS}
+    for pid, command_line in command_lines():
+        for name in PROGRAMS:
+            if name in command_line and is_below(pid, worker):
+                programs[name].append([pid, ""])
+    supervisord, xvfb, x11vnc, server = programs.values()
+    secret = [[worker, ""], *supervisord, *server]
+    first = [[1, ""]] if Path("/proc/1/comm").read_text() == "tini\n" else []
+    unix_socket = Path(os.environ["TMPDIR"], "own.sock")
+    listeners = [listening(str(unix_socket)), listening(f"\0own-{NAME}"), port_of()]
+    KEPT.extend(listeners)
+    segment, shm_file = make_segment("own"), Path("/dev/shm", f"own-{NAME}")
+    shm_file.touch()
+    return {
+        "artifacts": [str(artifacts), str(own_file(artifacts))],
+        "folders": [str(Path.cwd()), os.environ["TMPDIR"]],
+        "task": [task],
+        "events": [
+            str(artifacts.parent / "events.jsonl"),
+            *(f"/proc/{pid}/fd/1" for pid, _ in ([worker, ""], *first)),
+        ],
+        "session": [str(session), str(session / "supervisord.log")],
+        "supervisord": supervisord,
+        "supervisord_socket": [[each, str(session / "supervisor.sock")] for each in supervisord],
+        "keys": [*secret, *first],
+        "secret": secret,
+        "ordinary": [*xvfb, *x11vnc],
+        "processes": [*secret, *xvfb, *x11vnc],
+        "x11vnc": [str(session / "x11vnc.sock")],
+        "display": [[os.environ["DISPLAY"], os.environ["XAUTHORITY"]]],
+        "unix_sockets": [str(unix_socket)],
+        "ports": [f"own-{NAME}", listeners[-1].getsockname()[1]],
+        "segments": [[segment, "own"]],
+        "shm_files": [str(shm_file)],
+        "modes": [str(own_file(artifacts))],
+        "browser": [str(own_file(artifacts))],
+    }
+
+
+KEPT: list[socket.socket] = []
+
+
+def command_lines():
+    """The processes that are visible: pid and command line."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                yield (
+                    int(entry.name),
+                    (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(),
+                )
+
+
+def is_below(pid, ancestor):
+    """Whether a process descends from another."""
+    while pid > 1 and pid != ancestor:
         try:
-            action()
-        except DENIED:
-            denied[name] = True
-        else:
-            denied[name] = False
-
-    for path in inputs["read"]:
-        attempt(f"read {path}", lambda path=path: read(path))
-    for path in inputs["write"]:
-        attempt(f"write {path}", lambda path=path: write(path))
-    for pid in inputs["processes"]:
-        name = Path(f"/proc/{pid}/comm").read_text().strip() + f" {pid}"
-        attempt(f"signal {name}", lambda pid=pid: os.kill(pid, 0))
-        attempt(f"trace {name}", lambda pid=pid: trace(pid))
-        for file in ("environ", "mem", "maps", "fd/1"):
-            attempt(f"{file} of {name}", lambda pid=pid, file=file: read(f"/proc/{pid}/{file}"))
-    attempt("signal the own worker", lambda: os.kill(os.getppid(), 0))
-    attempt("environ of the own worker", lambda: read(f"/proc/{os.getppid()}/environ"))
-    attempt("config of supervisord", lambda: read(session() / "supervisord.conf"))
-    attempt("log of supervisord", lambda: read(session() / "supervisord.log"))
-    for path in inputs["open"]:
-        for scheme in ("file://", "view-source:file://"):
-            denied[f"open {scheme}{path}"] = not await shows(page, scheme + path, inputs["private"])
-    return {"denied": denied, "facts": facts()}
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            return False
+    return pid == ancestor
 
 
-def read(path):
-    if Path(path).is_dir():
-        return list(Path(path).iterdir())
-    return os.read(os.open(path, os.O_RDONLY), 1)
+def listening(path):
+    """A Unix socket that listens."""
+    made = socket.socket(socket.AF_UNIX)
+    made.bind(path)
+    made.listen()
+    return made
 
 
-def write(path):
-    if Path(path).is_dir():
-        Path(path, "written").write_text("by the attacker")
-    else:
-        os.close(os.open(path, os.O_WRONLY | os.O_APPEND))
+def port_of():
+    """A TCP socket that listens."""
+    return socket.create_server(("127.0.0.1", 0))
 
 
-def trace(pid):
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.ptrace(PTRACE_ATTACH, pid, None, None) < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+def own_file(artifacts):
+    """A text among the artifacts."""
+    path = artifacts / "own.txt"
+    path.write_text("own")
+    return path
 
 
-def session():
-    return Path(os.environ["XAUTHORITY"]).parent
-
-
-async def shows(page, url, private):
+async def shows(page, url):
+    """Whether the browser shows a page's text, which is no error."""
     opened = await page.context.new_page()
     try:
         await opened.goto(url)
-        return private in await opened.inner_text("body")
+        text = await opened.inner_text("body")
     except Exception:
         return False
+    else:
+        return bool(text.strip()) and "ERR_" not in text
     finally:
         await opened.close()
 
 
 def facts():
     """What must still be possible, and who the task is."""
-    own = Path(os.environ["WORKER_ARTIFACTS_DIR"], "own.txt")
-    own.write_text("own")
     Path(os.environ["HOME"], "own.txt").write_text("own")
-    Path("in-the-current-folder").write_text("own")
     argv = [sys.executable, "-c", "print(1 + 1)"]
     child = subprocess.run(argv, check=True, capture_output=True, text=True)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        socket.create_connection(listener.getsockname()).close()
     daemon = subprocess.Popen(["sleep", "600"], start_new_session=True)
     os.kill(daemon.pid, 0)
     for folder in ("/dev/shm", os.environ["TMPDIR"]):
-        Path(folder, f"left-{os.getpid()}").write_text("left")
+        Path(folder, f"left-{NAME}").write_text("left")
     status = Path("/proc/self/status").read_text()
     return {
         "uid": os.getuid(),
         "groups": os.getgroups(),
         "no_new_privs": "NoNewPrivs:\t1" in status,
         "no_capabilities": "CapEff:\t0000000000000000" in status,
+        "current_folder": allowed(write, "."),
         "child": child.stdout.strip(),
         "daemon": daemon.pid,
         "killed_before_the_api": int(Path("/proc/self/oom_score_adj").read_text()) > 0,
         "processes_max": resource.getrlimit(resource.RLIMIT_NPROC)[0],
-        "left": f"left-{os.getpid()}",
+        "left": [f"left-{NAME}", f"own-{NAME}"],
         "keys": [name for name in os.environ if "KEY" in name or "SECRET" in name],
-        "ignored": signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN,
     }
+
+
+if __name__ == "__main__":  # as a program of another user, without a task
+    print(json.dumps(measured({}, json.load(sys.stdin), browser=True)))

@@ -31,6 +31,8 @@ _SEARCH_LIMIT_S: Final = 10.0
 _NICE: Final = 5
 _OOM_SCORE_ADJ: Final = 200
 """proc_pid_oom_score_adj(5). Chromium gives its renderers 300, so that these are killed first."""
+_EXEC_POLL_S: Final = 0.001
+_EXEC_WRITES: Final = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +111,24 @@ def _prefer_api(pid: int) -> None:
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, pid, _NICE)
     for file, value in (("autogroup", _NICE), ("oom_score_adj", _OOM_SCORE_ADJ)):
-        with contextlib.suppress(OSError):
-            Path(f"/proc/{pid}/{file}").write_text(str(value))
+        _write(Path(f"/proc/{pid}/{file}"), str(value))
+
+
+def _write(file: Path, value: str) -> None:
+    """Write into a new child's file in /proc, if possible.
+
+    The child inherits from this process that it is not dumpable, so the file belongs to root. In
+    execve(2), Popen returns some microseconds before the kernel gives the file to the user.
+    """
+    for _ in range(_EXEC_WRITES):
+        try:
+            file.write_text(value)
+        except PermissionError:
+            time.sleep(_EXEC_POLL_S)
+        except OSError:
+            return
+        else:
+            return
 
 
 def _started(pid: int) -> int:
