@@ -24,6 +24,12 @@ _POLL_S: Final = 0.02
 _DRAW_S: Final = 0.03
 _DESCRIPTORS: Final = 1024  # x11vnc looks at each of them when a client connects
 _END_S: Final = 10.0
+# glibc then aborts x11vnc where it writes past a block of memory, or frees one twice (mallopt(3)),
+# and unused memory has no plausible content.
+_HEAP_CHECKS: Final = (
+    "LD_PRELOAD=libc_malloc_debug.so.0",
+    "GLIBC_TUNABLES=glibc.malloc.check=3:glibc.malloc.perturb=165",
+)
 
 
 class RealDisplay:
@@ -78,7 +84,9 @@ class RealDisplay:
         command = x11vnc.command(self._name, self._authority, path, control=role == "control")
         limit = ["prlimit", f"--nofile={_DESCRIPTORS}"]
         process = subprocess.Popen(
-            [*limit, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [*limit, "env", *_HEAP_CHECKS, *command],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         deadline = time.monotonic() + _START_S
         while not x11vnc.accepts(path) and time.monotonic() < deadline:
