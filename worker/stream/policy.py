@@ -8,7 +8,7 @@ The viewer's thread notes what it observes in a `ViewerState`, calls `decide`, a
 action. The first reason to close is the one that the viewer gets.
 
 Times are in seconds of one clock, which leaves out the time in which this process did not run
-(`worker.stream.limits.clock`).
+(`worker.attended.clock`), except those of the viewer's clock (`worker.stream.limits.clock`).
 """
 
 from __future__ import annotations
@@ -155,8 +155,8 @@ class ViewerState:
         pinged_at: When it was last pinged.
         pending_bytes: How much is queued for it.
         due_at: When something that was held back may pass; None if that does not depend on time.
-        in_handshake: Whether a step of the handshake is awaited from it.
-        patience: How many times as long it may take to read and to answer, on a busy machine.
+        viewer_now: The time of the viewer's clock.
+        unread_at: When it was last not read, since what it had sent could not be passed on.
         awaits_frame: Whether a full update was requested and is not yet sent.
         frame_began: Whether a part of that update has arrived from x11vnc.
         server_sent_at: When x11vnc last sent something.
@@ -176,8 +176,8 @@ class ViewerState:
     pinged_at: float = field(init=False)
     pending_bytes: int = 0
     due_at: float | None = None
-    in_handshake: bool = False
-    patience: float = 1.0
+    viewer_now: float = field(init=False)
+    unread_at: float = field(init=False)
     awaits_frame: bool = False
     frame_began: bool = False
     server_sent_at: float = 0.0
@@ -191,11 +191,12 @@ class ViewerState:
 
     def __post_init__(self) -> None:
         self.active_at = self.pinged_at = self.began_at
+        self.viewer_now = self.unread_at = self.began_at
         self.arrival = Arrival(self.began_at)
 
     def observe(
         self,
-        now: float,
+        viewer_now: float,
         *,
         pending_bytes: int,
         read_bytes: int,
@@ -206,23 +207,17 @@ class ViewerState:
         """Note the state of the viewer's connection.
 
         Args:
-            now: The time.
+            viewer_now: The time of the viewer's clock.
             pending_bytes: How much is queued for the viewer.
             read_bytes: How much it has acknowledged in total.
             received_bytes: How much was received from it in total.
             completed: How many of its messages have arrived in total.
             partial: Whether the rest of one is to be received now.
         """
-        self.pending_bytes = pending_bytes
-        self.pace.observe(
-            now, pending=pending_bytes > 0, read_bytes=read_bytes, patience=self.patience
-        )
+        self.viewer_now, self.pending_bytes = viewer_now, pending_bytes
+        self.pace.observe(viewer_now, pending=pending_bytes > 0, read_bytes=read_bytes)
         self.arrival.observe(
-            now,
-            received_bytes=received_bytes,
-            completed=completed,
-            partial=partial,
-            patience=self.patience if self.in_handshake else 1.0,
+            viewer_now, received_bytes=received_bytes, completed=completed, partial=partial
         )
 
     def request_close(self, close: Close) -> None:
@@ -260,7 +255,7 @@ def _while_streaming(now: float, state: ViewerState) -> Action:
         return stop
     if state.requested_close is not None and state.last_frame is None:
         return AwaitLastFrame()
-    if now - state.active_at >= state.silent_s:
+    if now - max(state.active_at, state.unread_at) >= state.silent_s:
         return Disconnect(Limit.SILENT)
     if now - max(state.active_at, state.pinged_at) >= state.ping_s:
         return _PING
@@ -274,7 +269,7 @@ def _while_streaming(now: float, state: ViewerState) -> Action:
 
 def _stop_due(now: float, state: ViewerState) -> StopForwarding | None:
     """Return the reason to stop forwarding now, if any."""
-    limit = _exceeded(now, state)
+    limit = _exceeded(state)
     close, lost_at = state.requested_close, state.server_lost_at
     if close is None:
         if lost_at is not None and now - lost_at >= OUTCOME_WAIT_S:
@@ -286,12 +281,12 @@ def _stop_due(now: float, state: ViewerState) -> StopForwarding | None:
     return StopForwarding(close) if complete else None
 
 
-def _exceeded(now: float, state: ViewerState) -> Limit | None:
+def _exceeded(state: ViewerState) -> Limit | None:
     if state.pending_bytes > QUEUE_MAX_BYTES:
         return Limit.SEND_BACKLOG
-    if state.pace.too_slow(now):
+    if state.pace.too_slow(state.viewer_now):
         return Limit.READ_RATE
-    return Limit.MESSAGE_TIME if state.arrival.is_late(now) else None
+    return Limit.MESSAGE_TIME if state.arrival.is_late(state.viewer_now) else None
 
 
 def holds_requests(pending_bytes: int, *, held: bool) -> bool:

@@ -14,13 +14,14 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final, assert_never
 
+from worker.attended.clock import AttendedClock
 from worker.close_codes import PROTOCOL_VIOLATION, Close
 from worker.rfb.client_filter import ProtocolViolation
 from worker.rfb.greeting import Greeting
 from worker.rfb.last_frame import LastFrame
 from worker.rfb.messages import FRAMEBUFFER_UPDATE
 from worker.stream import policy
-from worker.stream.limits.clock import AttendedClock, patience
+from worker.stream.limits.clock import BusyMachine, ViewerClock
 from worker.stream.policy import (
     INPUT_MAX_BYTES,
     PING_S,
@@ -86,8 +87,9 @@ class Viewer:
         self._full_requests = 0
         self._share = share
         self._clock = AttendedClock(monotonic)
-        self._patience_at = 0.0
-        self._state = ViewerState(began_at=self._clock(), ping_s=ping_s, silent_s=silent_s)
+        began_at = self._clock()
+        self._viewer_clock = ViewerClock(began_at, BusyMachine().patience)
+        self._state = ViewerState(began_at=began_at, ping_s=ping_s, silent_s=silent_s)
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._lock = threading.Lock()  # for the requested close and the life of `_wake`
 
@@ -155,20 +157,21 @@ class Viewer:
 
     def _observe(self, now: float) -> None:
         client, rfb, state = self._client, self._rfb, self._state
-        if now >= self._patience_at:
-            state.patience, self._patience_at = patience(), now + policy.TICK_S
-        state.in_handshake = rfb.handshakes < self._greeting.prompts
-        partial = state.in_handshake or rfb.mid_message or client.mid_message
+        in_handshake = rfb.handshakes < self._greeting.prompts
+        partial = in_handshake or rfb.mid_message or client.mid_message
+        is_read = self._is_read
+        if not is_read:
+            state.unread_at = now
         state.awaits_frame = rfb.requests.awaits_frame
         state.due_at = self._due_at(now)
         state.close_received = client.close_received
         state.observe(
-            now,
+            self._viewer_clock(now),
             pending_bytes=client.pending_bytes,
             read_bytes=client.acknowledged_bytes if client.pending_bytes else client.sent_bytes,
             received_bytes=client.received_bytes,
             completed=rfb.completed,
-            partial=self._is_read and partial,
+            partial=is_read and partial,
         )
 
     @property
@@ -221,6 +224,7 @@ class Viewer:
             return
         state.server_sent_at = now = self._clock()
         state.frame_began = True
+        self._rfb.requests.server_sent()
         if self._share is not None:
             self._share.served()
         if state.last_frame is not None:

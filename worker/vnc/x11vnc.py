@@ -134,9 +134,10 @@ class X11vnc:
             shared_memory.mark_for_removal(pid)
 
     async def _ready(self) -> None:
-        deadline = time.monotonic() + READY_TIMEOUT_S
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + READY_TIMEOUT_S
         while not accepts(self.unix_socket):
-            if time.monotonic() > deadline:
+            if loop.time() > deadline:
                 raise StartFailed(self.name, f"it did not listen on {self.unix_socket} in time")
             await asyncio.sleep(_POLL_S)
 
