@@ -38,7 +38,7 @@ WORK_BYTES: Final = 1024  # received bytes are work: so many count as a message
 INPUT_MAX_BYTES: Final = 256 * 1024  # queued for x11vnc; above this the viewer is not read
 
 # The end. The stream server waits 2 s for its viewers: longer than the last three in total.
-OUTCOME_WAIT_S: Final = 5.0  # after x11vnc is lost: for a busy session to send the reason
+OUTCOME_WAIT_S: Final = 15.0  # after x11vnc is lost: for a busy session to send the reason
 FLUSH_S: Final = 0.3  # for what is queued to leave before the Close frame
 CLOSE_S: Final = 1.0  # for the viewer's answering Close frame
 RELEASE_S: Final = 0.5  # for x11vnc to read the events that release a controller's keys
