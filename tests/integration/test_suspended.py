@@ -54,17 +54,25 @@ def whole_worker(worker):
     return sorted(worker.processes())
 
 
+def sent(pid, signal_number):
+    """Signal a process; False if it has ended."""
+    try:
+        os.kill(pid, signal_number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def suspended(pids, resumed=None):
     """Stop processes, as when the machine is suspended; `resumed`: in which order they go on."""
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
+    stopped = [pid for pid in pids if sent(pid, signal.SIGSTOP)]
     try:
-        eventually(lambda: all(is_stopped(pid) for pid in pids), what="they are stopped")
+        eventually(lambda: all(is_stopped(pid) for pid in stopped), what="they are stopped")
         yield
     finally:
         for pid in resumed or reversed(pids):
-            os.kill(pid, signal.SIGCONT)
+            sent(pid, signal.SIGCONT)
 
 
 def chance(seed):
