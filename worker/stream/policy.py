@@ -155,7 +155,7 @@ class ViewerState:
         pinged_at: When it was last pinged.
         pending_bytes: How much is queued for it.
         due_at: When something that was held back may pass; None if that does not depend on time.
-        viewer_now: The time of the viewer's clock.
+        viewer_now: The time of the viewer's clock, to be set before `observe`.
         unread_at: When it was last not read, since what it had sent could not be passed on.
         awaits_frame: Whether a full update was requested and is not yet sent.
         frame_began: Whether a part of that update has arrived from x11vnc.
@@ -166,6 +166,7 @@ class ViewerState:
         close_received: Whether the viewer's Close frame has arrived.
         phase: See the diagram above.
         pace: How fast the viewer reads.
+        handshake: Whether the steps of the handshake arrive in time, by the viewer's clock.
         arrival: How fast its messages arrive.
     """
 
@@ -187,37 +188,46 @@ class ViewerState:
     close_received: bool = False
     phase: Phase = Streaming()
     pace: Pace = field(default_factory=Pace)
+    handshake: Arrival = field(init=False)
     arrival: Arrival = field(init=False)
 
     def __post_init__(self) -> None:
         self.active_at = self.pinged_at = self.began_at
         self.viewer_now = self.unread_at = self.began_at
-        self.arrival = Arrival(self.began_at)
+        self.handshake, self.arrival = Arrival(self.began_at), Arrival(self.began_at)
 
     def observe(
         self,
-        viewer_now: float,
+        now: float,
         *,
         pending_bytes: int,
         read_bytes: int,
         received_bytes: int,
         completed: int,
+        in_handshake: bool,
         partial: bool,
     ) -> None:
         """Note the state of the viewer's connection.
 
         Args:
-            viewer_now: The time of the viewer's clock.
+            now: The time.
             pending_bytes: How much is queued for the viewer.
             read_bytes: How much it has acknowledged in total.
             received_bytes: How much was received from it in total.
             completed: How many of its messages have arrived in total.
-            partial: Whether the rest of one is to be received now.
+            in_handshake: Whether a step of the handshake is to be received now.
+            partial: Whether the rest of a message is to be received now.
         """
-        self.viewer_now, self.pending_bytes = viewer_now, pending_bytes
+        self.pending_bytes, viewer_now = pending_bytes, self.viewer_now
         self.pace.observe(viewer_now, pending=pending_bytes > 0, read_bytes=read_bytes)
+        self.handshake.observe(
+            viewer_now, received_bytes=received_bytes, completed=completed, partial=in_handshake
+        )
         self.arrival.observe(
-            viewer_now, received_bytes=received_bytes, completed=completed, partial=partial
+            now,
+            received_bytes=received_bytes,
+            completed=completed,
+            partial=partial and not in_handshake,
         )
 
     def request_close(self, close: Close) -> None:
@@ -269,7 +279,7 @@ def _while_streaming(now: float, state: ViewerState) -> Action:
 
 def _stop_due(now: float, state: ViewerState) -> StopForwarding | None:
     """Return the reason to stop forwarding now, if any."""
-    limit = _exceeded(state)
+    limit = _exceeded(now, state)
     close, lost_at = state.requested_close, state.server_lost_at
     if close is None:
         if lost_at is not None and now - lost_at >= OUTCOME_WAIT_S:
@@ -281,12 +291,13 @@ def _stop_due(now: float, state: ViewerState) -> StopForwarding | None:
     return StopForwarding(close) if complete else None
 
 
-def _exceeded(state: ViewerState) -> Limit | None:
+def _exceeded(now: float, state: ViewerState) -> Limit | None:
     if state.pending_bytes > QUEUE_MAX_BYTES:
         return Limit.SEND_BACKLOG
     if state.pace.too_slow(state.viewer_now):
         return Limit.READ_RATE
-    return Limit.MESSAGE_TIME if state.arrival.is_late(state.viewer_now) else None
+    late = state.arrival.is_late(now) or state.handshake.is_late(state.viewer_now)
+    return Limit.MESSAGE_TIME if late else None
 
 
 def holds_requests(pending_bytes: int, *, held: bool) -> bool:

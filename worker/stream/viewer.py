@@ -164,21 +164,21 @@ class Viewer:
 
     def _observe(self, now: float) -> None:
         client, rfb, state = self._client, self._rfb, self._state
-        in_handshake = rfb.handshakes < self._greeting.prompts
-        partial = in_handshake or rfb.mid_message or client.mid_message
         is_read = self._is_read
         if not is_read:
             state.unread_at = now
         state.awaits_frame = rfb.requests.awaits_frame
         state.due_at = self._due_at(now)
         state.close_received = client.close_received
+        state.viewer_now = self._viewer_clock(now)
         state.observe(
-            self._viewer_clock(now),
+            now,
             pending_bytes=client.pending_bytes,
             read_bytes=client.acknowledged_bytes if client.pending_bytes else client.sent_bytes,
             received_bytes=client.received_bytes,
             completed=rfb.completed,
-            partial=is_read and partial,
+            in_handshake=is_read and rfb.handshakes < self._greeting.prompts,
+            partial=is_read and (rfb.mid_message or client.mid_message),
         )
 
     @property

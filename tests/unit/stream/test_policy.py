@@ -172,11 +172,19 @@ def test_queue_above_its_limit_is_too_slow():
     assert after(0, over) == StopForwarding(VIEWER_TOO_SLOW, Limit.SEND_BACKLOG)
 
 
-def test_late_message_is_too_slow():
+@pytest.mark.parametrize("in_handshake", [True, False])
+def test_late_message_is_too_slow(in_handshake):
     state = streaming()
     for now in (BEGAN_AT, BEGAN_AT + MESSAGE_S):
+        state.viewer_now = now
         state.observe(
-            now, pending_bytes=0, read_bytes=0, received_bytes=0, completed=0, partial=True
+            now,
+            pending_bytes=0,
+            read_bytes=0,
+            received_bytes=0,
+            completed=0,
+            in_handshake=in_handshake,
+            partial=not in_handshake,
         )
     assert after(MESSAGE_S, state) == StopForwarding(VIEWER_TOO_SLOW, Limit.MESSAGE_TIME)
 
@@ -184,15 +192,41 @@ def test_late_message_is_too_slow():
 def test_viewer_that_reads_nothing_is_too_slow():
     state = streaming()
     for second in range(int(STALLED_S) + 1):
+        state.viewer_now = BEGAN_AT + second
         state.observe(
             BEGAN_AT + second,
             pending_bytes=1,
             read_bytes=0,
             received_bytes=0,
             completed=0,
+            in_handshake=False,
             partial=False,
         )
     assert after(STALLED_S, state) == StopForwarding(VIEWER_TOO_SLOW, Limit.READ_RATE)
+
+
+def test_a_busy_machine_delays_what_a_viewer_does():
+    """By the viewer's clock it was not slow; for the rest of a message its clock does not count."""
+
+    def exceeded(*, in_handshake, partial, pending_bytes):
+        state = streaming()
+        for second in range(int(STALLED_S) + 1):
+            state.viewer_now = BEGAN_AT + second / 2
+            state.observe(
+                BEGAN_AT + second,
+                pending_bytes=pending_bytes,
+                read_bytes=0,
+                received_bytes=0,
+                completed=0,
+                in_handshake=in_handshake,
+                partial=partial,
+            )
+        action = after(STALLED_S, state)
+        return action.limit if isinstance(action, StopForwarding) else None
+
+    assert exceeded(in_handshake=False, partial=False, pending_bytes=1) is None
+    assert exceeded(in_handshake=True, partial=False, pending_bytes=0) is None
+    assert exceeded(in_handshake=False, partial=True, pending_bytes=0) == Limit.MESSAGE_TIME
 
 
 def test_ping_is_due_after_no_activity_and_then_once_per_interval():
@@ -305,12 +339,14 @@ class Conversation(RuleBasedStateMachine):
             if self.ended is not None:
                 return
             state = self.state
+            state.viewer_now = self.now
             state.observe(
                 self.now,
                 pending_bytes=self.pending,
                 read_bytes=self.sent,
                 received_bytes=self.received,
                 completed=self.completed,
+                in_handshake=False,
                 partial=self.partial,
             )
             if self.carry_out(decide(self.now, state)):

@@ -1,4 +1,4 @@
-"""The time in which a viewer could have read and sent: it goes slower on a busy machine."""
+"""The time in which a viewer could have read and answered: it goes slower on a busy machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MICROSECONDS: Final = 1_000_000
 
 
 class ViewerClock:
-    """A clock for the limits on how fast a viewer reads and sends.
+    """A clock for the limits on how fast a viewer reads, and answers in the handshake.
 
     A viewer on the same machine runs no more than others do. Where the machine is busy, the clock
     goes slower, at worst `PATIENCE_MAX` times.

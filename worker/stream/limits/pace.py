@@ -1,6 +1,6 @@
 """Whether a viewer reads and sends fast enough. Pure: no clock, no sockets.
 
-Times are in seconds of the viewer's clock (`worker.stream.limits.clock`).
+Times are in seconds of one clock.
 """
 
 from __future__ import annotations
