@@ -28,6 +28,7 @@ LONG = pytest.param(LONG_S, marks=[pytest.mark.soak, pytest.mark.timeout(600)])
 ROUNDS = 3
 STARTS = 5
 START_S = 1.0
+REQUESTS = 30
 
 _VIEWER = """
 import sys
@@ -108,6 +109,26 @@ def test_viewer_is_kept_over_a_suspension(run, processes, seconds):
                 viewer.read_update(20)
                 viewer.request_update(incremental=True)
         assert viewer.websocket.closed is None
+    assert "limit" not in worker.event("viewer.closed")
+
+
+@pytest.mark.soak
+def test_viewer_that_asks_again_while_x11vnc_is_stopped_is_kept(run):
+    """What it has asked for is not answered with a frame for each request afterwards."""
+    worker = run("--", "sleep", "600")
+    with Viewer.connect(worker.stream_url()) as viewer:
+        viewer.request_update(incremental=False)
+        viewer.read_update(20)
+        received = viewer.websocket.received_bytes
+        with suspended([worker.pid("x11vnc -display")]):
+            for _ in range(REQUESTS):
+                viewer.request_update(incremental=False)
+                time.sleep(0.5)  # as a viewer does that has its own timeout
+        with contextlib.suppress(TimeoutError):
+            while True:
+                viewer.read_update(2)
+        frames = (viewer.websocket.received_bytes - received) / (viewer.width * viewer.height * 4)
+    assert frames < 3
     assert "limit" not in worker.event("viewer.closed")
 
 
