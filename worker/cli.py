@@ -248,9 +248,9 @@ def _live(ready: Plan, signals: _EarlySignals) -> NoReturn:
 
     prelaunched = prelaunch.prelaunch(ready)
     # These imports overlap with the start of the launched processes.
-    import asyncio  # noqa: PLC0415
     import gc  # noqa: PLC0415
 
+    from worker.attended import event_loop  # noqa: PLC0415
     from worker.events import Events  # noqa: PLC0415
     from worker.session import session  # noqa: PLC0415
 
@@ -264,7 +264,7 @@ def _live(ready: Plan, signals: _EarlySignals) -> NoReturn:
         ended = await session.run(ready, prelaunched, events, stop)
         return ended.exit_code
 
-    exit_code = asyncio.run(live())
+    exit_code = event_loop.run(live())
     events.flush(_LAST_EVENTS_S)
     # The interpreter's finalization would take 60 ms and has nothing left to do. stderr holds only
     # whole lines that are written; a flush could wait for a thread whose reader does not read.

@@ -21,6 +21,7 @@ class FakeSession:
         closes: closed viewers by close code.
         refusals: refused requests by HTTP status.
         failures: the `*.failed` events.
+        lost: how many viewers have lost their connection to the VNC server.
     """
 
     def __init__(self) -> None:
@@ -28,6 +29,7 @@ class FakeSession:
         self.closes: Counter[int] = Counter()
         self.refusals: Counter[int] = Counter()
         self.failures: list[str] = []
+        self.lost = 0
         self._listening = threading.Event()
 
     def start(self, server_pid: int) -> bool:
@@ -49,6 +51,7 @@ class FakeSession:
                 case messages.DisplayRequested(viewer=viewer):
                     self._channel.send(encode(messages.DisplayReady(viewer=viewer, up=True)))
                 case messages.DisplayLost(viewer=viewer):
+                    self.lost += 1
                     restarting = messages.DisplayRestarting(viewers=(viewer,))
                     self._channel.send(encode(restarting))
                 case messages.Event(name=name, fields=fields):

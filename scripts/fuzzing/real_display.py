@@ -24,6 +24,13 @@ _POLL_S: Final = 0.02
 _DRAW_S: Final = 0.03
 _DESCRIPTORS: Final = 1024  # x11vnc looks at each of them when a client connects
 _END_S: Final = 10.0
+_LOG_CHARS: Final = 3000
+# glibc then aborts x11vnc where it writes past a block of memory, or frees one twice (mallopt(3)),
+# and unused memory has no plausible content.
+_HEAP_CHECKS: Final = (
+    "LD_PRELOAD=libc_malloc_debug.so.0",
+    "GLIBC_TUNABLES=glibc.malloc.check=3:glibc.malloc.perturb=165",
+)
 
 
 class RealDisplay:
@@ -72,14 +79,22 @@ class RealDisplay:
             pages += int(statm[1]) - int(statm[2])  # without the display's shared memory
         return pages * resource.getpagesize()
 
+    @property
+    def log_tail(self) -> str:
+        """The last lines that the x11vncs have logged."""
+        texts = [path.read_bytes() for path in sorted(self._folder.glob("*.log"))]
+        return " | ".join(text[-_LOG_CHARS:].decode(errors="replace") for text in texts)
+
     def _start(self, role: str) -> subprocess.Popen[bytes]:
         path = self._folder / f"{role}.sock"
         path.unlink(missing_ok=True)
         command = x11vnc.command(self._name, self._authority, path, control=role == "control")
         limit = ["prlimit", f"--nofile={_DESCRIPTORS}"]
-        process = subprocess.Popen(
-            [*limit, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        command = [word for word in command if word != "-quiet"]
+        with (self._folder / f"{role}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [*limit, "env", *_HEAP_CHECKS, *command], stdout=log, stderr=log
+            )
         deadline = time.monotonic() + _START_S
         while not x11vnc.accepts(path) and time.monotonic() < deadline:
             time.sleep(_POLL_S)

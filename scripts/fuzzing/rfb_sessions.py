@@ -24,7 +24,10 @@ _SPLIT_PART: Final = 0.1  # of the messages are split into two frames
 _REPEATED_PART: Final = 0.1
 _SHORT_TEXT_PART: Final = 0.9
 
-_EDGES: Final = (0, 1, 2, 3, 16, 63, 64, 65, 255, 256, 1079, 1080, 1919, 1920, 32767, 32768, 65535)
+_EDGES: Final = (
+    *(0, 1, 2, 3, 15, 16, 17, 63, 64, 65, 255, 256, 2047, 2048, 2049, 32767, 32768, 65534, 65535),
+    *(1078, 1079, 1080, 1081, 1918, 1919, 1920, 1921),  # at the edges of the screen
+)
 _ENCODINGS: Final = (
     *(0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 15, 16, 17, 21, 22, 50),
     *(-1, -223, -224, -232, -239, -240, -260, -261, -305, -307, -308, -309, -312, -313, -316),
@@ -43,10 +46,20 @@ _FORMATS: Final = (
     (16, 16, 1, 1, 31, 63, 31, 11, 5, 0),
     (16, 15, 0, 1, 31, 31, 31, 10, 5, 0),
     (8, 8, 0, 1, 7, 7, 3, 0, 3, 6),
+    (8, 8, 1, 1, 3, 7, 7, 0, 2, 5),
     (8, 3, 0, 1, 1, 1, 1, 2, 1, 0),
+    (16, 3, 1, 1, 1, 1, 1, 15, 7, 0),
+    (32, 24, 1, 1, 255, 255, 255, 24, 12, 0),
+    (32, 16, 1, 1, 31, 63, 31, 11, 5, 0),
+    (32, 8, 0, 1, 7, 7, 3, 0, 3, 6),
+    (8, 8, 1, 0, 255, 255, 255, 16, 8, 0),
     (8, 8, 0, 0, 0, 0, 0, 0, 0, 0),
 )
-_KEYSYMS: Final = (0x61, 0x41, 0xE4, 0xFF0D, 0xFFE1, 0x01000151, 0x0101F600, 0, 1, 0xFFFFFFFF)
+_KEYSYMS: Final = (
+    *(0x61, 0x41, 0xE4, 0xFF0D, 0xFFE1, 0xFFE5, 0xFF7E, 0x01000151, 0x0101F600, 0x0110FFFF),
+    *(0, 1, 0xFFFF, 0x10000, 0xFFFFFF, 0x1FFFFFFF, 0x20000000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF),
+)
+_BUTTONS: Final = (0, *(1 << button for button in range(8)), 0x55, 0x7F, 0xFF)
 _TEXTS: Final = (b"", b"text", b"\x00", b"\xff" * 300, "\u00e4\u4f60".encode(), b"a" * 70_000)
 
 
@@ -91,7 +104,7 @@ def _set_pixel_format(rng: random.Random) -> bytes:
 
 def _set_encodings(rng: random.Random) -> bytes:
     real = rng.choice((0, 1, 2, 5, 6, 7, 16))
-    chosen = [real, *(rng.choice(_ENCODINGS) for _ in range(rng.choice((0, 1, 3, 8, 60))))]
+    chosen = [real, *(rng.choice(_ENCODINGS) for _ in range(rng.choice((0, 1, 3, 8, 60, 511))))]
     if rng.random() < 0.5:  # noqa: PLR2004
         rng.shuffle(chosen)
     return struct.pack(f">BxH{len(chosen)}i", 2, len(chosen), *chosen)
@@ -102,7 +115,7 @@ def _key(rng: random.Random) -> bytes:
 
 
 def _pointer(rng: random.Random) -> bytes:
-    return struct.pack(">BBHH", 5, rng.choice((0, 1, 4, 16, 255)), _size(rng), _size(rng))
+    return struct.pack(">BBHH", 5, rng.choice(_BUTTONS), _size(rng), _size(rng))
 
 
 def _cut_text(rng: random.Random) -> bytes:
@@ -131,7 +144,22 @@ def _extension(rng: random.Random) -> bytes:
 
 
 def _forbidden(rng: random.Random) -> bytes:
-    return bytes([rng.choice((1, 7, 8, 9, 10, 11, 15, 20, 21, 253, 254))]) + rng.randbytes(16)
+    """Return a message that ends the connection: it must not reach the VNC server."""
+    text = rng.randbytes(16)
+    return rng.choice(
+        (
+            struct.pack(">BBBBII", 7, rng.randint(0, 16), 0, 0, 16, 16) + text,  # file transfer
+            struct.pack(">BBBB", 8, rng.choice((0, 1, 9)), 0, 0),  # scale
+            struct.pack(">BBBB", 15, rng.choice((0, 1, 9)), 0, 0),  # scale, PalmVNC
+            struct.pack(">BBBB", 9, 1, 0, 0),  # server input
+            struct.pack(">BBHHH", 10, 1, 0, 0, 0),  # single window
+            struct.pack(">BxxxI", 11, rng.choice((16, 0xFFFFFFFF, 0xFFFFFFFD))) + text,  # text chat
+            struct.pack(">BxHI", 252, 0, 16) + text,  # file transfer, TightVNC
+            struct.pack(">BxH", 2, rng.choice((513, 65535))) + text,  # too many encodings
+            struct.pack(">Bxxxi", 6, rng.choice((1 << 20 | 1, 0x7FFFFFFF, -0x80000000, -1))) + text,
+            bytes([rng.choice((1, 12, 13, 14, 20, 21, 130, 253, 254))]) + text,
+        )
+    )
 
 
 _MAKERS: Final[dict[Callable[[random.Random], bytes], float]] = {

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 GROWTH_MAX_BYTES: Final = 16 * 2**20
 DISPLAY_GROWTH_MAX_BYTES: Final = 64 * 2**20
 _WARM_UP_PART: Final = 0.25
-_WARM_UP_MAX_S: Final = 30.0
+_WARM_UP_MAX_S: Final = 120.0  # until malloc has the memory of many threads
 _CHECK_S: Final = 0.25
 _NOTICE_S: Final = 0.05
 

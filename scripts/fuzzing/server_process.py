@@ -166,7 +166,10 @@ class ServerProcess:
             return f"it ended with {self.process.returncode}: {self.stderr}"
         if stderr := self.stderr.strip():
             return stderr[-_STDERR_MAX_CHARS:]
-        failures = self._session.failures
+        failures = list(self._session.failures)
+        if self.real_display is not None and self._session.lost:
+            log = self.real_display.log_tail
+            failures.append(f"x11vnc closed {self._session.lost} connections: {log}")
         return "; ".join([*failures, *(line for each in self._displays for line in each.findings)])
 
     def size(self) -> Size:

@@ -76,6 +76,27 @@ async def until_with_page(page, inputs):
     return await page.evaluate("[outerWidth, outerHeight, screen.width, screen.height]")
 
 
+async def until_with_animation(page, inputs):
+    """The same, with a page that changes all the time."""
+    await page.set_content(
+        """<canvas width=200 height=200></canvas><script>
+        const context = document.querySelector("canvas").getContext("2d");
+        const draw = (now) => {
+            for (let y = 0; y < 200; y += 10) {
+                context.fillStyle = `hsl(${(now / 5 + 7 * y) % 360} 90% 50%)`;
+                context.fillRect(0, y, 200, 10);
+            }
+            requestAnimationFrame(draw);
+        };
+        requestAnimationFrame(draw);
+        </script>"""
+    )
+    file = Path(inputs["file"])
+    while not file.exists():
+        await page.wait_for_timeout(10)
+    return "end requested"
+
+
 async def field(page, inputs):
     """A text field that has the focus; when end requested, what is in it."""
     await page.set_content(

@@ -7,11 +7,11 @@ it 1920×1080.
 from __future__ import annotations
 
 import select
-import time
 from typing import TYPE_CHECKING, Final
 
 import Xlib.X
 
+from worker.attended.clock import AttendedClock
 from worker.display import connection
 from worker.errors import StartFailed
 
@@ -33,14 +33,15 @@ def ready(display: str, authority: Path, *, timeout_s: float = READY_TIMEOUT_S) 
     Raises:
         StartFailed: it did not in time, or the display does not answer.
     """
-    deadline = time.monotonic() + timeout_s
+    clock = AttendedClock()
+    deadline = clock() + timeout_s
     try:
         with connection.connect(display, authority) as server:
             root = server.screen().root
             root.change_attributes(event_mask=Xlib.X.PropertyChangeMask)
             announced = server.intern_atom("_NET_SUPPORTING_WM_CHECK")
             while root.get_full_property(announced, Xlib.X.AnyPropertyType) is None:
-                if time.monotonic() > deadline:
+                if clock() > deadline:
                     raise StartFailed("window_manager", "it did not announce itself in time")
                 select.select([server.fileno()], [], [], _SLICE_S)
                 while server.pending_events():

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from worker.errors import SessionError, SessionLost, StartFailed
 from worker.process.children import in_thread
 from worker.process.supervisord_config import output_path
-from worker.process.supervisord_rpc import call
+from worker.process.supervisord_rpc import Connection, call
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -156,16 +156,17 @@ class Supervisord:
             SessionLost: supervisord ended, did not answer in time, or refused.
         """
         name = method if "." in method else f"supervisor.{method}"
+        connection = Connection(self.config, self.process.pid)
         try:
             async with asyncio.timeout(timeout_s), self._one_call:
-                return await self._unless_ended(
-                    in_thread(call, self.config, self.process.pid, name, args, timeout_s)
-                )
+                return await self._unless_ended(in_thread(call, connection, name, args))
         except TimeoutError as error:
             raise SessionLost(f"supervisord did not answer within {timeout_s:g} s") from error
         except (xmlrpc.client.Error, http.client.HTTPException, OSError) as error:
             why = str(error) or type(error).__name__
             raise SessionLost(f"supervisord died, or refused {method}: {why}") from error
+        finally:
+            connection.abort()
 
     async def _unless_ended(self, calling: Any) -> Any:
         answer = asyncio.ensure_future(calling)
@@ -204,9 +205,10 @@ async def connect(config: Config, process: Child, programs: Iterable[Program]) -
     """
     supervisord = Supervisord(config, process, list(programs))
     socket = config.folder / "supervisor.sock"
-    deadline = time.monotonic() + READY_TIMEOUT_S
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + READY_TIMEOUT_S
     while not socket.exists() or not await supervisord.answers():
-        if not process.running or time.monotonic() > deadline:
+        if not process.running or loop.time() > deadline:
             if not process.running and await process.wait() < 0:
                 raise SessionLost("supervisord died while it started")
             why = "it did not answer in time" if process.running else "it ended"

@@ -8,10 +8,11 @@ put its own socket in the place of supervisord's.
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import socket
 import xmlrpc.client
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from worker.linux import peer_pid
 from worker.process.supervisord_config import USER
@@ -21,25 +22,53 @@ if TYPE_CHECKING:
 
     from worker.process.supervisord_config import Config
 
+_CONNECT_TIMEOUT_S: Final = 3.0  # a full backlog
 
-class _Connection(http.client.HTTPConnection):
-    def __init__(self, path: str, pid: int, timeout_s: float) -> None:
-        super().__init__("supervisord", timeout=timeout_s)
-        self._path, self._pid = path, pid
+
+class Connection(http.client.HTTPConnection):
+    """A connection for one call, not yet connected.
+
+    It waits for an answer without a limit: the caller has one, in another thread, and calls `abort`
+    then.
+    """
+
+    def __init__(self, config: Config, pid: int) -> None:
+        """Describe the connection.
+
+        Args:
+            config: supervisord's.
+            pid: supervisord's process.
+        """
+        super().__init__("supervisord")
+        self.password = config.password
+        self._path, self._pid = f"{config.folder}/supervisor.sock", pid
+        self._aborted = False
 
     def connect(self) -> None:
+        """Connect; http.client calls this."""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
+        self.sock.settimeout(_CONNECT_TIMEOUT_S)
         self.sock.connect(self._path)
+        self.sock.settimeout(None)
         if peer_pid(self.sock) != self._pid:
             raise PermissionError(f"another process listens on {self._path}")
+        if self._aborted:
+            raise ConnectionAbortedError
+
+    def abort(self) -> None:
+        """End a call that another thread is waiting for; without effect on one that has ended."""
+        self._aborted = True
+        connected = self.sock
+        if connected is not None:
+            with contextlib.suppress(OSError):
+                connected.shutdown(socket.SHUT_RDWR)
 
 
 class _Transport(xmlrpc.client.Transport):
     accept_gzip_encoding = False
 
-    def __init__(self, connection: _Connection, password: str) -> None:
-        credentials = base64.b64encode(f"{USER}:{password}".encode()).decode()
+    def __init__(self, connection: Connection) -> None:
+        credentials = base64.b64encode(f"{USER}:{connection.password}".encode()).decode()
         super().__init__(headers=[("Authorization", f"Basic {credentials}")])
         self._only = connection
 
@@ -52,23 +81,21 @@ class _Transport(xmlrpc.client.Transport):
         return self.single_request(*args, **kwargs)
 
 
-def call(config: Config, pid: int, method: str, args: Sequence[Any], timeout_s: float) -> Any:
+def call(connection: Connection, method: str, args: Sequence[Any]) -> Any:
     """Call a method of supervisord.
 
     Args:
-        config: supervisord's.
-        pid: supervisord's process.
+        connection: a new one.
         method: for example `supervisor.getState`.
         args: its arguments.
-        timeout_s: for each step of the connection.
 
     Raises:
         xmlrpc.client.Error, http.client.HTTPException, OSError: there is no answer, or a refusal.
     """
-    connection = _Connection(f"{config.folder}/supervisor.sock", pid, timeout_s)
-    transport = _Transport(connection, config.password)
     try:
-        with xmlrpc.client.ServerProxy("http://supervisord", transport=transport) as server:
+        with xmlrpc.client.ServerProxy(
+            "http://supervisord", transport=_Transport(connection)
+        ) as server:
             return getattr(server, method)(*args)
     finally:
         connection.close()

@@ -47,6 +47,11 @@ class Greeting:
         return messages + self._rest()
 
     @property
+    def has_begun(self) -> bool:
+        """Whether the server has sent anything."""
+        return self._server_bytes > 0
+
+    @property
     def prompts(self) -> int:
         """How many steps of the handshake the server has asked for, of three.
 

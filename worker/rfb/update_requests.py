@@ -19,9 +19,9 @@ REQUESTS_BURST: Final = 50
 FULL_FRAMES_PER_S: Final = 2  # by area: a small full request costs a part of a frame
 FULL_FRAMES_BURST: Final = 2
 FULL_REQUEST_COST: Final = 0.005  # of a frame, in addition to its area
-FRAME_WAIT_S: Final = (
-    1.0  # the next full request then passes though the last frame's end was missed
-)
+# The next full request then passes though the last frame's end was missed. Its begin is not missed:
+# a VNC server that was not running would answer all that passed meanwhile, with a frame each.
+FRAME_WAIT_S: Final = 1.0
 
 
 class Area(NamedTuple):
@@ -52,7 +52,7 @@ class UpdateRequests:
     Args:
         screen_px: Width and height of the framebuffer.
         one_frame: Whether non-incremental requests pass one at a time: the next one is kept until
-            `frame_sent`, or for `FRAME_WAIT_S`.
+            `frame_sent`, or until `FRAME_WAIT_S` have passed and the server has sent something.
 
     Attributes:
         passed: How many have passed so far.
@@ -67,6 +67,7 @@ class UpdateRequests:
         self._width, self._height = screen_px
         self._one_frame = one_frame
         self._held = False
+        self._frame_began = False
         self._full: Area | None = None  # not passed yet
         self._incremental: Area | None = None  # not passed yet
         self._last: Area | None = None
@@ -91,7 +92,7 @@ class UpdateRequests:
 
     def due(self, now: float) -> bytes:
         """Return the request that may pass now, if any."""
-        if self.awaits_frame and now - self._last_full_at >= FRAME_WAIT_S:
+        if self._frame_began and now - self._last_full_at >= FRAME_WAIT_S:
             self.awaits_frame = False
         if self._held or not self._rate.is_ready(now):
             return b""
@@ -99,6 +100,7 @@ class UpdateRequests:
             area, self._full = self._full.union(self._incremental), None
             self._frames.take(now, self._frames_in(area) + FULL_REQUEST_COST)
             self.awaits_frame, self._last_full_at = self._one_frame, now
+            self._frame_began = False
             self.full_passed += 1
             incremental = False
         elif self._incremental is not None:
@@ -118,7 +120,9 @@ class UpdateRequests:
         if self._incremental is not None:
             return self._rate.ready_at(now)
         earliest = max(self._rate.ready_at(now), self._frames.ready_at(now))
-        return max(earliest, self._last_full_at + FRAME_WAIT_S) if self.awaits_frame else earliest
+        if not self.awaits_frame:
+            return earliest
+        return max(earliest, self._last_full_at + FRAME_WAIT_S) if self._frame_began else None
 
     def hold(self, *, held: bool) -> None:
         """Keep all requests from now on, or let them pass again.
@@ -126,6 +130,10 @@ class UpdateRequests:
         x11vnc sends a viewer only what was requested, so it stops sending.
         """
         self._held = held
+
+    def server_sent(self) -> None:
+        """Note that the VNC server has sent something: maybe a part of the frame."""
+        self._frame_began = True
 
     def frame_sent(self) -> None:
         """Let the next non-incremental request pass.

@@ -142,7 +142,7 @@ class _Session:
         for notice in self.plan.notices:
             self.events.emit(notice.event, **notice.fields)
         ended = self.outcome = await self._until_stopped(self._start_and_run())
-        self._ends_at = time.monotonic() + _END_LIMIT_S
+        self._ends_at = asyncio.get_running_loop().time() + _END_LIMIT_S
         self._mark("task")
         self._write_result(ended)
         if self.channel is not None:
@@ -262,7 +262,7 @@ class _Session:
         await _each(_LAST_SWEEP_LIMIT_S + _MARGIN_S, sweep)
         left: dict[str, Any] = {}
         await _each(_MARGIN_S, self._clear_away(left))
-        remove_s = max(_REMOVE_LIMIT_S, self._ends_at - time.monotonic())
+        remove_s = max(_REMOVE_LIMIT_S, self._ends_at - asyncio.get_running_loop().time())
         await _each(remove_s + _MARGIN_S, self.leftovers.remove(left, remove_s))
         await _each(_STALE_LIMIT_S, self.leftovers.remove_stale())
         self._mark("cleared_away")

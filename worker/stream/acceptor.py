@@ -41,6 +41,7 @@ class _HalfOpen:
     connection: socket.socket
     address: tuple[str, int]
     client: str
+    accepted_at: float
     deadline: float
 
 
@@ -56,6 +57,7 @@ class Acceptor:
         *,
         head_timeout_s: float = HEAD_TIMEOUT_S,
         half_open_max: int = HALF_OPEN_MAX,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Start accepting.
 
@@ -69,6 +71,7 @@ class Acceptor:
             head_timeout_s: for a request's line and headers to arrive.
             half_open_max: connections without a complete head; at one more, the oldest one of the
                 client that has the most is refused.
+            clock: the time in seconds, for the deadlines.
         """
         self._listener = listener
         self._listener.setblocking(False)
@@ -77,6 +80,7 @@ class Acceptor:
         self._start_request = start_request
         self._refused = refused
         self._head_timeout_s, self._half_open_max = head_timeout_s, half_open_max
+        self._clock = clock
         self._half_open: OrderedDict[int, _HalfOpen] = OrderedDict()  # oldest first
         self._counts: Counter[str] = Counter()  # of the half-open connections, by client
         epoll.register(listener.fileno(), select.EPOLLIN)
@@ -104,7 +108,7 @@ class Acceptor:
 
     def expire(self) -> float | None:
         """Refuse connections past their deadline; the seconds until the next deadline."""
-        now = time.monotonic()
+        now = self._clock()
         while self._half_open:
             oldest = next(iter(self._half_open.values()))
             if oldest.deadline > now:
@@ -158,8 +162,9 @@ class Acceptor:
         connection.setblocking(False)
         if len(self._half_open) >= self._half_open_max:
             self._evict("too many unfinished requests")
-        deadline = time.monotonic() + self._head_timeout_s
-        entry = _HalfOpen(connection, address, client_of(address[0]), deadline)
+        deadline = self._clock() + self._head_timeout_s
+        client = client_of(address[0])
+        entry = _HalfOpen(connection, address, client, time.monotonic(), deadline)
         self._half_open[connection.fileno()] = entry
         self._counts[entry.client] += 1
         # Edge-triggered: one report for each arrival, although the data is not read here.
@@ -182,8 +187,7 @@ class Acceptor:
         elif any(end in head for end in _END_OF_HEAD):
             connection = self._forget(entry)
             connection.setblocking(True)
-            accepted_at = entry.deadline - self._head_timeout_s
-            self._start_request(connection, entry.address, accepted_at, head)
+            self._start_request(connection, entry.address, entry.accepted_at, head)
         elif len(head) >= HEAD_MAX_BYTES:
             status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
             self._refuse(entry, status, f"the request's head is larger than {HEAD_MAX_BYTES} bytes")

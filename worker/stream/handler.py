@@ -35,7 +35,7 @@ from worker.stream.websocket import SUPPORTED_VERSION, BadHandshake, PeerGone, a
 from websockify.websocketserver import WebSocketRequestHandler  # isort: skip
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from worker.stream.admission import ViewerSlot
     from worker.stream.service import StreamService
@@ -78,6 +78,7 @@ class StreamHandler(WebSocketRequestHandler):  # type: ignore[misc]  # websockif
         self._role: Role | None = None
         self._slot: ViewerSlot | None = None
         self._display: socket.socket | None = None
+        self._reconnect: Callable[[], socket.socket | None] = lambda: None
         super().__init__(connection, address, None)
 
     def parse_request(self) -> bool:
@@ -175,6 +176,7 @@ class StreamHandler(WebSocketRequestHandler):  # type: ignore[misc]  # websockif
         self._slot = self._service.admission.reserve(target.grant, self.address)
         self._service.request_display(self._slot)
         self._display = _connect(*target)
+        self._reconnect = lambda: _connect_again(*target)
         self._service.confirm(self._slot)
 
     def _target(self) -> Target:
@@ -211,6 +213,7 @@ class StreamHandler(WebSocketRequestHandler):  # type: ignore[misc]  # websockif
             display,
             rfb,
             self._on_first_frame,
+            reconnect=self._reconnect,
             on_display_lost=lambda: session.report_display_lost(slot),
             share=share,
         )
@@ -355,3 +358,10 @@ def _connect(_kind: str, path: str) -> socket.socket:
         display.close()
         raise display_unavailable() from None
     return display
+
+
+def _connect_again(kind: str, path: str) -> socket.socket | None:
+    try:
+        return _connect(kind, path)
+    except Refusal:
+        return None

@@ -8,7 +8,7 @@ The viewer's thread notes what it observes in a `ViewerState`, calls `decide`, a
 action. The first reason to close is the one that the viewer gets.
 
 Times are in seconds of one clock, which leaves out the time in which this process did not run
-(`worker.stream.limits.clock`).
+(`worker.attended.clock`), except those of the viewer's clock (`worker.stream.limits.clock`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ WORK_BYTES: Final = 1024  # received bytes are work: so many count as a message
 INPUT_MAX_BYTES: Final = 256 * 1024  # queued for x11vnc; above this the viewer is not read
 
 # The end. The stream server waits 2 s for its viewers: longer than the last three in total.
-OUTCOME_WAIT_S: Final = 5.0  # after x11vnc is lost: for a busy session to send the reason
+OUTCOME_WAIT_S: Final = 15.0  # after x11vnc is lost: for a busy session to send the reason
 FLUSH_S: Final = 0.3  # for what is queued to leave before the Close frame
 CLOSE_S: Final = 1.0  # for the viewer's answering Close frame
 RELEASE_S: Final = 0.5  # for x11vnc to read the events that release a controller's keys
@@ -155,8 +155,8 @@ class ViewerState:
         pinged_at: When it was last pinged.
         pending_bytes: How much is queued for it.
         due_at: When something that was held back may pass; None if that does not depend on time.
-        in_handshake: Whether a step of the handshake is awaited from it.
-        patience: How many times as long it may take to read and to answer, on a busy machine.
+        viewer_now: The time of the viewer's clock, to be set before `observe`.
+        unread_at: When it was last not read, since what it had sent could not be passed on.
         awaits_frame: Whether a full update was requested and is not yet sent.
         frame_began: Whether a part of that update has arrived from x11vnc.
         server_sent_at: When x11vnc last sent something.
@@ -166,6 +166,7 @@ class ViewerState:
         close_received: Whether the viewer's Close frame has arrived.
         phase: See the diagram above.
         pace: How fast the viewer reads.
+        handshake: Whether the steps of the handshake arrive in time, by the viewer's clock.
         arrival: How fast its messages arrive.
     """
 
@@ -176,8 +177,8 @@ class ViewerState:
     pinged_at: float = field(init=False)
     pending_bytes: int = 0
     due_at: float | None = None
-    in_handshake: bool = False
-    patience: float = 1.0
+    viewer_now: float = field(init=False)
+    unread_at: float = field(init=False)
     awaits_frame: bool = False
     frame_began: bool = False
     server_sent_at: float = 0.0
@@ -187,11 +188,13 @@ class ViewerState:
     close_received: bool = False
     phase: Phase = Streaming()
     pace: Pace = field(default_factory=Pace)
+    handshake: Arrival = field(init=False)
     arrival: Arrival = field(init=False)
 
     def __post_init__(self) -> None:
         self.active_at = self.pinged_at = self.began_at
-        self.arrival = Arrival(self.began_at)
+        self.viewer_now = self.unread_at = self.began_at
+        self.handshake, self.arrival = Arrival(self.began_at), Arrival(self.began_at)
 
     def observe(
         self,
@@ -201,6 +204,7 @@ class ViewerState:
         read_bytes: int,
         received_bytes: int,
         completed: int,
+        in_handshake: bool,
         partial: bool,
     ) -> None:
         """Note the state of the viewer's connection.
@@ -211,18 +215,19 @@ class ViewerState:
             read_bytes: How much it has acknowledged in total.
             received_bytes: How much was received from it in total.
             completed: How many of its messages have arrived in total.
-            partial: Whether the rest of one is to be received now.
+            in_handshake: Whether a step of the handshake is to be received now.
+            partial: Whether the rest of a message is to be received now.
         """
-        self.pending_bytes = pending_bytes
-        self.pace.observe(
-            now, pending=pending_bytes > 0, read_bytes=read_bytes, patience=self.patience
+        self.pending_bytes, viewer_now = pending_bytes, self.viewer_now
+        self.pace.observe(viewer_now, pending=pending_bytes > 0, read_bytes=read_bytes)
+        self.handshake.observe(
+            viewer_now, received_bytes=received_bytes, completed=completed, partial=in_handshake
         )
         self.arrival.observe(
             now,
             received_bytes=received_bytes,
             completed=completed,
-            partial=partial,
-            patience=self.patience if self.in_handshake else 1.0,
+            partial=partial and not in_handshake,
         )
 
     def request_close(self, close: Close) -> None:
@@ -260,7 +265,7 @@ def _while_streaming(now: float, state: ViewerState) -> Action:
         return stop
     if state.requested_close is not None and state.last_frame is None:
         return AwaitLastFrame()
-    if now - state.active_at >= state.silent_s:
+    if now - max(state.active_at, state.unread_at) >= state.silent_s:
         return Disconnect(Limit.SILENT)
     if now - max(state.active_at, state.pinged_at) >= state.ping_s:
         return _PING
@@ -289,9 +294,10 @@ def _stop_due(now: float, state: ViewerState) -> StopForwarding | None:
 def _exceeded(now: float, state: ViewerState) -> Limit | None:
     if state.pending_bytes > QUEUE_MAX_BYTES:
         return Limit.SEND_BACKLOG
-    if state.pace.too_slow(now):
+    if state.pace.too_slow(state.viewer_now):
         return Limit.READ_RATE
-    return Limit.MESSAGE_TIME if state.arrival.is_late(now) else None
+    late = state.arrival.is_late(now) or state.handshake.is_late(state.viewer_now)
+    return Limit.MESSAGE_TIME if late else None
 
 
 def holds_requests(pending_bytes: int, *, held: bool) -> bool:

@@ -19,6 +19,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, assert_never
 
+from worker.attended.clock import AttendedClock
 from worker.close_codes import DISPLAY_LOST, DISPLAY_RESTARTING, Close
 from worker.linux import hide_from_peers
 from worker.stream.acceptor import Acceptor
@@ -74,6 +75,7 @@ class StreamServer:
         self._triage = Triage(service, limits or RequestLimits.default())
         self._threads = RequestThreads()
         self._refusals = RefusalLog(service.report_refused)
+        self._clock = AttendedClock()
         self._session_ended = False
         self._final = False  # no other stream server will follow
         self._terminated = False
@@ -84,7 +86,9 @@ class StreamServer:
         self._epoll.register(session.fileno(), select.EPOLLIN)
         self._epoll.register(self._wake, select.EPOLLIN)
         service.on_release = lambda: os.eventfd_write(self._wake, 1)  # the last viewer may be gone
-        self._acceptor = Acceptor(listener, self._epoll, self._start_request, self._refused)
+        self._acceptor = Acceptor(
+            listener, self._epoll, self._start_request, self._refused, clock=self._clock
+        )
 
     def serve(self) -> None:
         """Serve until the session or SIGTERM ends it, and every viewer is closed."""
@@ -108,17 +112,18 @@ class StreamServer:
         self._threads.join(_LAST_ANSWERS_S)
 
     def _poll_timeout_s(self) -> float:
-        if self._restart_at is not None and time.monotonic() >= self._restart_at:
+        if self._restart_at is not None and self._clock() >= self._restart_at:
             self._quit(DISPLAY_RESTARTING)
         closing = self._quit_by is not None or self._restart_at is not None
         tick_s = _CLOSING_TICK_S if closing else _TICK_S
+        self._clock()  # also while it is not needed: it must be read every second
         expires_s = self._acceptor.expire()
         return tick_s if expires_s is None else min(tick_s, expires_s)
 
     def _done(self) -> bool:
         if self._quit_by is None:
             return False
-        return not self._service.admission.slots or time.monotonic() > self._quit_by
+        return not self._service.admission.slots or self._clock() > self._quit_by
 
     def _on_sigterm(self, *_: object) -> None:
         """Set a flag only: the main thread may hold any lock when the signal arrives."""
@@ -131,7 +136,7 @@ class StreamServer:
             if not self._final:  # new connections stay in the backlog for the next server
                 self._acceptor.leave(HTTPStatus.SERVICE_UNAVAILABLE, DISPLAY_RESTARTING.reason)
             if self._restart_at is None:
-                self._restart_at = time.monotonic() + _REASON_S
+                self._restart_at = self._clock() + _REASON_S
                 self._session.send(Terminated())
         self._report_viewers_gone()
 
@@ -187,7 +192,7 @@ class StreamServer:
 
     def _quit(self, close: Close) -> None:
         if self._quit_by is None:
-            self._quit_by = time.monotonic() + CLOSING_S
+            self._quit_by = self._clock() + CLOSING_S
             self._end(close)
 
     def _report_viewers_gone(self) -> None:

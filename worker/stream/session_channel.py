@@ -7,6 +7,7 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Any
 
+from worker.attended.clock import TICK_S, AttendedClock
 from worker.stream.messages import (
     FROM_SESSION,
     PACKET_MAX_BYTES,
@@ -76,7 +77,10 @@ class SessionChannel:
         with self._lock:
             self._requests[slot.number] = answered
         self.send(DisplayRequested(viewer=slot.number, role=slot.role))
-        arrived = answered.wait(timeout_s)
+        clock = AttendedClock()
+        until = clock() + timeout_s
+        while not (arrived := answered.wait(min(TICK_S, timeout_s))) and clock() < until:
+            pass
         with self._lock:
             del self._requests[slot.number]
             return self._up.pop(slot.number, False) and arrived

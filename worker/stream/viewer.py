@@ -14,13 +14,14 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final, assert_never
 
+from worker.attended.clock import AttendedClock
 from worker.close_codes import PROTOCOL_VIOLATION, Close
 from worker.rfb.client_filter import ProtocolViolation
 from worker.rfb.greeting import Greeting
 from worker.rfb.last_frame import LastFrame
 from worker.rfb.messages import FRAMEBUFFER_UPDATE
 from worker.stream import policy
-from worker.stream.limits.clock import AttendedClock, patience
+from worker.stream.limits.clock import BusyMachine, ViewerClock
 from worker.stream.policy import (
     INPUT_MAX_BYTES,
     PING_S,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from worker.stream.websocket import ViewerSocket
 
 _RECEIVE_BYTES: Final = 256 * 1024
+RECONNECTS_MAX: Final = 20
 _ABNORMAL: Final = 1006  # never sent: RFC 6455's code for an end without a Close frame
 
 
@@ -50,6 +52,9 @@ class Viewer:
         client: The viewer's WebSocket; the caller closes its connection.
         server: The non-blocking connection to x11vnc, closed at the end of `run`.
         rfb: The filter for what the viewer sends.
+        reconnect: Returns another connection to x11vnc, None if there is none. It is called when
+            x11vnc has closed the first one unused: in x11vnc, accept(2) fails at times
+            (`accept_unix` in its inet.c does not set the length of the address).
         on_first_frame: Called once, when the first framebuffer update arrives from x11vnc.
         on_display_lost: Called once, when x11vnc has closed its connection; `end` follows.
         share: Its share of x11vnc's time; None for no limit.
@@ -68,6 +73,7 @@ class Viewer:
         rfb: ClientFilter,
         on_first_frame: Callable[[], None] = lambda: None,
         *,
+        reconnect: Callable[[], socket.socket | None] = lambda: None,
         on_display_lost: Callable[[], None] = lambda: None,
         share: Share | None = None,
         ping_s: float = PING_S,
@@ -78,6 +84,8 @@ class Viewer:
         self._server = server
         self._rfb = rfb
         self._on_first_frame: Callable[[], None] | None = on_first_frame
+        self._reconnect = reconnect
+        self._reconnects_left = RECONNECTS_MAX
         self._on_display_lost = on_display_lost
         self._greeting = Greeting()
         self._to_server = bytearray()
@@ -86,8 +94,9 @@ class Viewer:
         self._full_requests = 0
         self._share = share
         self._clock = AttendedClock(monotonic)
-        self._patience_at = 0.0
-        self._state = ViewerState(began_at=self._clock(), ping_s=ping_s, silent_s=silent_s)
+        began_at = self._clock()
+        self._viewer_clock = ViewerClock(began_at, BusyMachine().patience)
+        self._state = ViewerState(began_at=began_at, ping_s=ping_s, silent_s=silent_s)
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._lock = threading.Lock()  # for the requested close and the life of `_wake`
 
@@ -155,20 +164,21 @@ class Viewer:
 
     def _observe(self, now: float) -> None:
         client, rfb, state = self._client, self._rfb, self._state
-        if now >= self._patience_at:
-            state.patience, self._patience_at = patience(), now + policy.TICK_S
-        state.in_handshake = rfb.handshakes < self._greeting.prompts
-        partial = state.in_handshake or rfb.mid_message or client.mid_message
+        is_read = self._is_read
+        if not is_read:
+            state.unread_at = now
         state.awaits_frame = rfb.requests.awaits_frame
         state.due_at = self._due_at(now)
         state.close_received = client.close_received
+        state.viewer_now = self._viewer_clock(now)
         state.observe(
             now,
             pending_bytes=client.pending_bytes,
             read_bytes=client.acknowledged_bytes if client.pending_bytes else client.sent_bytes,
             received_bytes=client.received_bytes,
             completed=rfb.completed,
-            partial=self._is_read and partial,
+            in_handshake=is_read and rfb.handshakes < self._greeting.prompts,
+            partial=is_read and (rfb.mid_message or client.mid_message),
         )
 
     @property
@@ -208,9 +218,8 @@ class Viewer:
             self._client.fileno(), mask | (select.POLLOUT if self._client.pending_bytes else 0)
         )
         if self._state.server_lost_at is None:
-            poll.register(
-                self._server.fileno(), select.POLLIN | (select.POLLOUT if self._to_server else 0)
-            )
+            writes = self._to_server and self._greeting.has_begun
+            poll.register(self._server.fileno(), select.POLLIN | (select.POLLOUT if writes else 0))
         wanted = select.POLLIN | select.POLLHUP | select.POLLERR
         return {fd for fd, event in poll.poll(timeout_s * 1000) if event & wanted}
 
@@ -221,6 +230,7 @@ class Viewer:
             return
         state.server_sent_at = now = self._clock()
         state.frame_began = True
+        self._rfb.requests.server_sent()
         if self._share is not None:
             self._share.served()
         if state.last_frame is not None:
@@ -240,10 +250,22 @@ class Viewer:
             return b""
         except OSError:
             data = b""
-        if not data:
+        if not data and not self._is_connected_again():
             self._state.server_lost_at = self._clock()
             self._on_display_lost()
         return data
+
+    def _is_connected_again(self) -> bool:
+        """Replace a connection that x11vnc has closed before it sent anything."""
+        if self._greeting.has_begun or not self._reconnects_left:
+            return False
+        self._reconnects_left -= 1
+        again = self._reconnect()
+        if again is None:
+            return False
+        self._server.close()
+        self._server = again
+        return True
 
     def _from_client(self) -> None:
         state, client = self._state, self._client
@@ -294,6 +316,8 @@ class Viewer:
 
     def _flush_server(self) -> None:
         if not self._to_server or self._state.server_lost_at is not None:
+            return
+        if not self._greeting.has_begun:  # it would be lost with a connection that is replaced
             return
         try:
             sent = self._server.send(self._to_server)

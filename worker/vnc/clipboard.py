@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from typing import TYPE_CHECKING, Final
 
 import Xlib.Xatom
@@ -32,8 +31,9 @@ async def enable_reports(display: str, authority: Path, reported: asyncio.Event)
     Raises:
         StartFailed: the display has ended.
     """
-    deadline = time.monotonic() + ENABLE_TIMEOUT_S
-    while not reported.is_set() and time.monotonic() < deadline:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + ENABLE_TIMEOUT_S
+    while not reported.is_set() and loop.time() < deadline:
         await in_thread(_clear_cut_buffer, display, authority)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_RETRY_S):

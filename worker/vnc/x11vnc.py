@@ -42,6 +42,7 @@ _SHARED: Final = b"\x01"
 _SERVER_INIT_BYTES: Final = 24  # without the name, whose length is its last field
 _LENGTH_BYTES: Final = 4
 _READ_BYTES: Final = 65536
+CONNECTS_MAX: Final = 20
 
 
 class X11vnc:
@@ -134,9 +135,10 @@ class X11vnc:
             shared_memory.mark_for_removal(pid)
 
     async def _ready(self) -> None:
-        deadline = time.monotonic() + READY_TIMEOUT_S
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + READY_TIMEOUT_S
         while not accepts(self.unix_socket):
-            if time.monotonic() > deadline:
+            if loop.time() > deadline:
                 raise StartFailed(self.name, f"it did not listen on {self.unix_socket} in time")
             await asyncio.sleep(_POLL_S)
 
@@ -167,9 +169,8 @@ class X11vnc:
 
     async def _prime(self, pid: int) -> None:
         with contextlib.suppress(OSError, EOFError):  # x11vnc has ended; the next one is primed
-            reader, writer = await asyncio.open_unix_connection(str(self.unix_socket))
+            reader, writer = await _connected(self.unix_socket)
             try:
-                await _handshake(reader, writer)
                 # While it lives: after the worker's own death nothing could do it.
                 shared_memory.mark_for_removal(pid)
                 self._idle.primed(time.monotonic())
@@ -205,6 +206,31 @@ class X11vnc:
         if self._process >= 0:
             with contextlib.suppress(OSError):
                 signal.pidfd_send_signal(self._process, signal_number)
+
+
+async def _connected(unix_socket: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect, and go through the handshake.
+
+    Several times if necessary: accept(2) fails in x11vnc at times (`accept_unix` in its inet.c does
+    not set the length of the address), and the connection is closed.
+
+    Raises:
+        OSError, EOFError: x11vnc has ended.
+    """
+    for left in reversed(range(CONNECTS_MAX)):
+        reader, writer = await asyncio.open_unix_connection(str(unix_socket))
+        try:
+            await _handshake(reader, writer)
+        except (OSError, EOFError):
+            writer.close()
+            if not left:
+                raise
+        except BaseException:
+            writer.close()
+            raise
+        else:
+            break
+    return reader, writer
 
 
 async def _handshake(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -130,15 +130,14 @@ def test_ports(container):
     port = RunSettings.model_fields["port"].default
     assert container["ports"] == [{"name": "stream", "containerPort": port}]
     assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "stream"}
-    assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "stream"}
     (served,) = named("Service", "workers")["spec"]["ports"]
     assert served["port"] == port
 
 
-def test_probe_paths(container):
-    """The stream's server answers at the probes' paths."""
-    for probe in ("readinessProbe", "livenessProbe"):
-        assert container[probe]["httpGet"]["path"] in ANSWERED_PATHS
+def test_probes(container):
+    """The stream's server answers them, so none may end the task."""
+    assert container["readinessProbe"]["httpGet"]["path"] in ANSWERED_PATHS
+    assert not {"livenessProbe", "startupProbe"} & set(container)
 
 
 def test_hardened(pod, container):

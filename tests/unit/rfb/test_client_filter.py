@@ -734,8 +734,20 @@ def test_a_full_request_passes_eventually() -> None:
     talk = Talk()
     talk.send(WHOLE * 500)
     assert talk.count("FramebufferUpdateRequest") == 1
+    talk.client.requests.server_sent()
     talk.wait(10)
     assert talk.count("FramebufferUpdateRequest", incremental=False) == 2
+
+
+def test_full_requests_do_not_pile_up_at_a_server_that_does_not_run() -> None:
+    """It would answer each of them with a frame when it runs again."""
+    talk = Talk()
+    for _ in range(60):
+        talk.send(WHOLE)
+        talk.wait(1)
+    assert talk.count("FramebufferUpdateRequest", incremental=False) == 1
+    talk.send(CHANGE)
+    assert talk.count("FramebufferUpdateRequest", incremental=True) == 1
 
 
 def test_keys_and_buttons_are_delayed_and_never_lost() -> None:

@@ -175,6 +175,48 @@ def test_last_update_is_sent_before_the_close(stream):
     assert streamed.closed() == (TASK_ENDED, TASK_ENDED)
 
 
+class Connections:
+    """Connections to x11vnc, which it closes at once, except the last one; `peer` is its end."""
+
+    def __init__(self, count):
+        self.left = count
+        self.last = threading.Event()
+
+    def __call__(self):
+        self.left -= 1
+        if self.left < 0:
+            return None
+        ours, self.peer = socket.socketpair()
+        ours.setblocking(False)
+        if self.left:
+            self.peer.close()
+        else:
+            self.peer.settimeout(10)
+            self.last.set()
+        return ours
+
+
+def test_connection_that_x11vnc_closes_unused_is_replaced(stream):
+    """What the viewer has sent in advance is not lost."""
+    connections = Connections(3)
+    streamed = stream(reconnect=connections)
+    streamed.peer.sendall(frame(PROTOCOL_VERSION) + frame(b"\x01") + frame(b"\x00"))
+    streamed.x11vnc.close()
+    assert connections.last.wait(10)
+    streamed.x11vnc = connections.peer
+    streamed.x11vnc.sendall(PROTOCOL_VERSION)
+    assert streamed.read_frame() == (0x2, PROTOCOL_VERSION)
+    streamed.expect(b"\x01\x01")
+    assert not streamed.display_lost.is_set()
+
+
+@pytest.mark.parametrize("count", [0, 1000])
+def test_x11vnc_that_accepts_no_connection_is_lost(stream, count):
+    streamed = stream(reconnect=Connections(count))
+    streamed.x11vnc.close()
+    assert streamed.display_lost.wait(10)
+
+
 @pytest.mark.parametrize("close", [DISPLAY_RESTARTING, DISPLAY_LOST])
 def test_lost_x11vnc_is_reported_and_closes_with_the_sessions_reason(stream, close):
     streamed = stream()

@@ -78,7 +78,7 @@ class Connection(HttpToolsProtocol):
         super().connection_made(LingeringTransport(transport, self.loop))  # type: ignore[arg-type]
         self._peer = self._address = self.client[0] if self.client else ""
         self.owner = self._port.owner_of(self._peer)
-        self._deadline = self.loop.time() + self._port.limits.head_timeout_s
+        self._deadline = self._port.clock() + self._port.limits.head_timeout_s
         if not self._port.opened(self):
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, _TOO_MANY_CONNECTIONS, lingers=False)
 
@@ -132,11 +132,11 @@ class Connection(HttpToolsProtocol):
             return
         if taken is None:
             if self._deadline is None:
-                self._deadline = self.loop.time() + self._port.limits.head_timeout_s
+                self._deadline = self._port.clock() + self._port.limits.head_timeout_s
             return
         head, rest = taken
         self._phase = _Phase.BODY
-        self._deadline = self.loop.time() + self._port.limits.body_timeout_s
+        self._deadline = self._port.clock() + self._port.limits.body_timeout_s
         self.transport.lingers = True
         self._head_parsed = self._message_complete = False
         self._app = None
@@ -328,7 +328,7 @@ class Connection(HttpToolsProtocol):
                 transport.abort()
                 return
         if transport.closed_at is not None:
-            if now - transport.closed_at >= LINGER_S:
+            if self.loop.time() - transport.closed_at >= LINGER_S:
                 transport.finish()
         elif self._deadline is not None and now >= self._deadline:
             self._refuse(HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time")

@@ -10,6 +10,7 @@ from worker.api.port.lanes import Lanes
 from worker.api.port.probe_answers import ProbeAnswers
 from worker.api.port.table import ConnectionTable
 from worker.api.port.triage import Triage
+from worker.attended.clock import AttendedClock
 from worker.stream.acceptor import HEAD_TIMEOUT_S
 from worker.stream.limits.pace import STALLED_S
 from worker.stream.port.refusal_log import RefusalLog
@@ -51,6 +52,7 @@ class Port:
 
     Attributes:
         limits: of connections.
+        clock: for their deadlines; it leaves out the time in which this process did not run.
         triage, lanes, table, probes: see their classes.
     """
 
@@ -79,6 +81,7 @@ class Port:
         self._refusals = RefusalLog(report_refused)
         self._sweeps = False
         self.limits = limits
+        self.clock = AttendedClock(self._loop.time)
         self.triage = Triage(accounts, proxies)
         self.lanes = Lanes()
         self.table = ConnectionTable(self.lanes.shed, limits.connections_max)
@@ -101,9 +104,10 @@ class Port:
         self._refusals.add(address, status, self._loop.time())
 
     def _sweep(self) -> None:
-        now = self._loop.time()
+        attended = self.clock()
         for connection in self.table.all():
-            connection.check(now)
+            connection.check(attended)
+        now = self._loop.time()
         self._refusals.flush(now)
         self._sweeps = len(self.table) > 0
         if self._sweeps:

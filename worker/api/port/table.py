@@ -50,7 +50,7 @@ class Entry(Protocol):
         """Close at once."""
 
     def check(self, now: float) -> None:
-        """Enforce the deadlines; called every second with the loop's time."""
+        """Enforce the deadlines; called every second with the time of the port's clock."""
 
 
 class ConnectionTable:

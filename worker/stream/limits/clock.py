@@ -1,50 +1,86 @@
-"""The time that a viewer's thread has attended to its viewer."""
+"""The time in which a viewer could have read and answered: it goes slower on a busy machine."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from worker.attended.clock import TICK_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-GAP_MAX_S: Final = 1.25  # a thread waits for at most a second between two looks at the clock
 PATIENCE_MAX: Final = 2.0
+_PRESSURE: Final = tuple(Path("/proc/pressure") / name for name in ("cpu", "io", "memory"))
+_TOTAL: Final = b"total="
+_MICROSECONDS: Final = 1_000_000
 
 
-class AttendedClock:
-    """A monotonic clock that leaves out the time in which this process did not run.
+class ViewerClock:
+    """A clock for the limits on how fast a viewer reads, and answers in the handshake.
 
-    A viewer can only be judged by what it did while it was attended to. Where this process was
-    stopped, or the machine suspended, or so busy that the thread did not run, the clock goes on by
-    at most `GAP_MAX_S`: deadlines are as much later.
+    A viewer on the same machine runs no more than others do. Where the machine is busy, the clock
+    goes slower, at worst `PATIENCE_MAX` times.
 
     Args:
-        monotonic: The time in seconds; `time.monotonic` leaves out the suspension of the machine
-            itself, but not that of a virtual machine, nor SIGSTOP.
+        now: The time of the attended clock.
+        patience: How many times slower it goes, given the time.
     """
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._monotonic = monotonic
-        self._last_s = self._now_s = monotonic()
+    def __init__(self, now: float, patience: Callable[[float], float]) -> None:
+        self._patience = patience
+        self._last_s = self._now_s = now
+        self._measured_at = now
+        self._slower = patience(now)
 
-    def __call__(self) -> float:
-        """Return the time in seconds."""
-        now_s = self._monotonic()
-        self._now_s += min(now_s - self._last_s, GAP_MAX_S)
-        self._last_s = now_s
+    def __call__(self, now: float) -> float:
+        """Return the time in seconds, given that of the attended clock."""
+        if now - self._measured_at >= TICK_S:
+            # Before it is used: what has just passed is what was measured.
+            self._slower, self._measured_at = self._patience(now), now
+        self._now_s += (now - self._last_s) / self._slower
+        self._last_s = now
         return self._now_s
 
 
-def patience() -> float:
-    """By how much deadlines are longer on a busy machine: 1 to `PATIENCE_MAX`.
+class BusyMachine:
+    """How busy this machine is: processes that wait for a core, for a disk, or for memory.
 
-    A viewer on the same machine does not run either. It is the load per core: processes that wait
-    for a core or for a disk count.
+    The average load reacts within a minute only, so what the kernel reports about stalls since the
+    last call counts too (Documentation/accounting/psi.rst), where it does.
     """
+
+    def __init__(self) -> None:
+        self._stalled_s: tuple[float, ...] = ()
+        self._at = 0.0
+
+    def patience(self, now: float) -> float:
+        """Return by how much time is to be stretched: 1 to `PATIENCE_MAX`."""
+        return min(max(1.0, _load(), 1.0 + self._stalled_part(now)), PATIENCE_MAX)
+
+    def _stalled_part(self, now: float) -> float:
+        """Return the part of the time since the last call in which something had to wait."""
+        before, since_s = self._stalled_s, now - self._at
+        self._stalled_s, self._at = tuple(_stalled_s(path) for path in _PRESSURE), now
+        if not before or since_s <= 0:
+            return 0.0
+        most_s = max(now - old for now, old in zip(self._stalled_s, before, strict=True))
+        return max(0.0, most_s / since_s)
+
+
+def _load() -> float:
+    """Return the average load per core."""
     try:
-        load = os.getloadavg()[0] / (os.cpu_count() or 1)
+        return os.getloadavg()[0] / (os.cpu_count() or 1)
     except OSError:  # /proc/loadavg cannot be read
         return 1.0
-    return min(max(1.0, load), PATIENCE_MAX)
+
+
+def _stalled_s(path: Path) -> float:
+    """Return for how long at least one process had to wait so far; 0 where that is not known."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        some = path.read_bytes().split(b"\n", 1)[0]
+        return int(some.split(_TOTAL)[1]) / _MICROSECONDS
+    return 0.0

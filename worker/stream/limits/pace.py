@@ -1,6 +1,6 @@
 """Whether a viewer reads and sends fast enough. Pure: no clock, no sockets.
 
-Times are in seconds of one monotonic clock.
+Times are in seconds of one clock.
 """
 
 from __future__ import annotations
@@ -25,28 +25,26 @@ class Pace:
     A viewer is too slow if it reads less than `least_bytes` in `window_s` while data is pending.
 
     Args:
-        window_s: See above; on a busy machine `patience` times as long.
+        window_s: See above.
         least_bytes: See above.
     """
 
     def __init__(self, *, window_s: float = STALLED_S, least_bytes: int = LEAST_BYTES) -> None:
         self._window_s, self._sample_s = window_s, window_s / _SAMPLES
-        self._patient_s = window_s
         self._least_bytes = least_bytes
         self._read_bytes = 0
         self._samples: deque[tuple[float, int]] = deque()  # when, and how much had been read
 
-    def observe(self, now: float, *, pending: bool, read_bytes: int, patience: float = 1.0) -> None:
+    def observe(self, now: float, *, pending: bool, read_bytes: int) -> None:
         """Note whether data is pending, and how much the viewer has read in total."""
         samples = self._samples
-        self._patient_s = self._window_s * patience
         if not pending:
             samples.clear()
             return
         self._read_bytes = read_bytes
         if not samples or now - samples[-1][0] >= self._sample_s:
             samples.append((now, read_bytes))
-        while len(samples) > 1 and now - samples[1][0] >= self._patient_s:
+        while len(samples) > 1 and now - samples[1][0] >= self._window_s:
             samples.popleft()
 
     def too_slow(self, now: float) -> bool:
@@ -55,7 +53,7 @@ class Pace:
             return False
         since, read_before = self._samples[0]
         slow = self._read_bytes - read_before < self._least_bytes
-        return slow and now - since >= self._patient_s
+        return slow and now - since >= self._window_s
 
 
 class Arrival:
@@ -65,17 +63,8 @@ class Arrival:
         self._began_at, self._bytes_before = now, 0
         self._received_bytes = self._completed = 0
         self._partial = False
-        self._patience = 1.0
 
-    def observe(
-        self,
-        now: float,
-        *,
-        received_bytes: int,
-        completed: int,
-        partial: bool,
-        patience: float = 1.0,
-    ) -> None:
+    def observe(self, now: float, *, received_bytes: int, completed: int, partial: bool) -> None:
         """Note the state of the input.
 
         Args:
@@ -83,9 +72,7 @@ class Arrival:
             received_bytes: How much has been received in total.
             completed: How many messages have arrived in total.
             partial: Whether the rest of one is to be received now.
-            patience: How many times as long a message may take.
         """
-        self._patience = patience
         self._received_bytes, self._partial = received_bytes, partial
         if not partial or completed != self._completed:
             self._completed = completed
@@ -96,6 +83,4 @@ class Arrival:
         if not self._partial:
             return False
         arrived_bytes = self._received_bytes - self._bytes_before
-        return (
-            now - self._began_at >= MESSAGE_S * self._patience + arrived_bytes / LEAST_BYTES_PER_S
-        )
+        return now - self._began_at >= MESSAGE_S + arrived_bytes / LEAST_BYTES_PER_S

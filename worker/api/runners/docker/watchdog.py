@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
+from worker.attended.clock import TICK_S, AttendedClock
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from worker.api.runners.background import Loops
     from worker.api.runners.docker.container import Container
@@ -42,17 +45,24 @@ class ContainerWatchdog:
     """Ends overdue containers.
 
     A worker enforces its task's timeout and limits of its own, so only one that hangs or is stopped
-    (SIGSTOP) exceeds the watchdog's limit.
+    (SIGSTOP) exceeds the watchdog's limit. Time in which the API's process did not run either,
+    because the machine was suspended, does not count.
     """
 
     def __init__(
-        self, engine: Engine, containers: TaskContainers, limits: Limits, loops: Loops
+        self,
+        engine: Engine,
+        containers: TaskContainers,
+        limits: Limits,
+        loops: Loops,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
         self._containers = containers
         self._limits = limits
         self._loops = loops
-        self._deadlines: OrderedDict[str, datetime] = OrderedDict()
+        self._clock = AttendedClock(monotonic)
+        self._deadlines: OrderedDict[str, float] = OrderedDict()
 
     async def iterate(self) -> None:
         """Check all containers.
@@ -64,7 +74,12 @@ class ContainerWatchdog:
 
     async def pause(self) -> None:
         """Return when the next check is to begin."""
-        await asyncio.sleep(self._limits.period_s)
+        until = self._clock() + self._limits.period_s
+        while True:
+            left_s = until - self._clock()
+            if left_s <= 0:
+                return
+            await asyncio.sleep(min(left_s, TICK_S))
 
     async def check(self, containers: Sequence[Container]) -> None:
         """End those of these containers that are overdue; returns when they have ended.
@@ -85,11 +100,12 @@ class ContainerWatchdog:
             task = await self._containers.record(container)
             if task is None or task.started_at is None or task.timeout_s is None:
                 return False
-            limit = timedelta(seconds=task.timeout_s + self._limits.margin_s)
-            deadline = self._deadlines[container.id] = task.started_at + limit
+            limit_s = task.timeout_s + self._limits.margin_s
+            deadline = self._clock() + limit_s - _age_s(task.started_at)
+            self._deadlines[container.id] = deadline
             if len(self._deadlines) > _CACHED_MAX:
                 self._deadlines.popitem(last=False)
-        return datetime.now(UTC) > deadline
+        return self._clock() > deadline
 
     async def _end(self, container: Container) -> None:
         """The name is changed first: after a restart of the API it states why the worker ended."""
@@ -101,3 +117,13 @@ class ContainerWatchdog:
         stop = self._engine.stopping.call_if_present
         await stop(client.stop, container.id, timeout=grace_s)
         self._deadlines.pop(container.id, None)
+
+
+def _age_s(started_at: datetime) -> float:
+    """The time since a container's start, at least 0, without the suspensions of the machine.
+
+    Also without those before its start: at worst it gets its whole time once more from an API that
+    was restarted.
+    """
+    suspended_s = time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
+    return max(0.0, (datetime.now(UTC) - started_at).total_seconds() - suspended_s)

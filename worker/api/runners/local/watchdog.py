@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import psutil
 
+from worker.attended.clock import TICK_S, AttendedClock
 from worker.process.children import exited, send_signal
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ class Watchdog:
     """The time that a worker may take.
 
     A worker enforces its task's timeout and limits of its own: 20 s for its start and 25 s for its
-    end. So only one that hangs or is stopped (SIGSTOP) exceeds the watchdog's limit.
+    end. So only one that hangs or is stopped (SIGSTOP) exceeds the watchdog's limit. Time in which
+    the API's process did not run either, because the machine was suspended, does not count.
     """
 
     margin_s: float = 90.0
@@ -37,24 +39,39 @@ class Watchdog:
 
     async def ends_in_time(self, process: WorkerProcess, timeout_s: float) -> bool:
         """Wait for a worker's end; False if it exceeds the limit, counted from its start."""
-        left_s = timeout_s + self.margin_s - _age_s(process)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(left_s):
-                await exited(process.pid)
-                return True
-        return False
+        return await _ends_within(process, timeout_s + self.margin_s - _age_s(process))
 
     async def end(self, process: WorkerProcess) -> None:
         """SIGTERM to the worker, a bounded wait, then SIGKILL to it and all its descendants."""
         process.cancel()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.grace_s):
-                await exited(process.pid)
+        await _ends_within(process, self.grace_s)
         await asyncio.to_thread(_kill, process)
 
 
+async def _ends_within(process: WorkerProcess, seconds: float) -> bool:
+    clock = AttendedClock()
+    until = clock() + seconds
+    ended = asyncio.ensure_future(exited(process.pid))
+    try:
+        while True:
+            left_s = until - clock()
+            await asyncio.wait([ended], timeout=min(max(0.0, left_s), TICK_S))
+            if ended.done():
+                ended.result()
+                return True
+            if left_s <= 0:
+                return False
+    finally:
+        ended.cancel()
+
+
 def _age_s(process: WorkerProcess) -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - process.started / _TICKS_PER_S
+    """The time since its start, at least 0.
+
+    The start is by CLOCK_BOOTTIME. All suspensions of the machine are left out, also those before
+    the start: at worst, a worker gets its whole time once more from an API that was restarted.
+    """
+    return max(0.0, time.monotonic() - process.started / _TICKS_PER_S)
 
 
 def _kill(process: WorkerProcess) -> None:
