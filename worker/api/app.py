@@ -15,7 +15,12 @@ from worker.api.authentication import AuthenticationMiddleware
 from worker.api.refusals import Refusal, responses_for
 from worker.api.routes import artifacts, dashboard, docs, probes, streams, tasks
 from worker.api.runners.machine_faults import describe, is_machine_fault
-from worker.api.runners.protocol import AccountRefused, QueueFull, RunnerUnavailable
+from worker.api.runners.protocol import (
+    AccountFull,
+    AccountRefused,
+    QueueFull,
+    RunnerUnavailable,
+)
 
 if TYPE_CHECKING:
     from fastapi import Request
@@ -50,6 +55,7 @@ def make(services: Services) -> FastAPI:
     dashboard.add(app, services.novnc_dir)
     _add_middleware(app, services)
     _add_refusals(app)
+    _add_refusals_of_accounts(app)
     return app
 
 
@@ -78,12 +84,6 @@ def _add_refusals(app: FastAPI) -> None:
         detail = refusals.validation_detail(error.errors())
         return refusals.response(Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, detail))
 
-    async def queue_full(_request: Request, error: QueueFull) -> JSONResponse:
-        return refusals.response(refusals.queue_full(error.retry_after_s, error.account_max))
-
-    async def account_refused(_request: Request, error: AccountRefused) -> JSONResponse:
-        return refusals.response(Refusal(HTTPStatus.FORBIDDEN, str(error)))
-
     async def unavailable(_request: Request, error: RunnerUnavailable) -> JSONResponse:
         return refusals.response(refusals.unavailable(str(error), _UNAVAILABLE_RETRY_S))
 
@@ -97,9 +97,22 @@ def _add_refusals(app: FastAPI) -> None:
 
     app.add_exception_handler(HTTPException, refused)  # type: ignore[arg-type]
     app.add_exception_handler(RequestValidationError, invalid)  # type: ignore[arg-type]
-    app.add_exception_handler(QueueFull, queue_full)  # type: ignore[arg-type]
-    app.add_exception_handler(AccountRefused, account_refused)  # type: ignore[arg-type]
     app.add_exception_handler(RunnerUnavailable, unavailable)  # type: ignore[arg-type]
     app.add_exception_handler(OSError, by_machine)
     app.add_exception_handler(MemoryError, by_machine)
     app.add_exception_handler(Exception, failed)
+
+
+def _add_refusals_of_accounts(app: FastAPI) -> None:
+    async def queue_full(_request: Request, error: QueueFull) -> JSONResponse:
+        return refusals.response(refusals.queue_full(error.retry_after_s, error.account_max))
+
+    async def account_full(_request: Request, error: AccountFull) -> JSONResponse:
+        return refusals.response(refusals.account_full(str(error), error.retry_after_s))
+
+    async def account_refused(_request: Request, error: AccountRefused) -> JSONResponse:
+        return refusals.response(Refusal(HTTPStatus.FORBIDDEN, str(error)))
+
+    app.add_exception_handler(QueueFull, queue_full)  # type: ignore[arg-type]
+    app.add_exception_handler(AccountFull, account_full)  # type: ignore[arg-type]
+    app.add_exception_handler(AccountRefused, account_refused)  # type: ignore[arg-type]

@@ -115,6 +115,17 @@ class QueueFull(Exception):
         self.account_max = account_max
 
 
+class AccountFull(Exception):
+    """The files of an account's tasks have reached its limit; the text states which.
+
+    A request may be repeated after `retry_after_s`.
+    """
+
+    def __init__(self, why: str, retry_after_s: int) -> None:
+        super().__init__(why)
+        self.retry_after_s = retry_after_s
+
+
 class AccountRefused(Exception):
     """Tasks of this account cannot be started; the text is for the client."""
 
@@ -151,6 +162,7 @@ class Runner(Protocol):
 
         Raises:
             QueueFull: the queue, or the account's part of it, has reached its limit.
+            AccountFull: the files of the account's tasks have reached its limit.
         """
 
     async def cancel(self, task: TaskRecord) -> None:

@@ -44,12 +44,16 @@ class Watchdog:
                 return True
         return False
 
-    async def end(self, process: WorkerProcess) -> None:
-        """SIGTERM to the worker, a bounded wait, then SIGKILL to it and all its descendants."""
-        process.cancel()
+    async def end(self, process: WorkerProcess, number: int = signal.SIGTERM) -> None:
+        """A signal to the worker, a bounded wait, then SIGKILL to it and all its descendants."""
+        process.send(number)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.grace_s):
                 await exited(process.pid)
+        await self.kill(process)
+
+    async def kill(self, process: WorkerProcess) -> None:
+        """SIGKILL to the worker and all its descendants."""
         await asyncio.to_thread(_kill, process)
 
 
