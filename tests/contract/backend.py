@@ -74,6 +74,9 @@ class Backend:
     def finish_cancel(self, task: TaskRecord) -> None:
         """What follows the cancellation of a running task, where the test must do it."""
 
+    def finish_remove(self, task: TaskRecord) -> None:
+        """What follows the removal of a task, where the test must do it."""
+
     def fill_queue(self) -> None:
         """Make the queue full, where the number of tasks does not."""
 

@@ -18,6 +18,7 @@ from worker.api.runners.machine_faults import describe, is_machine_fault
 from worker.api.runners.protocol import (
     AccountFull,
     AccountRefused,
+    NotRemovable,
     QueueFull,
     RunnerUnavailable,
 )
@@ -55,7 +56,7 @@ def make(services: Services) -> FastAPI:
     dashboard.add(app, services.novnc_dir)
     _add_middleware(app, services)
     _add_refusals(app)
-    _add_refusals_of_accounts(app)
+    _add_refusals_of_runners(app)
     return app
 
 
@@ -65,7 +66,7 @@ def _add_middleware(app: FastAPI, services: Services) -> None:
     app.add_middleware(
         CORSMiddleware,
         allow_origins=services.allowed_origins,
-        allow_methods=["GET", "POST"],
+        allow_methods=["GET", "POST", "DELETE"],
         allow_headers=["x-api-key", "content-type", "idempotency-key"],
         expose_headers=["retry-after"],
         max_age=_CORS_MAX_AGE_S,
@@ -103,7 +104,7 @@ def _add_refusals(app: FastAPI) -> None:
     app.add_exception_handler(Exception, failed)
 
 
-def _add_refusals_of_accounts(app: FastAPI) -> None:
+def _add_refusals_of_runners(app: FastAPI) -> None:
     async def queue_full(_request: Request, error: QueueFull) -> JSONResponse:
         return refusals.response(refusals.queue_full(error.retry_after_s, error.account_max))
 
@@ -113,6 +114,10 @@ def _add_refusals_of_accounts(app: FastAPI) -> None:
     async def account_refused(_request: Request, error: AccountRefused) -> JSONResponse:
         return refusals.response(Refusal(HTTPStatus.FORBIDDEN, str(error)))
 
+    async def not_removable(_request: Request, error: NotRemovable) -> JSONResponse:
+        return refusals.response(Refusal(HTTPStatus.CONFLICT, str(error)))
+
+    app.add_exception_handler(NotRemovable, not_removable)  # type: ignore[arg-type]
     app.add_exception_handler(QueueFull, queue_full)  # type: ignore[arg-type]
     app.add_exception_handler(AccountFull, account_full)  # type: ignore[arg-type]
     app.add_exception_handler(AccountRefused, account_refused)  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ _DESCRIPTIONS: Final[dict[HTTPStatus, str]] = {
     HTTPStatus.UNAUTHORIZED: "Invalid or missing API key",
     HTTPStatus.FORBIDDEN: "The account or its API key may not do this",
     HTTPStatus.NOT_FOUND: "Not found, or owned by another account",
-    HTTPStatus.CONFLICT: "The task is not running",
+    HTTPStatus.CONFLICT: "The task is not in a state that permits this",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is too large",
     HTTPStatus.UNPROCESSABLE_ENTITY: "The request is invalid; `detail` names the invalid parts",
     HTTPStatus.TOO_MANY_REQUESTS: "The queue, or the account's part of the disk, is full; see "

@@ -33,9 +33,11 @@ from worker.api.runners.local.task_folder import TaskFolder
 from worker.api.runners.local.watchdog import Watchdog
 from worker.api.runners.local.workers import Workers
 from worker.api.runners.protocol import (
+    NOT_ENDED,
     AccountRefused,
     Artifact,
     Cursor,
+    NotRemovable,
     RunnerUnavailable,
     TaskRecord,
     TaskRequest,
@@ -237,6 +239,18 @@ class LocalRunner:
         """End a queued task; send SIGTERM to the worker of a running one."""
         if not await self._store.cancel_queued(task.task_id, task_end.cancelled(exit_code=None)):
             self._workers.cancel(task.task_id)
+
+    async def remove(self, task: TaskRecord) -> None:
+        """Remove the task's folder, then the task."""
+        if not await self._store.is_removable(task.task_id):
+            raise NotRemovable(NOT_ENDED)
+        folder = self._workers.folder(task.task_id)
+        why = await self._reading.call(task.account, folder.remove)
+        if why is not None:
+            raise NotRemovable(f"Its files cannot be removed: {why}")
+        await self._store.remove([task.task_id])
+        self._leases.release(task.task_id)
+        self._workers.wake()
 
     async def find(self, account: str, task_id: str) -> TaskRecord | None:
         """This account's task."""

@@ -40,6 +40,11 @@ _RUNNING: Final = (
     "SELECT account, count(*) AS running FROM tasks WHERE phase IN (?, ?) GROUP BY account"
 )
 
+_UNREMOVABLE: Final = (
+    "SELECT 1 FROM tasks WHERE task_id = ? "
+    "AND (finished_at IS NULL OR pid IS NOT NULL OR uid IS NOT NULL)"
+)
+
 
 class Store:
     """The tasks of one state folder, which one process at a time may open.
@@ -350,6 +355,13 @@ class Store:
             (rfc3339(before), limit, skipped),
         )
         return [row["task_id"] for row in rows]
+
+    async def is_removable(self, task_id: str) -> bool:
+        """Whether a task has ended with all its processes, or does not exist."""
+        rows = await self._database.write(
+            lambda connection: connection.execute(_UNREMOVABLE, (task_id,)).fetchall()
+        )
+        return not rows
 
     async def remove(self, task_ids: Sequence[str]) -> None:
         """Delete tasks; their ids, and so their Idempotency-Keys, can be used again."""

@@ -11,6 +11,7 @@ of its own share, so a large tree of one does not delay the count of another.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from dataclasses import dataclass
 from itertools import groupby
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from worker.api.runners.background import BackgroundTasks
 from worker.api.runners.local.disk import tree
 from worker.api.runners.local.disk.usage import Usage
+from worker.api.runners.protocol import RunnerUnavailable
 from worker.api.runners.threads import SharedThreads
 from worker.process import descendants
 
@@ -134,7 +136,7 @@ class DiskWatch:
             for task in tasks:
                 with self._loops.handling(NAME, task.task_id):
                     await self._count(task)
-            with self._loops.handling(NAME, tasks[0].task_id):
+            with contextlib.suppress(RunnerUnavailable):  # `sweep` reports it
                 self._enforce(account, [task for task in tasks if not task.has_ended])
         finally:
             self._counting.discard(account)
