@@ -111,6 +111,12 @@ class Backend:
         assert found is not None
         return found
 
+    async def content(self, task: TaskRecord, name: str) -> bytes:
+        """The content of an artifact that exists."""
+        pieces = await self.runner.open_artifact(task, name)
+        assert pieces is not None
+        return b"".join([piece async for piece in pieces])
+
     async def wait_for_status(self, task: TaskRecord, status: TaskStatus) -> TaskRecord:
         """Wait for a status."""
         async with asyncio.timeout(TIMEOUT_S):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 
 import pytest
@@ -40,13 +41,13 @@ async def test_an_account_that_fills_the_disk_affects_no_other(backend):
     tasks = {place: await fill(backend, place, place) for place in PLACES}
     for place, task in tasks.items():
         ended = await backend.wait_for_status(task, TaskStatus.FAILED)
+        result = json.loads((await backend.content(ended, "result.json")).decode())
+        assert (result["status"], result["error"]["type"]) == ("failed", "AccountDiskFull")
         assert ended.error is not None, place
         assert ended.error["type"] == "AccountDiskFull", ended.error
         assert "WORKER_ACCOUNT_MAX_BYTES" in ended.error["message"]
         assert "16.0 MiB" in ended.error["message"]
         assert ended.exit_code == 1
-        names = [each.name for each in await backend.runner.artifacts(task)]
-        assert "result.json" in names
     full = await backend.removable(tasks["artifacts"])
     await backend.wait_for_status(other, TaskStatus.RUNNING)
     runner = await backend.reopen()

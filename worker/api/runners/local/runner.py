@@ -148,14 +148,17 @@ class LocalRunner:
         )
         self._reading = SharedThreads(_READ_THREADS, _READS_PER_ACCOUNT, "artifacts")
         self._opened = (store, workers)
+        if self._disk.limit:
+            self._watch = DiskWatch(store, self._disk, workers, self._loops)
         try:
+            if self._watch is not None:
+                await self._watch.open()
             await workers.open()
         except RunnerUnavailable as error:
             raise SettingError(f"WORKER_STATE_DIR: {error}; set another folder") from error
         self._background.repeat(stale.NAME, lambda: stale.remove(self._loops.report), stale.pause)
         self._start_retention(store, workers)
-        if self._disk.limit:
-            self._watch = DiskWatch(store, self._disk, workers, self._loops)
+        if self._watch is not None:
             self._background.repeat(watch.NAME, self._watch.sweep, self._watch.pause)
 
     def _start_retention(self, store: Store, workers: Workers) -> None:

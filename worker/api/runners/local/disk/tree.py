@@ -17,7 +17,7 @@ from worker.api.runners.local.disk.usage import Usage
 from worker.api.runners.machine_faults import prevents_reading
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable
     from pathlib import Path
 
 ENTRIES_MAX: Final = 10_000_000
@@ -126,14 +126,17 @@ class _Count:
 
     def add_deleted(self, pid: int) -> None:
         """Add the files without a name that a process has open: their blocks are still in use."""
-        for entry in _entries(f"/proc/{pid}/fd"):
-            with contextlib.suppress(OSError):
-                status = entry.stat()
-                kept = stat.S_ISREG(status.st_mode) and status.st_nlink == 0
-                if kept and status.st_dev in self._devices and self._is_new(status):
-                    self._blocks += status.st_blocks
-                    self._files += 1
-            self._step()
+        with contextlib.closing(_entries(f"/proc/{pid}/fd")) as entries:
+            for entry in entries:
+                self._step()
+                with contextlib.suppress(OSError):  # closed since
+                    self._add_deleted(entry.stat())
+
+    def _add_deleted(self, status: os.stat_result) -> None:
+        is_deleted = stat.S_ISREG(status.st_mode) and status.st_nlink == 0
+        if is_deleted and status.st_dev in self._devices and self._is_new(status):
+            self._blocks += status.st_blocks
+            self._files += 1
 
     def _walk(self) -> None:
         """Without recursion; `_current` is the folder of the last level."""
@@ -153,13 +156,14 @@ class _Count:
     def _scan(self) -> None:
         """Add what is in the current folder."""
         level = self._levels[-1]
-        for entry in _entries(self._current):
-            with contextlib.suppress(OSError):  # removed since
-                status = entry.stat(follow_symlinks=False)
-                self._add(status)
-                if stat.S_ISDIR(status.st_mode) and status.st_dev == level.identity[0]:
-                    level.folders.append(entry.name)
-                    self._reserve(_size_bytes(entry.name))
+        with contextlib.closing(_entries(self._current)) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):  # removed since
+                    status = entry.stat(follow_symlinks=False)
+                    self._add(status)
+                    if stat.S_ISDIR(status.st_mode) and status.st_dev == level.identity[0]:
+                        level.folders.append(entry.name)
+                        self._reserve(_size_bytes(entry.name))
 
     def _add(self, status: os.stat_result) -> None:
         self._step()
@@ -281,7 +285,7 @@ def _size_bytes(name: str) -> int:
     return len(name) * _CHARACTER_BYTES + _NAME_OVERHEAD_BYTES
 
 
-def _entries(folder: str | int) -> Iterator[os.DirEntry[str]]:
+def _entries(folder: str | int) -> Generator[os.DirEntry[str]]:
     """The entries of a folder; none, or not all, if it cannot be read.
 
     Raises:

@@ -42,6 +42,7 @@ _ENDED_MAX: Final = 500
 _INCOMPLETE_MAX: Final = 3
 """After so many incomplete counts in a row a task is ended."""
 _THREADS: Final = 2
+_FIRST_LIMIT_S: Final = 5.0
 
 
 class Store(Protocol):
@@ -92,9 +93,19 @@ class DiskWatch:
         self._threads = SharedThreads(_THREADS, 1, "disk")
         self._background = BackgroundTasks(loops)
         self._counting: set[str] = set()
+        self._running: set[asyncio.Task[None]] = set()
         self._excesses: dict[str, _Excess] = {}
         self._incomplete: Counter[str] = Counter()
         self._was_full = False
+
+    async def open(self) -> None:
+        """Count what an earlier process has not counted, as far as it takes little time.
+
+        Until then, accounts seem to occupy less than they do.
+        """
+        await self.sweep()
+        if self._running:
+            await asyncio.wait(self._running, timeout=_FIRST_LIMIT_S)
 
     async def sweep(self) -> None:
         """Begin to count all accounts that are not being counted already."""
@@ -107,7 +118,9 @@ class DiskWatch:
         for account, own in groupby(tasks, key=attrgetter("account")):
             if account not in self._counting:
                 self._counting.add(account)
-                self._background.start(self._count_account(account, list(own)))
+                running = self._background.start(self._count_account(account, list(own)))
+                self._running.add(running)
+                running.add_done_callback(self._running.discard)
         self._wake()
 
     async def pause(self) -> None:

@@ -87,9 +87,8 @@ class Watched:
     async def sweep(self) -> None:
         """One sweep, to its end."""
         await self.watch.sweep()
-        async with asyncio.timeout(PATIENCE_S):
-            while self.watch._counting:
-                await asyncio.sleep(0.001)
+        if self.watch._running:
+            await asyncio.wait(self.watch._running, timeout=PATIENCE_S)
 
 
 @pytest.fixture
@@ -230,3 +229,10 @@ async def test_removed_tasks_do_not_count(machine, watched):
     machine.tasks.clear()
     await watched.sweep()
     assert watched.accounts.used("alice", Usage()) == Usage()
+
+
+async def test_first_count(machine, watched):
+    """What an earlier process has not counted is known when the watch is open."""
+    machine.add("alice", "old", 5 * MIB, ended=True)
+    await watched.watch.open()
+    assert watched.accounts.is_full("alice", machine.stored["alice"])
