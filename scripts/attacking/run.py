@@ -68,6 +68,7 @@ def _attacked(api: WorkerServe, plan: Plan) -> int:
         during = victim.measure(plan.seconds, each_second=largest.sample)
     victim.close()
     problems = [*_compare(before, during), *_growth(size, largest.bytes)]
+    problems += [f"{name} did nothing" for name, done in reports.items() if not done]
     problems += _alive(api) or _leaks(api)
     _print(before, during, reports, size, largest.bytes)
     for problem in problems:
@@ -135,7 +136,7 @@ def _leaks(api: WorkerServe) -> list[str]:
 def _print(
     before: Measurements,
     during: Measurements,
-    reports: list[str],
+    reports: dict[str, str],
     size: int,
     largest: int,
 ) -> None:
@@ -145,5 +146,5 @@ def _print(
     print(f"{'':10} {'undisturbed':>28} {'under attack':>28}")
     for kind in before.kinds:
         print(f"{kind:10} {before.line(kind):>28} {during.line(kind):>28}")
-    for report in reports:
-        print(report)
+    for name, done in reports.items():
+        print(f"{name}: {done}")

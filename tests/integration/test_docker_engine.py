@@ -16,6 +16,7 @@ from contract.docker import READY, DockerBackend
 from fake_engine import FakeContainer, FakeEngine
 from hostile_results import result
 
+from worker.api.runners.docker import queue as docker_queue
 from worker.api.runners.docker import runner as docker_runner
 from worker.api.runners.docker.runner import DockerRunner
 from worker.api.runners.docker.watchdog import Limits
@@ -53,8 +54,9 @@ async def eventually(condition):
 # -- requests per operation
 
 
-async def test_requests(backend, engine):
+async def test_requests(backend, engine, monkeypatch):
     """Methods that take a record use what was read with it."""
+    monkeypatch.setattr(docker_queue, "_POLL_S", TIMEOUT_S)  # its lists are not counted here
     runner = await backend.open(**QUEUED_ONLY)
     await eventually(lambda: engine.requests)  # the queue's first list
     engine.requests.clear()

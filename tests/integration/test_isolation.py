@@ -18,6 +18,7 @@ from required import skip_or_fail
 from worker_run import PROGRAMS, eventually, marked_processes
 from worker_serve import WorkerServe
 
+from worker.api.runners.local.isolation.enter import PROCESSES_MAX
 from worker.linux import SIGNALS_ABI, landlock_abi, mounts_errno
 
 ENDPOINTS = PROGRAMS / "isolation"
@@ -160,8 +161,10 @@ def test_hostile_task(api, mechanism):
     assert facts["keys"] == []
     assert (facts["no_new_privs"], facts["no_capabilities"]) == (True, True)
     assert (facts["uid"] in range(70_000, 71_000)) == (mechanism == "uids")
+    assert facts["killed_before_the_api"]
     if mechanism == "uids":
         assert facts["groups"] == []
+        assert 0 < facts["processes_max"] <= PROCESSES_MAX
     assert_cleaned_up(made, attacker, facts)
     assert made.get(f"/tasks/{attacker}/artifacts/own.txt").text == "own"
     made.sign_in("bob")

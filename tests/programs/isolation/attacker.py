@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -99,6 +100,8 @@ def facts():
         "no_capabilities": "CapEff:\t0000000000000000" in status,
         "child": child.stdout.strip(),
         "daemon": daemon.pid,
+        "killed_before_the_api": int(Path("/proc/self/oom_score_adj").read_text()) > 0,
+        "processes_max": resource.getrlimit(resource.RLIMIT_NPROC)[0],
         "left": f"left-{os.getpid()}",
         "keys": [name for name in os.environ if "KEY" in name or "SECRET" in name],
         "ignored": signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN,

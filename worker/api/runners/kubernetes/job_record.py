@@ -21,6 +21,7 @@ from worker.api.runners.kubernetes.job_spec import (
     LEASED_UNTIL,
     PENDING_VALUES,
     WAITING,
+    text_of,
     worker_container,
 )
 from worker.api.runners.protocol import TaskRecord, TaskStatus
@@ -127,12 +128,13 @@ def annotations_of(thing: Mapping[str, Any]) -> Mapping[str, str]:
     return annotations
 
 
-def _environ(job: Mapping[str, Any]) -> dict[str | None, Any]:
+def _environ(job: Mapping[str, Any]) -> dict[str | None, str]:
     try:
         variables = worker_container(job).get("env") or ()
     except (KeyError, TypeError, StopIteration):
         return {}  # another client changed the Job
-    return {each.get("name"): each.get("value") for each in variables}
+    values = {each.get("name"): each.get("value") for each in variables}
+    return {name: text_of(each) for name, each in values.items() if isinstance(each, str)}
 
 
 def newest(pods: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -79,12 +79,13 @@ class JobTemplate:
     def _set_container(self, job: dict[str, Any], request: TaskRequest) -> None:
         container = worker_container(job)
         template_timeout_s = _timeout_s(container)
-        container["args"] = worker_environment.container_command(request, mounted=self.mounted)
+        command = worker_environment.container_command(request, mounted=self.mounted)
+        container["args"] = [literal(each) for each in command]
         if self.image is not None:
             container["image"] = self.image
         environ = {each["name"]: each for each in container.get("env", [])}
         for name, value in {**self.environ, **worker_environment.task_environment(request)}.items():
-            environ[name] = {"name": name, "value": value}
+            environ[name] = {"name": name, "value": literal(value)}
         key = {"secretKeyRef": {"name": request.task_id, "key": STREAM_KEY}}
         environ["WORKER_STREAM_KEY"] = {"name": "WORKER_STREAM_KEY", "valueFrom": key}
         container["env"] = list(environ.values())
@@ -94,6 +95,19 @@ class JobTemplate:
             job["spec"]["activeDeadlineSeconds"] = deadline_s + math.ceil(
                 request.timeout_s - template_timeout_s
             )
+
+
+def literal(text: str) -> str:
+    """A value that the kubelet passes as `text`; unchanged, it would replace `$(NAME)` and `$$`.
+
+    Otherwise an input that names WORKER_STREAM_KEY would contain the key, for everyone to read.
+    """
+    return text.replace("$", "$$")
+
+
+def text_of(value: str) -> str:
+    """The text that the kubelet passes for a `literal` value."""
+    return value.replace("$$", "$")
 
 
 def stream_key_secret(job: Mapping[str, Any], stream_key: bytes) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from worker.api.runners.local import channel
@@ -27,6 +28,8 @@ LISTENER_FD: Final = f"{PREFIX}LISTENER_FD"
 _POLL_S: Final = 0.05
 _START_READS: Final = 20
 _SEARCH_LIMIT_S: Final = 10.0
+_OOM_SCORE_ADJ: Final = 200
+"""proc_pid_oom_score_adj(5). Chromium gives its renderers 300, so that these are killed first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +100,14 @@ def _start(task: StoredTask, folder: TaskFolder, launch: Launch) -> WorkerProces
             pass_fds=[*inherited, launch.uid.lock] if launch.uid else inherited,
             start_new_session=True,
         )
+    _prefer_to_kill(child.pid)
     return WorkerProcess(pid=child.pid, started=_started(child.pid), child=child)
+
+
+def _prefer_to_kill(pid: int) -> None:
+    """Have the kernel kill a worker before this process if the machine's memory is used up."""
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{pid}/oom_score_adj").write_text(str(_OOM_SCORE_ADJ))
 
 
 def _started(pid: int) -> int:

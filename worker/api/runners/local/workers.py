@@ -8,6 +8,8 @@ and the worker if it still runs.
 from __future__ import annotations
 
 import asyncio
+import itertools
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from worker.api.runners.background import BackgroundTasks, Loops, back_off_s
@@ -236,7 +238,7 @@ class Workers:
         elif task.cancel:
             await self._store.mark_ended(task_id, task_end.cancelled())
         else:
-            await self._clean_up(task)
+            await self._clean_up(task, repeat=False)  # its folder is needed again
             await self._store.requeue(task_id)
             return None
         self._background.start(self._clean_up(task))
@@ -265,13 +267,20 @@ class Workers:
         with self._loops.handling(FOLLOWING, task_id):
             await self._reading.call(self.folder(task_id).remove_session)
 
-    async def _clean_up(self, task: StoredTask) -> None:
+    async def _clean_up(self, task: StoredTask, *, repeat: bool = True) -> None:
         """Remove what a task's own user has left; nothing if it has none."""
-        if task.uid is None:
-            return
-        folder = self.folder(task.task_id)
-        with self._loops.handling(FOLLOWING, task.task_id):
-            await self._retried(FOLLOWING, task, lambda: self._assignments.clean_up(task, folder))
+        for attempt in itertools.count(1):
+            cleaned = True
+            with self._loops.handling(FOLLOWING, task.task_id):
+                cleaned = await self._retried(
+                    FOLLOWING, task, partial(self._clean_up_once, task, attempt)
+                )
+            if cleaned or not repeat:
+                return
+            await asyncio.sleep(back_off_s(attempt))
+
+    async def _clean_up_once(self, task: StoredTask, attempt: int) -> bool:
+        return await self._assignments.clean_up(task, self.folder(task.task_id), attempt=attempt)
 
     async def _watch(self, task: StoredTask, process: WorkerProcess) -> TaskEnd:
         """Wait for a worker's end; the task's."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
 from fake_cluster import selects
 from job_samples import MANIFEST, REQUEST, TEMPLATE
 
-from worker.api.runners.kubernetes import job_spec
+from worker.api.runners.kubernetes import job_record, job_spec
 
 
 def container_of(job):
@@ -42,6 +43,38 @@ def test_job_is_the_template():
     del expected["metadata"]["name"], expected["spec"]["template"]["spec"]["hostname"]
     container_of(expected).pop("args", None)
     assert job == expected
+
+
+VALUES = [
+    "$(WORKER_STREAM_KEY)",
+    *("$", "$$", "$$$", "$$$$", "$(", "$)", "$()", "$$(A)", "$(A)$(A)", "a$", "$(A", "$ (A)"),
+    *("${A}", "$A", "`A`", "%A%", "\\$(A)", "'$(A)'", "$(WORKER_TASK_ID", "é$(A)\n"),
+]
+
+
+def expanded(value, environ):
+    """What the kubelet passes; its rules are in Kubernetes' package `expansion`."""
+    return re.sub(
+        r"\$(?:(\$)|\(([^)]*)\))",
+        lambda found: found[1] or environ.get(found[2], found[0]),
+        value,
+    )
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_values_are_passed_literally(value):
+    """Nothing in an input or a setting is replaced by the kubelet, and the record has the same."""
+    request = dataclasses.replace(REQUEST, inputs={value: [value]})
+    job = dataclasses.replace(TEMPLATE, environ={"WORKER_X": value}).job_for(request)
+    environ = {"A": "expanded", "WORKER_TASK_ID": "expanded", "WORKER_STREAM_KEY": "expanded"}
+    passed = {
+        each["name"]: expanded(each["value"], environ)
+        for each in container_of(job)["env"]
+        if "value" in each
+    }
+    assert passed["WORKER_X"] == value
+    assert json.loads(passed["WORKER_INPUTS"]) == request.inputs
+    assert job_record.record(job, []).inputs == request.inputs
 
 
 def test_deadline():

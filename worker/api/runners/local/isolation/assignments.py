@@ -105,14 +105,20 @@ class Assignments:
             self._isolation.release(launch.uid.number)
             await self._store.mark_cleaned_up(task.task_id)
 
-    async def clean_up(self, task: StoredTask, folder: TaskFolder) -> None:
-        """Kill what is left of a task's own user, and take over its files."""
+    async def clean_up(self, task: StoredTask, folder: TaskFolder, *, attempt: int = 1) -> bool:
+        """Kill what is left of a task's own user, and take over its files.
+
+        Returns:
+            whether that succeeded; the first attempt that fails is reported.
+        """
         if task.uid is None:
-            return
+            return True
         if await self._threads.call(self._isolation.clean_up, folder, task.uid):
             await self._store.mark_cleaned_up(task.task_id)
-        else:
+            return True
+        if attempt == 1:
             self._report("isolation.blocked", task_id=task.task_id, uid=task.uid)
+        return False
 
 
 def assigned(task: StoredTask, launch: Launch) -> StoredTask:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import stat
 import sys
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from worker import linux
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+PROCESSES_MAX: Final = 4096
+"""Of a uid, threads included; a browser with 20 pages has about 500."""
 _OWN_TMP: Final = ("/tmp", "/var/tmp")  # noqa: S108 - mount points
 _SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108 - a mount point
 _X11_SOCKETS: Final = ".X11-unix"  # Xvfb cannot give it the sticky bit unless it is root
@@ -64,6 +67,9 @@ def main() -> None:
 
 
 def _become(uid: int) -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NPROC)
+    limit = PROCESSES_MAX if most == resource.RLIM_INFINITY else min(PROCESSES_MAX, most)
+    resource.setrlimit(resource.RLIMIT_NPROC, (limit, limit))
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -46,10 +47,16 @@ class Store:
 
 
 class Uncleanable(Isolation):
-    """A process of the user cannot be killed."""
+    """A process of the user cannot be killed, at first."""
 
-    def clean_up(self, _folder, _uid):
-        return False
+    attempts: ClassVar[int] = 0
+
+    def clean_up(self, _folder, uid):
+        type(self).attempts += 1
+        if self.attempts < 3:
+            return False
+        self.release(uid)
+        return True
 
 
 @pytest.fixture
@@ -130,13 +137,16 @@ async def test_worker_that_is_not_started(make, store):
 
 
 async def test_user_that_cannot_be_cleaned_up(make, store, events, tmp_path):
-    """It is reported, and its uid is not used again."""
+    """It is reported once, and its uid is not used until a later attempt succeeds."""
     assignments = make(Uncleanable)
     launch = await assignments.assign(TASK)
     with launch.listener:
         task = assigned(TASK, launch)
-    await assignments.clean_up(task, tmp_path)
+    assert not await assignments.clean_up(task, tmp_path)
+    assert not await assignments.clean_up(task, tmp_path, attempt=2)
     assert events == [("isolation.blocked", {"task_id": "t", "uid": UIDS[0]})]
     assert store.uids() == [UIDS[0]]
     with pytest.raises(NoFreeUid):
         await assignments.assign(replace(TASK, task_id="other"))
+    assert await assignments.clean_up(task, tmp_path, attempt=3)
+    (await assignments.assign(replace(TASK, task_id="other"))).listener.close()
