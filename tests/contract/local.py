@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from contract.backend import STREAM_KEY, TIMEOUT_S, Backend, Left
-from worker_run import MARK, eventually, marked_processes
+from worker_run import MARK, PROGRAMS, eventually, marked_processes
 
 from worker.api.runners.fairness import Capacity
 from worker.api.runners.local import task_end
 from worker.api.runners.local.disk.usage import UsageLimit
+from worker.api.runners.local.isolation import mechanism
+from worker.api.runners.local.isolation.mechanism import Isolation
 from worker.api.runners.local.retention import Retention
 from worker.api.runners.local.runner import LocalRunner
+from worker.api.runners.local.task_folder import TaskFolder
 from worker.api.runners.protocol import Runner, TaskRecord, TaskRequest, TaskStatus
 
 
@@ -29,8 +32,8 @@ class LocalBackend(Backend):
 
     runner: LocalRunner
 
-    def __init__(self, usage_limit: UsageLimit | None = None) -> None:
-        self.usage_limit = usage_limit
+    def __init__(self, usage_limit: UsageLimit | None = None, isolation: str = "off") -> None:
+        self.usage_limit, self.isolation = usage_limit, isolation
         self.folder = Path(tempfile.mkdtemp(prefix="t-", dir="/tmp"))  # short: has Unix sockets
         self.mark = uuid.uuid4().hex
         self.max_running = 0
@@ -51,9 +54,22 @@ class LocalBackend(Backend):
             ),
             retention=Retention(kept_s=0),
             usage_limit=self.usage_limit,
+            detect=self._detect,
         )
         await self.runner.open()
         return self.runner
+
+    def _detect(self) -> Isolation:
+        state = self.folder / "state"
+        return mechanism.detect(
+            self.isolation,
+            range(70_000, 71_000),
+            folder=TaskFolder(path=state / "trial"),
+            environ=os.environ,
+            readable=(),
+            hidden=(state,),
+            endpoints=PROGRAMS / "endpoints",
+        )
 
     async def reopen(self) -> Runner:
         await self.runner.close()

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from worker.api import refusals
 from worker.api.authentication import AuthenticationMiddleware
@@ -75,7 +76,11 @@ def _add_middleware(app: FastAPI, services: Services) -> None:
 
 
 def _add_refusals(app: FastAPI) -> None:
-    async def refused(_request: Request, error: HTTPException) -> JSONResponse:
+    async def refused(request: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            allowed = _allowed_methods(request)
+            headers = {"Allow": allowed} if allowed else error.headers
+            error = Refusal(error.status_code, error.detail, headers)
         if error.status_code == HTTPStatus.BAD_REQUEST:
             # FastAPI's own, for a body that its JSON parser fails on (for example by its nesting).
             error = Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, "body: invalid JSON")
@@ -102,6 +107,16 @@ def _add_refusals(app: FastAPI) -> None:
     app.add_exception_handler(OSError, by_machine)
     app.add_exception_handler(MemoryError, by_machine)
     app.add_exception_handler(Exception, failed)
+
+
+def _allowed_methods(request: Request) -> str:
+    """Of all routes of tasks with this path; Starlette names those of the first one only."""
+    found = [
+        route.methods or ()
+        for route in tasks.router.routes
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
+    ]
+    return ", ".join(sorted(set().union(*found)))
 
 
 def _add_refusals_of_runners(app: FastAPI) -> None:

@@ -1,4 +1,4 @@
-"""Fills the disk in one of several places, then waits for a file and returns what it says."""
+"""Fills the disk in one of several places, then waits until it is ended."""
 
 import os
 import tempfile
@@ -46,8 +46,7 @@ def run(inputs):
         for _ in range(inputs["size_bytes"] // CHUNK_BYTES):
             file.write(os.urandom(CHUNK_BYTES))
         file.flush()
-        os.fsync(file.fileno()) if file.name != os.devnull else None
-        gate = Path(inputs["gate"])
-        while not (gate.exists() and (said := gate.read_text())):
-            time.sleep(0.01)
-    return {"said": said}
+        if place is not nothing:
+            os.fsync(file.fileno())  # so that its blocks are allocated
+        while True:
+            time.sleep(1)
