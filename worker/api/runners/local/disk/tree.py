@@ -13,11 +13,13 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from worker.api.runners.local.disk import folders
+from worker.api.runners.local.disk.folders import FOLDER, identity, open_folder
 from worker.api.runners.local.disk.usage import Usage
 from worker.api.runners.machine_faults import prevents_reading
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Iterable
     from pathlib import Path
 
 ENTRIES_MAX: Final = 10_000_000
@@ -32,8 +34,6 @@ _CHARACTER_BYTES: Final = 2  # of a name that is not UTF-8
 _LEVEL_OVERHEAD_BYTES: Final = 400
 _INODE_BITS: Final = 64
 _BLOCK_BYTES: Final = 512  # stat(2), whatever the file system's own blocks are
-_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_NEEDED: Final = stat.S_IRUSR | stat.S_IXUSR
 _BATCH: Final = 500
 """Entries after which a count pauses for as long as they took: other threads get the processor."""
 
@@ -126,7 +126,7 @@ class _Count:
 
     def add_deleted(self, pid: int) -> None:
         """Add the files without a name that a process has open: their blocks are still in use."""
-        with contextlib.closing(_entries(f"/proc/{pid}/fd")) as entries:
+        with contextlib.closing(folders.entries(f"/proc/{pid}/fd")) as entries:
             for entry in entries:
                 self._step()
                 with contextlib.suppress(OSError):  # closed since
@@ -156,7 +156,7 @@ class _Count:
     def _scan(self) -> None:
         """Add what is in the current folder."""
         level = self._levels[-1]
-        with contextlib.closing(_entries(self._current)) as entries:
+        with contextlib.closing(folders.entries(self._current)) as entries:
             for entry in entries:
                 with contextlib.suppress(OSError):  # removed since
                     status = entry.stat(follow_symlinks=False)
@@ -202,7 +202,7 @@ class _Count:
     def _enter(self, name: str, at: int | None, device: int) -> bool:
         """Open a folder, which becomes the current one; False if it is gone or another device."""
         try:
-            opened, mode = _open(name, at)
+            opened, mode = open_folder(name, at)
         except OSError as error:
             if prevents_reading(error):
                 raise
@@ -212,18 +212,18 @@ class _Count:
             os.close(opened)
             return False
         self._switch(opened)
-        self._levels.append(_Level(name, _identity(status), mode))
+        self._levels.append(_Level(name, identity(status), mode))
         self._reserve(_LEVEL_OVERHEAD_BYTES)
         return True
 
     def _ascend(self) -> None:
         try:
-            opened = os.open("..", _FOLDER, dir_fd=self._current)
+            opened = os.open("..", FOLDER, dir_fd=self._current)
         except OSError:  # removed since
             opened = -1
         self._leave()
         self._switch(opened)
-        if opened < 0 or _identity(os.fstat(opened)) != self._levels[-1].identity:
+        if opened < 0 or identity(os.fstat(opened)) != self._levels[-1].identity:
             self._find_way()
 
     def _find_way(self) -> None:
@@ -247,10 +247,10 @@ class _Count:
     def _at(self, level: _Level) -> bool:
         """Make a folder of the way the current one, if it is still there."""
         try:
-            opened, _ = _open(level.name, self._current if self._levels else None)
+            opened, _ = open_folder(level.name, self._current if self._levels else None)
         except OSError:
             return False
-        if _identity(os.fstat(opened)) != level.identity:
+        if identity(os.fstat(opened)) != level.identity:
             os.close(opened)
             return False
         self._switch(opened)
@@ -277,44 +277,5 @@ class _Count:
         self._current = opened
 
 
-def _identity(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
-
-
 def _size_bytes(name: str) -> int:
     return len(name) * _CHARACTER_BYTES + _NAME_OVERHEAD_BYTES
-
-
-def _entries(folder: str | int) -> Generator[os.DirEntry[str]]:
-    """The entries of a folder; none, or not all, if it cannot be read.
-
-    Raises:
-        OSError: the machine prevents that it is read (`machine_faults`).
-    """
-    try:
-        entries = os.scandir(folder)
-    except OSError as error:
-        if prevents_reading(error):
-            raise
-        return
-    with entries, contextlib.suppress(OSError):
-        yield from entries
-
-
-def _open(name: str, at: int | None) -> tuple[int, int | None]:
-    """Open a folder whose owner may have no access; the mode that it had, if it was changed.
-
-    Raises:
-        OSError: it is gone, or replaced, or another user's.
-    """
-    path = os.open(name, _FOLDER | os.O_PATH, dir_fd=at)
-    try:
-        status = os.fstat(path)
-        mode = stat.S_IMODE(status.st_mode)
-        link = f"/proc/self/fd/{path}"
-        if mode & _NEEDED == _NEEDED or status.st_uid != os.geteuid():
-            return os.open(link, _FOLDER & ~os.O_NOFOLLOW), None
-        os.chmod(link, mode | _NEEDED)  # noqa: PTH101 - fchmod refuses O_PATH
-        return os.open(link, _FOLDER & ~os.O_NOFOLLOW), mode
-    finally:
-        os.close(path)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hostile_trees import TREES, plant
 
-from worker.api.runners.local.disk import tree
+from worker.api.runners.local.disk import folders, tree
 from worker.api.runners.local.disk.usage import Usage
 
 BLOCK = 512
@@ -177,8 +177,8 @@ class Change:
 
     def __init__(self, monkeypatch, name, change):
         self.name, self.change, self.changed = name, change, False
-        self.entries = tree._entries
-        monkeypatch.setattr(tree, "_entries", self)
+        self.entries = folders.entries
+        monkeypatch.setattr(folders, "entries", self)
 
     def __call__(self, folder):
         for entry in self.entries(folder):
