@@ -18,7 +18,7 @@ from worker.process import session_folder, supervisord_config
 from worker.process.program import Program
 from worker.surroundings import interpreter, temporary
 from worker.task import confinement
-from worker.task.spec import StartedChild, TaskSpec, start_child
+from worker.task.spec import StartedChild, TaskSpec, start_child, with_driver
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -110,7 +110,7 @@ def _start(plan: Plan, began: float, folder: Path) -> Prelaunched:
 
 
 def _task(plan: Plan, tmp: Path, authority: Path) -> TaskSpec:
-    environ = {**plan.environ, **plan.task_environ, **temporary.variables(tmp)}
+    environ = with_driver({**plan.environ, **plan.task_environ, **temporary.variables(tmp)})
     ruleset = None
     if plan.confinement is not None:
         environ = confinement.environment(environ, tmp)

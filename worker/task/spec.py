@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 from worker.process.spawn import spawn
 from worker.surroundings.interpreter import command
@@ -14,9 +16,10 @@ from worker.task.target import Command, Function, Target
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Mapping
-    from pathlib import Path
 
     from worker.task.messages import Run
+
+_DRIVER: Final = "PLAYWRIGHT_NODEJS_PATH"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +49,13 @@ class StartedChild:
     process: subprocess.Popen[bytes]
     socket: socket.socket
     unsent: bytes
+
+
+def with_driver(environ: Mapping[str, str]) -> dict[str, str]:
+    """A task's environment, in which Playwright starts its driver by `playwright-node`."""
+    node = Path(__file__).with_name("playwright-node")
+    own = {_DRIVER: str(node)} if os.access(node, os.X_OK) else {}
+    return {**own, **environ}
 
 
 def start_child(spec: TaskSpec) -> StartedChild | None:
