@@ -28,6 +28,7 @@ LISTENER_FD: Final = f"{PREFIX}LISTENER_FD"
 _POLL_S: Final = 0.05
 _START_READS: Final = 20
 _SEARCH_LIMIT_S: Final = 10.0
+_NICE: Final = 5
 _OOM_SCORE_ADJ: Final = 200
 """proc_pid_oom_score_adj(5). Chromium gives its renderers 300, so that these are killed first."""
 
@@ -100,14 +101,20 @@ def _start(task: StoredTask, folder: TaskFolder, launch: Launch) -> WorkerProces
             pass_fds=[*inherited, launch.uid.lock] if launch.uid else inherited,
             start_new_session=True,
         )
-    _prefer_to_kill(child.pid)
+    _prefer_api(child.pid)
     return WorkerProcess(pid=child.pid, started=_started(child.pid), child=child)
 
 
-def _prefer_to_kill(pid: int) -> None:
-    """Have the kernel kill a worker before this process if the machine's memory is used up."""
+def _prefer_api(pid: int) -> None:
+    """Give a worker, and what it starts, less CPU time than this process, and no memory before it.
+
+    The kernel shares out CPU time by process or, with autogroups (sched(7)), by session.
+    """
     with contextlib.suppress(OSError):
-        Path(f"/proc/{pid}/oom_score_adj").write_text(str(_OOM_SCORE_ADJ))
+        os.setpriority(os.PRIO_PROCESS, pid, _NICE)
+    for file, value in (("autogroup", _NICE), ("oom_score_adj", _OOM_SCORE_ADJ)):
+        with contextlib.suppress(OSError):
+            Path(f"/proc/{pid}/{file}").write_text(str(value))
 
 
 def _started(pid: int) -> int:
