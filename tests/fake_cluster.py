@@ -80,7 +80,8 @@ class FakeCluster(KubernetesEmulator):
         assert request.name is not None
         key = (request.resource, request.namespace, request.name)
         wanted = request.data["metadata"].get("resourceVersion")
-        known = self.objects[key]["metadata"]["resourceVersion"] if key in self.objects else None
+        exists = key in self.objects and not self.objects[key].deleted
+        known = self.objects[key]["metadata"]["resourceVersion"] if exists else None
         request.data["metadata"]["resourceVersion"] = f"{next(self._count)}"
         return known is not None and wanted not in (None, known)
 
@@ -125,6 +126,12 @@ class FakeCluster(KubernetesEmulator):
         condition = {"type": kind, "status": "True", "reason": reason, "message": message}
         condition["lastTransitionTime"] = "2026-01-02T03:05:07Z"
         self.objects[JOBS, NAMESPACE, task_id]["status"] = {"conditions": [condition]}
+
+    def remove_expired_job(self, task_id: str) -> None:
+        """Delete a Job whose TTL is over, as the TTL controller does it."""
+        job = self.objects[JOBS, NAMESPACE, task_id]
+        if not job.deleted and job.raw["spec"].get("ttlSecondsAfterFinished") == 0:
+            job.delete()
 
     def annotate(self, task_id: str, **annotations: str) -> None:
         """Change annotations as another client (`worker/` is prefixed, `_` stands for `-`)."""

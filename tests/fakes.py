@@ -10,8 +10,11 @@ from typing import Any
 
 from worker.api.accounts import Account
 from worker.api.runners.protocol import (
+    NOT_ENDED,
+    AccountFull,
     Artifact,
     Cursor,
+    NotRemovable,
     QueueFull,
     TaskRecord,
     TaskRequest,
@@ -37,6 +40,7 @@ class FakeRunner:
     def __init__(self, queue_max: int = 100, account_max_queued: int = 100) -> None:
         self.queue_max = queue_max
         self.account_max_queued = account_max_queued
+        self.full: dict[str, str] = {}
         self.requests: list[TaskRequest] = []
         self.records: dict[str, TaskRecord] = {}
         self.files: dict[str, dict[str, bytes]] = {}
@@ -74,6 +78,8 @@ class FakeRunner:
         self._check_available()
         if request.task_id not in self.records:
             queued = [each for each in self.records.values() if each.status is TaskStatus.QUEUED]
+            if request.account in self.full:
+                raise AccountFull(self.full[request.account], retry_after_s=7)
             if len(queued) >= self.queue_max:
                 raise QueueFull(retry_after_s=7)
             if sum(each.account == request.account for each in queued) >= self.account_max_queued:
@@ -98,6 +104,13 @@ class FakeRunner:
         current = self.records.get(task.task_id)
         if current is not None and not current.status.ended:
             self.set(task.task_id, TaskStatus.CANCELLED, finished_at=datetime.now(UTC))
+
+    async def remove(self, task: TaskRecord) -> None:
+        self._check_available()
+        current = self.records.get(task.task_id)
+        if current is not None and not current.status.ended:
+            raise NotRemovable(NOT_ENDED)
+        self.records.pop(task.task_id, None)
 
     async def find(self, account: str, task_id: str, *, summary: bool = False) -> TaskRecord | None:
         self._check_available()

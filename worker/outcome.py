@@ -5,6 +5,7 @@ Users rely on these values: by `docker wait`, a Job's `podFailurePolicy`, the AP
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -20,6 +21,9 @@ EXIT_SIGINT: Final = 130
 EXIT_SIGKILL: Final = 137
 EXIT_SIGTERM: Final = 143
 EXIT_SIGNAL_BASE: Final = 128
+DISK_FULL_SIGNAL: Final = signal.SIGUSR1
+"""From the API's local runner to a worker: its account's files exceed their limit."""
+ACCOUNT_DISK_FULL: Final = "AccountDiskFull"
 
 
 class Status(StrEnum):
@@ -35,7 +39,8 @@ class TaskError:
     """Why a task failed.
 
     Attributes:
-        type: the exception's class, or `Killed`, `Exited`, `Timeout` or `TaskProtocolError`.
+        type: the exception's class, or `Killed`, `Exited`, `Timeout`, `TaskProtocolError` or
+            `AccountDiskFull`.
         message: one or more lines.
         traceback: from the task's first frame on; None unless its own code raised.
     """
@@ -111,6 +116,16 @@ def cancelled(exit_code: int) -> Outcome:
         exit_code: EXIT_SIGTERM or EXIT_SIGINT.
     """
     return Outcome(status=Status.CANCELLED, exit_code=exit_code)
+
+
+def disk_full() -> Outcome:
+    """The API ended the task because the files of its account exceed their limit."""
+    error = TaskError(
+        type=ACCOUNT_DISK_FULL,
+        message="the files of this account's tasks exceed its limit (WORKER_ACCOUNT_MAX_BYTES, "
+        "WORKER_ACCOUNT_MAX_FILES)",
+    )
+    return Outcome(status=Status.FAILED, exit_code=EXIT_RAISED, error=error)
 
 
 def session_lost(error: TaskError) -> Outcome:

@@ -74,6 +74,9 @@ class Backend:
     def finish_cancel(self, task: TaskRecord) -> None:
         """What follows the cancellation of a running task, where the test must do it."""
 
+    def finish_remove(self, task: TaskRecord) -> None:
+        """What follows the removal of a task, where the test must do it."""
+
     def fill_queue(self) -> None:
         """Make the queue full, where the number of tasks does not."""
 
@@ -107,6 +110,12 @@ class Backend:
         found = await self.runner.find(task.account, task.task_id)
         assert found is not None
         return found
+
+    async def content(self, task: TaskRecord, name: str) -> bytes:
+        """The content of an artifact that exists."""
+        pieces = await self.runner.open_artifact(task, name)
+        assert pieces is not None
+        return b"".join([piece async for piece in pieces])
 
     async def wait_for_status(self, task: TaskRecord, status: TaskStatus) -> TaskRecord:
         """Wait for a status."""

@@ -107,6 +107,9 @@ class KubernetesBackend(Backend):
         self.cluster.remove_pod(task.task_id)
         self.cluster.end_job(task.task_id, "Failed", "DeadlineExceeded")
 
+    def finish_remove(self, task: TaskRecord) -> None:
+        self.cluster.remove_expired_job(task.task_id)
+
     async def write_files(self, task: TaskRecord) -> dict[str, bytes]:
         path = f"/api/v1/namespaces/{NAMESPACE}/pods/{task.task_id}-abcde/log"
         self.cluster[path] << LOG  # the way of kmock

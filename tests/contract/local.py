@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -12,13 +13,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from contract.backend import STREAM_KEY, Backend, Left
-from worker_run import MARK, eventually, marked_processes
+from contract.backend import STREAM_KEY, TIMEOUT_S, Backend, Left
+from worker_run import MARK, PROGRAMS, eventually, marked_processes
 
 from worker.api.runners.fairness import Capacity
 from worker.api.runners.local import task_end
+from worker.api.runners.local.disk.usage import UsageLimit
+from worker.api.runners.local.isolation import mechanism
+from worker.api.runners.local.isolation.mechanism import Isolation
 from worker.api.runners.local.retention import Retention
 from worker.api.runners.local.runner import LocalRunner
+from worker.api.runners.local.task_folder import TaskFolder
 from worker.api.runners.protocol import Runner, TaskRecord, TaskRequest, TaskStatus
 
 
@@ -27,7 +32,8 @@ class LocalBackend(Backend):
 
     runner: LocalRunner
 
-    def __init__(self) -> None:
+    def __init__(self, usage_limit: UsageLimit | None = None, isolation: str = "off") -> None:
+        self.usage_limit, self.isolation = usage_limit, isolation
         self.folder = Path(tempfile.mkdtemp(prefix="t-", dir="/tmp"))  # short: has Unix sockets
         self.mark = uuid.uuid4().hex
         self.max_running = 0
@@ -47,9 +53,23 @@ class LocalBackend(Backend):
                 account_max_queued=account_max_queued,
             ),
             retention=Retention(kept_s=0),
+            usage_limit=self.usage_limit,
+            detect=self._detect,
         )
         await self.runner.open()
         return self.runner
+
+    def _detect(self) -> Isolation:
+        state = self.folder / "state"
+        return mechanism.detect(
+            self.isolation,
+            range(70_000, 71_000),
+            folder=TaskFolder(path=state / "trial"),
+            environ=os.environ,
+            readable=(),
+            hidden=(state,),
+            endpoints=PROGRAMS / "endpoints",
+        )
 
     async def reopen(self) -> Runner:
         await self.runner.close()
@@ -77,6 +97,13 @@ class LocalBackend(Backend):
     async def end(self, task: TaskRecord, status: TaskStatus) -> None:
         word = "go" if status is TaskStatus.SUCCESS else "fail"
         self._gate(task.task_id).write_text(word)
+
+    async def removable(self, task: TaskRecord) -> TaskRecord:
+        """Wait until an ended task has ended with all its processes."""
+        async with asyncio.timeout(TIMEOUT_S):
+            while not await self.runner._store.is_removable(task.task_id):
+                await asyncio.sleep(0.01)
+        return await self.read(task)
 
     async def end_with(self, ends: Mapping[str, tuple[TaskRecord, Left]]) -> None:
         """As after the end of a worker, of which no process is started."""

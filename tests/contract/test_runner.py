@@ -15,7 +15,13 @@ from contract.backend import ACCOUNT, ERROR, OUTPUT, TIMEOUT_S, Backend, Left
 from hostile_results import ACCEPTED, HOSTILE, SPECIAL, result
 
 from worker.api.models import Task, TaskSummary
-from worker.api.runners.protocol import NULL, QueueFull, RunnerUnavailable, TaskStatus
+from worker.api.runners.protocol import (
+    NULL,
+    NotRemovable,
+    QueueFull,
+    RunnerUnavailable,
+    TaskStatus,
+)
 
 CALLBACK = "https://acme.example/hook"
 QUEUED_ONLY = {"max_running": 0}
@@ -202,6 +208,28 @@ async def test_cancel_running(backend: Backend):
     assert cancelled.error is None
     await runner.cancel(cancelled)
     assert await backend.read(task) == cancelled
+
+
+# -- removal
+
+
+async def test_remove(backend: Backend):
+    """An ended task is removed, and removing it again changes nothing; one that runs is not."""
+    runner = await backend.open(max_running=1)
+    running, queued = await backend.start(), await backend.start()
+    await backend.run(running)
+    for task in (running, queued):
+        with pytest.raises(NotRemovable):
+            await runner.remove(await backend.read(task))
+    await runner.cancel(queued)
+    cancelled = await backend.wait_for_status(queued, TaskStatus.CANCELLED)
+    for _ in range(2):
+        await runner.remove(cancelled)
+        backend.finish_remove(cancelled)
+        assert await runner.find(cancelled.account, cancelled.task_id) is None
+    assert ids(await runner.list(ACCOUNT, status=None, before=None, limit=9)) == ids([running])
+    await backend.end(running, TaskStatus.SUCCESS)
+    await backend.wait_for_status(running, TaskStatus.SUCCESS)
 
 
 # -- ends, streams and artifacts

@@ -24,6 +24,7 @@ def test_a_processs_own_code_passes_through_and_signal_n_is_128_plus_n(returncod
         (outcome.timed_out(1), 124),
         (outcome.cancelled(143), 143),
         (outcome.session_lost(ERROR), 70),
+        (outcome.disk_full(), 1),
     ],
 )
 def test_exit_codes(ended, exit_code):
@@ -37,6 +38,7 @@ def test_exit_codes(ended, exit_code):
         (outcome.raised(ERROR), Close(code=1000, reason="task failed")),
         (outcome.timed_out(1), Close(code=1000, reason="task failed")),
         (outcome.cancelled(143), Close(code=1000, reason="task cancelled")),
+        (outcome.disk_full(), Close(code=1000, reason="task failed")),
         (outcome.session_lost(ERROR), Close(code=1011, reason="display lost")),
     ],
 )

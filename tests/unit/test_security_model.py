@@ -50,6 +50,11 @@ COVERED: Final[dict[str, tuple[str, ...]]] = {
         "integration/test_hostile.py::test_updates_beside_an_expensive_viewer",
         "unit/rfb/test_client_filter.py::test_requests_are_clamped_to_the_screen",
     ),
+    "Load, or a suspension of the machine, disconnects no viewer and ends no worker": (
+        "integration/test_healthy_viewers.py::test_viewers_get_updates_on_a_busy_machine",
+        "integration/test_suspended.py::test_task_of_the_api_goes_on_after_a_suspension",
+        "integration/test_suspended.py::test_viewer_is_kept_over_a_suspension",
+    ),
     "A client without a token or key costs little": (
         "integration/test_acceptor.py::test_head_larger_than_32_kb_gets_431",
         "integration/test_acceptor.py::test_oldest_incomplete_request_makes_room",
@@ -116,6 +121,9 @@ COVERED: Final[dict[str, tuple[str, ...]]] = {
         "contract/test_runner.py::test_full_queue_of_an_account",
         "unit/api/runners/test_fairness.py::test_one_slot_goes_round",
     ),
+    "One account cannot fill the disk of the local runner": (
+        "integration/test_account_disk.py::test_an_account_that_fills_the_disk_affects_no_other",
+    ),
     "A leaked key file opens nothing": (
         "unit/api/test_accounts.py::test_file_has_hashes_and_is_private",
     ),
@@ -128,6 +136,10 @@ COVERED: Final[dict[str, tuple[str, ...]]] = {
         f"{_LOCAL}::test_slow_reads_of_one_account_do_not_block_another",
         "integration/test_docker_engine.py::test_slow_files_of_one_account",
         "integration/test_kubernetes_runner.py::test_slow_logs_of_one_account_do_not_block_another",
+    ),
+    "A large output of one account delays no other one": (
+        "unit/api/test_models.py::test_output_is_sent_as_it_is_stored",
+        "contract/test_runner.py::test_results_that_a_worker_can_write",
     ),
     "A failure of one task does not stop the API's loops": (
         "contract/test_runner.py::test_failure_of_one_task",

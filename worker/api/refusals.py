@@ -17,10 +17,11 @@ _DESCRIPTIONS: Final[dict[HTTPStatus, str]] = {
     HTTPStatus.UNAUTHORIZED: "Invalid or missing API key",
     HTTPStatus.FORBIDDEN: "The account or its API key may not do this",
     HTTPStatus.NOT_FOUND: "Not found, or owned by another account",
-    HTTPStatus.CONFLICT: "The task is not running",
+    HTTPStatus.CONFLICT: "The task is not in a state that permits this",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is too large",
     HTTPStatus.UNPROCESSABLE_ENTITY: "The request is invalid; `detail` names the invalid parts",
-    HTTPStatus.TOO_MANY_REQUESTS: "The queue is full; see `Retry-After`",
+    HTTPStatus.TOO_MANY_REQUESTS: "The queue, or the account's part of the disk, is full; see "
+    "`Retry-After`",
     HTTPStatus.SERVICE_UNAVAILABLE: "Tasks cannot be stored or started now; see `Retry-After`",
 }
 
@@ -66,6 +67,16 @@ def queue_full(retry_after_s: int, account_max: int | None) -> Refusal:
     return Refusal(
         HTTPStatus.TOO_MANY_REQUESTS,
         f"{why}; try again in {retry_after_s} s",
+        {"Retry-After": str(retry_after_s)},
+    )
+
+
+def account_full(why: str, retry_after_s: int) -> Refusal:
+    """429: the files of the account's tasks have reached its limit."""
+    return Refusal(
+        HTTPStatus.TOO_MANY_REQUESTS,
+        f"{why[:1].upper()}{why[1:]}; delete ended tasks, or wait until they are removed after the "
+        f"retention time; try again in {retry_after_s} s",
         {"Retry-After": str(retry_after_s)},
     )
 

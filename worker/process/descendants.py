@@ -44,6 +44,18 @@ def tree(spare: Collection[int] = ()) -> list[int]:
     return [pid for pid in found if pid not in ended]
 
 
+def of(root: int) -> list[int]:
+    """Any process, and the running processes below it."""
+    below: dict[int, list[int]] = {}
+    for pid, parent, state in linux.processes():
+        if state not in "ZX":
+            below.setdefault(parent, []).append(pid)
+    found = [root]
+    for pid in found:  # which grows meanwhile
+        found += below.pop(pid, ())
+    return found
+
+
 def is_running_child(pid: int) -> bool:
     """Whether a process is a child that has not ended; needs no /proc."""
     try:

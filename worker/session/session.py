@@ -51,9 +51,10 @@ _REMOVE_LIMIT_S: Final = 2.0
 _STALE_LIMIT_S: Final = 1.0
 _MARGIN_S: Final = 0.2
 EVENT_ERROR_MAX_CHARS: Final = 10_000
-SIGNAL_EXIT_CODES: Final = {
-    signal.SIGTERM: outcome.EXIT_SIGTERM,
-    signal.SIGINT: outcome.EXIT_SIGINT,
+SIGNAL_OUTCOMES: Final = {
+    signal.SIGTERM: outcome.cancelled(outcome.EXIT_SIGTERM),
+    signal.SIGINT: outcome.cancelled(outcome.EXIT_SIGINT),
+    outcome.DISK_FULL_SIGNAL: outcome.disk_full(),
 }
 _VIEWERS_GONE_S: Final = 3.0
 _MS: Final = 1000
@@ -80,7 +81,7 @@ async def run(plan: Plan, prelaunched: Prelaunched, events: Events, stop: Stop) 
 
 
 class Stop:
-    """The request to end, by a signal; the first signal decides the exit code."""
+    """The request to end, by a signal; the first signal decides the outcome."""
 
     def __init__(self, early_signal: int | None = None) -> None:
         """Handle signals from now on, inside a running event loop.
@@ -88,23 +89,20 @@ class Stop:
         Args:
             early_signal: one that arrived before there was a loop.
         """
-        self.exit_code: int | None = None
-        self._requested = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for number in SIGNAL_EXIT_CODES:
+        self._outcome: asyncio.Future[Outcome] = loop.create_future()
+        for number in SIGNAL_OUTCOMES:
             loop.add_signal_handler(number, self._on_signal, number)
         if early_signal is not None:
             self._on_signal(early_signal)
 
     def _on_signal(self, signal_number: int) -> None:
-        if self.exit_code is None:
-            self.exit_code = SIGNAL_EXIT_CODES[signal.Signals(signal_number)]
-        self._requested.set()
+        if not self._outcome.done():
+            self._outcome.set_result(SIGNAL_OUTCOMES[signal.Signals(signal_number)])
 
-    async def requested(self) -> int:
-        """Wait for the request; returns the exit code that it means."""
-        await self._requested.wait()
-        return self.exit_code or outcome.EXIT_SIGTERM
+    async def requested(self) -> Outcome:
+        """Wait for the request; returns the outcome that it means."""
+        return await asyncio.shield(self._outcome)
 
 
 class _Session:
@@ -189,7 +187,7 @@ class _Session:
                 return _lost(self.stack.lost.result())
             if ran.done():
                 return ran.result()
-            return self.held or outcome.cancelled(requested.result())
+            return self.held or requested.result()
         except SessionError as error:
             return _lost(error)
         except Exception as error:  # a defect of ours: print it, and still clean up

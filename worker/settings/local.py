@@ -41,6 +41,19 @@ class LocalSettings(ServeSettings):
         "other.",
     )
 
+    account_max_bytes: int = Field(
+        default=10 << 30,
+        ge=0,
+        description="What the tasks of one account may occupy on the disk, ended ones included. "
+        "With more, its running task is ended, and further ones are refused with 429. 0: no "
+        "limit.",
+    )
+    account_max_files: int = Field(
+        default=1_000_000,
+        ge=0,
+        description="The same for the number of their files and folders. 0: no limit.",
+    )
+
     _split_paths = field_validator("local_readable", mode="before")(split_paths)
 
     @field_validator("local_uids")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from datetime import UTC, datetime
 
@@ -63,6 +64,14 @@ def test_task_from_record():
     assert shown["input_parameters"] == {"a": [1]}
     assert shown["error"] == {"type": "E", "message": "m", "traceback": None}
     assert shown.keys().isdisjoint({"account", "digest", "handle", "inputs"})
+
+
+def test_output_is_sent_as_it_is_stored():
+    """It is not parsed: for a large one, that would delay all other requests."""
+    text = b'[1.50, {"a": "\\u00e9"}]'
+    sent = Task.json_of(dataclasses.replace(RECORD, output=text))
+    assert sent.endswith(b',"output":' + text + b"}")
+    assert json.loads(sent)["output"] == [1.5, {"a": "é"}]
 
 
 def test_summary_is_a_part_of_the_task():

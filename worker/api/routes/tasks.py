@@ -1,4 +1,4 @@
-"""The routes of tasks: start, list, get, cancel."""
+"""The routes of tasks: start, list, get, cancel, delete."""
 
 from __future__ import annotations
 
@@ -147,6 +147,17 @@ async def cancel(found: OwnTask, services: ServicesDep, caller: Caller) -> Respo
 
 def _answer(found: TaskRecord, status: HTTPStatus = HTTPStatus.OK) -> Response:
     return Response(Task.json_of(found), status, media_type="application/json")
+
+
+@router.delete(
+    "/tasks/{task_id}",
+    status_code=HTTPStatus.NO_CONTENT,
+    summary="Delete a task",
+    responses=responses_for(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
+)
+async def delete(found: OwnTask, services: ServicesDep) -> None:
+    """Delete an ended task with its files; a callback that is pending is not delivered any more."""
+    await services.runner.remove(found)
 
 
 def _check_callback(url: str, *, private: bool) -> None:

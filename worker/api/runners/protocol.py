@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     """Derives a task's stream key (32 bytes) from its id; an argument of each runner's `make`."""
 
 CALLBACK_LEASE_S: Final = 900.0
+NOT_ENDED: Final = "The task has not ended completely; cancel it, or try again in some seconds"
+"""Of NotRemovable."""
 
 
 class TaskStatus(StrEnum):
@@ -120,6 +122,21 @@ class QueueFull(Exception):
         self.account_max = account_max
 
 
+class AccountFull(Exception):
+    """The files of an account's tasks have reached its limit; the text states which.
+
+    A request may be repeated after `retry_after_s`.
+    """
+
+    def __init__(self, why: str, retry_after_s: int) -> None:
+        super().__init__(why)
+        self.retry_after_s = retry_after_s
+
+
+class NotRemovable(Exception):
+    """A task cannot be removed now; the text is for the client."""
+
+
 class AccountRefused(Exception):
     """Tasks of this account cannot be started; the text is for the client."""
 
@@ -156,10 +173,20 @@ class Runner(Protocol):
 
         Raises:
             QueueFull: the queue, or the account's part of it, has reached its limit.
+            AccountFull: the files of the account's tasks have reached its limit.
         """
 
     async def cancel(self, task: TaskRecord) -> None:
         """Request a task's end; without effect if it has ended or was removed."""
+
+    async def remove(self, task: TaskRecord) -> None:
+        """Remove an ended task with its files; without effect if that was done already.
+
+        A pending callback is not delivered any more.
+
+        Raises:
+            NotRemovable: it has not ended, or not completely.
+        """
 
     async def find(self, account: str, task_id: str, *, summary: bool = False) -> TaskRecord | None:
         """This account's task of this id; None if the account has none.

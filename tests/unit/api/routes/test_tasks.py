@@ -10,7 +10,7 @@ import pytest
 from hostile_results import ACCEPTED
 
 from worker.api.runners import results
-from worker.api.runners.protocol import RunnerUnavailable, TaskStatus
+from worker.api.runners.protocol import NOT_ENDED, RunnerUnavailable, TaskStatus
 
 TASKS = "/api/v1/tasks"
 INFERENCE = "/api/v1/inference"
@@ -133,6 +133,20 @@ async def test_full_queue(api):
     assert answer.status_code == 429
     assert answer.headers["retry-after"] == "7"
     assert answer.json() == {"detail": "The queue is full; try again in 7 s"}
+
+
+async def test_full_disk(api):
+    """Only the account whose files have reached its limit is refused."""
+    api.runner.full["alice"] = "the files occupy 2.0 MiB, and the limit is 1.0 MiB"
+    answer = await api.client.post(INFERENCE, json=TOUR)
+    assert answer.status_code == 429
+    assert answer.headers["retry-after"] == "7"
+    assert answer.json() == {
+        "detail": "The files occupy 2.0 MiB, and the limit is 1.0 MiB; delete ended tasks, or wait "
+        "until they are removed after the retention time; try again in 7 s"
+    }
+    answer = await api.client.post(INFERENCE, json=TOUR, headers=api.key("bob"))
+    assert answer.status_code == 202
 
 
 # -- idempotency
@@ -258,6 +272,29 @@ async def test_cancel_other_accounts_task(api):
     answer = await api.client.post(f"{TASKS}/{task_id}/cancel", headers=api.key("bob"))
     assert (answer.status_code, answer.json()) == (404, {"detail": f"Task {task_id} not found"})
     assert api.runner.cancelled == []
+
+
+# -- delete
+
+
+async def test_delete(api):
+    """Only a task that has ended, and only once."""
+    task_id = await api.start()
+    answer = await api.client.delete(f"{TASKS}/{task_id}")
+    assert (answer.status_code, answer.json()) == (409, {"detail": NOT_ENDED})
+    api.runner.set(task_id, TaskStatus.SUCCESS)
+    answer = await api.client.delete(f"{TASKS}/{task_id}")
+    assert (answer.status_code, answer.content) == (204, b"")
+    for request in (api.client.get, api.client.delete):
+        assert (await request(f"{TASKS}/{task_id}")).status_code == 404
+
+
+async def test_delete_other_accounts_task(api):
+    task_id = await api.start()
+    api.runner.set(task_id, TaskStatus.SUCCESS)
+    answer = await api.client.delete(f"{TASKS}/{task_id}", headers=api.key("bob"))
+    assert (answer.status_code, answer.json()) == (404, {"detail": f"Task {task_id} not found"})
+    assert task_id in api.runner.records
 
 
 # -- list

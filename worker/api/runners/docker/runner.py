@@ -29,8 +29,10 @@ from worker.api.runners.docker.watchdog import MARGIN_S, ContainerWatchdog, Limi
 from worker.api.runners.fairness import Capacity
 from worker.api.runners.leases import CallbackLeases
 from worker.api.runners.protocol import (
+    NOT_ENDED,
     Artifact,
     Cursor,
+    NotRemovable,
     RunnerUnavailable,
     TaskRecord,
     TaskRequest,
@@ -196,6 +198,18 @@ class DockerRunner:
                 await self._engine.call_if_present(client.rename, container.id, name)
                 return
             await self._terminate(container)
+
+    async def remove(self, task: TaskRecord) -> None:
+        """Remove the container with its volume."""
+        async with self._queue.lock_of(task.task_id):
+            container = await self._containers.of_task(task.task_id)
+            if container is None:
+                return
+            if not container.ended:
+                raise NotRemovable(NOT_ENDED)
+            remove = self._engine.client.remove_container
+            await self._engine.call_if_present(remove, container.id, v=True)
+            self._containers.forget(container)
 
     async def _terminate(self, container: Container) -> None:
         """Send SIGTERM, and SIGKILL after the grace period; not to a container that has ended.

@@ -27,8 +27,10 @@ from worker.api.runners.kubernetes.namespace import Namespace
 from worker.api.runners.leases import CallbackLeases
 from worker.api.runners.protocol import (
     CALLBACK_LEASE_S,
+    NOT_ENDED,
     Artifact,
     Cursor,
+    NotRemovable,
     QueueFull,
     RunnerUnavailable,
     TaskRecord,
@@ -40,7 +42,7 @@ from worker.events import Events
 from worker.net import netloc
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
     from worker.api.runners.protocol import StreamKey
     from worker.settings.kubernetes import KubernetesSettings
@@ -164,20 +166,42 @@ class KubernetesRunner:
 
     async def cancel(self, task: TaskRecord) -> None:
         """Set a deadline that has passed, with an annotation that records the cancellation."""
-        for _ in range(_PATCH_ATTEMPTS):
-            job = JobWithPods.of(task).job
-            if task.status.ended or job_spec.CANCELLED_AT in annotations_of(job):
-                return
+
+        def change(current: TaskRecord) -> dict[str, Any] | None:
+            cancelled = job_spec.CANCELLED_AT in annotations_of(JobWithPods.of(current).job)
+            if current.status.ended or cancelled:
+                return None
             annotations = {job_spec.CANCELLED_AT: datetime.now(UTC).isoformat()}
-            spec = {"activeDeadlineSeconds": 1}
-            if await self._namespace.patch_job(job, annotations=annotations, spec=spec):
+            return {"annotations": annotations, "spec": {"activeDeadlineSeconds": 1}}
+
+        await self._change(task, change)
+
+    async def remove(self, task: TaskRecord) -> None:
+        """Have the cluster remove the ended Job now, by its TTL; the Role needs no `delete`."""
+
+        def change(current: TaskRecord) -> dict[str, Any]:
+            if not current.status.ended:
+                raise NotRemovable(NOT_ENDED)
+            return {"spec": {"ttlSecondsAfterFinished": 0}}
+
+        await self._change(task, change)
+
+    async def _change(
+        self, task: TaskRecord, change: Callable[[TaskRecord], dict[str, Any] | None]
+    ) -> None:
+        """Update a task's Job as `change` says of its current state; None: not at all."""
+        for _ in range(_PATCH_ATTEMPTS):
+            fields = change(task)
+            if fields is None:
+                return
+            if await self._namespace.patch_job(JobWithPods.of(task).job, **fields):
                 return
             current = await self._namespace.get_job(task.task_id)
             changed = None if current is None else await self._namespace.record(current)
             if changed is None:
                 return
             task = changed
-        raise RunnerUnavailable("the Job changed during each attempt to cancel it; try again")
+        raise RunnerUnavailable("the Job changed during each attempt to change it; try again")
 
     async def find(
         self,

@@ -20,6 +20,10 @@ from worker.api.runners.background import BackgroundTasks, Loops
 from worker.api.runners.fairness import Capacity
 from worker.api.runners.leases import PER_ACCOUNT_MAX, CallbackLeases
 from worker.api.runners.local import stale, task_end
+from worker.api.runners.local.disk import watch
+from worker.api.runners.local.disk.accounts import DiskAccounts
+from worker.api.runners.local.disk.usage import UsageLimit
+from worker.api.runners.local.disk.watch import DiskWatch
 from worker.api.runners.local.isolation import mechanism
 from worker.api.runners.local.isolation.assignments import Assignments
 from worker.api.runners.local.isolation.mechanism import Isolation
@@ -29,9 +33,11 @@ from worker.api.runners.local.task_folder import TaskFolder
 from worker.api.runners.local.watchdog import Watchdog
 from worker.api.runners.local.workers import Workers
 from worker.api.runners.protocol import (
+    NOT_ENDED,
     AccountRefused,
     Artifact,
     Cursor,
+    NotRemovable,
     RunnerUnavailable,
     TaskRecord,
     TaskRequest,
@@ -71,6 +77,7 @@ class LocalRunner:
         stream_key: StreamKey,
         capacity: Capacity,
         retention: Retention,
+        usage_limit: UsageLimit | None = None,
         watchdog: Watchdog | None = None,
         loops: Loops | None = None,
         detect: Callable[[], Isolation] = Isolation,
@@ -84,6 +91,7 @@ class LocalRunner:
             stream_key: returns a task's stream key for its id.
             capacity: the limits of running and queued tasks.
             retention: how long an ended task is kept.
+            usage_limit: what the tasks of an account may occupy on the disk; default: no limit.
             watchdog: the limits of a worker's time; default: Watchdog's own.
             loops: where the state of the runner's loops is recorded.
             detect: finds out how tasks are isolated; default: not at all.
@@ -95,6 +103,7 @@ class LocalRunner:
         self._stream_key = stream_key
         self._capacity = capacity
         self._retention = retention
+        self._disk = DiskAccounts(usage_limit)
         self._watchdog = watchdog or Watchdog()
         self._loops = loops or Loops(Events(None).emit)
         self._availability = Availability(self._loops.report)
@@ -104,6 +113,7 @@ class LocalRunner:
         self._leases = CallbackLeases()
         self._lock: int | None = None
         self._opened: tuple[Store, Workers] | None = None
+        self._watch: DiskWatch | None = None
         self._reading: SharedThreads  # set by `open`
 
     async def open(self) -> None:
@@ -119,7 +129,9 @@ class LocalRunner:
             ) from error
         self._isolation = await asyncio.to_thread(self._detect)
         self._check_accounts()
-        store = Store(self._state_dir / "tasks.sqlite3", self._capacity, self._availability)
+        store = Store(
+            self._state_dir / "tasks.sqlite3", self._capacity, self._availability, self._disk
+        )
         workers = Workers(
             store,
             self._state_dir / "tasks",
@@ -136,12 +148,18 @@ class LocalRunner:
         )
         self._reading = SharedThreads(_READ_THREADS, _READS_PER_ACCOUNT, "artifacts")
         self._opened = (store, workers)
+        if self._disk.limit:
+            self._watch = DiskWatch(store, self._disk, workers, self._loops)
         try:
+            if self._watch is not None:
+                await self._watch.open()
             await workers.open()
         except RunnerUnavailable as error:
             raise SettingError(f"WORKER_STATE_DIR: {error}; set another folder") from error
         self._background.repeat(stale.NAME, lambda: stale.remove(self._loops.report), stale.pause)
         self._start_retention(store, workers)
+        if self._watch is not None:
+            self._background.repeat(watch.NAME, self._watch.sweep, self._watch.pause)
 
     def _start_retention(self, store: Store, workers: Workers) -> None:
         async def sweep() -> None:
@@ -155,6 +173,8 @@ class LocalRunner:
     async def close(self) -> None:
         """End; the workers continue to run."""
         await self._background.cancel()
+        if self._watch is not None:
+            await self._watch.close()
         if self._opened is not None:
             store, workers = self._opened
             self._reading.close()
@@ -210,6 +230,7 @@ class LocalRunner:
 
         Raises:
             AccountRefused: tasks are not isolated, and the account is not the first one.
+            QueueFull, AccountFull: a limit is reached.
         """
         if request.account in self._refused_accounts():
             raise AccountRefused(_NOT_ISOLATED)
@@ -221,6 +242,18 @@ class LocalRunner:
         """End a queued task; send SIGTERM to the worker of a running one."""
         if not await self._store.cancel_queued(task.task_id, task_end.cancelled(exit_code=None)):
             self._workers.cancel(task.task_id)
+
+    async def remove(self, task: TaskRecord) -> None:
+        """Remove the task's folder, then the task."""
+        if not await self._store.is_removable(task.task_id):
+            raise NotRemovable(NOT_ENDED)
+        folder = self._workers.folder(task.task_id)
+        why = await self._reading.call(task.account, folder.remove)
+        if why is not None:
+            raise NotRemovable(f"Its files cannot be removed: {why}")
+        await self._store.remove([task.task_id])
+        self._leases.release(task.task_id)
+        self._workers.wake()
 
     async def find(self, account: str, task_id: str, *, summary: bool = False) -> TaskRecord | None:
         """This account's task."""
@@ -294,6 +327,10 @@ def make(settings: LocalSettings, stream_key: StreamKey, loops: Loops | None = N
         retention=Retention(
             kept_s=DEFAULT_S if settings.retention_s is None else settings.retention_s,
             report=Events(None).emit,
+        ),
+        usage_limit=UsageLimit(
+            max_bytes=settings.account_max_bytes or None,
+            max_files=settings.account_max_files or None,
         ),
         watchdog=Watchdog(margin_s=Watchdog().margin_s + settings.hold_s),
         loops=loops,

@@ -9,11 +9,13 @@ from worker.api.runners import fields
 if TYPE_CHECKING:
     import sqlite3
 
-VERSION: Final = 4
+VERSION: Final = 5
 _ADDED: Final = {
     "output_omitted": "INTEGER NOT NULL DEFAULT 0",
     "port": "INTEGER",
     "uid": "INTEGER",
+    "disk_bytes": "INTEGER",
+    "disk_files": "INTEGER",
 }
 """Columns that versions after 2 appended, in this order."""
 _SCHEMA: Final = f"""
@@ -47,6 +49,28 @@ CREATE INDEX IF NOT EXISTS tasks_finished ON tasks (finished_at) WHERE finished_
 CREATE INDEX IF NOT EXISTS callbacks_of_account ON tasks (account, number)
     WHERE callback_pending;
 """
+_DISK: Final = """
+CREATE INDEX IF NOT EXISTS tasks_uncounted ON tasks (number)
+    WHERE disk_bytes IS NULL AND finished_at IS NOT NULL;
+CREATE TABLE IF NOT EXISTS disk (
+    account TEXT NOT NULL PRIMARY KEY,
+    bytes INTEGER NOT NULL,
+    files INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TRIGGER IF NOT EXISTS disk_counted AFTER UPDATE OF disk_bytes, disk_files ON tasks
+    WHEN old.disk_bytes IS NULL AND new.disk_bytes IS NOT NULL
+BEGIN
+    INSERT INTO disk VALUES (new.account, new.disk_bytes, new.disk_files)
+        ON CONFLICT (account) DO UPDATE
+        SET bytes = bytes + excluded.bytes, files = files + excluded.files;
+END;
+CREATE TRIGGER IF NOT EXISTS disk_freed AFTER DELETE ON tasks WHEN old.disk_bytes IS NOT NULL
+BEGIN
+    UPDATE disk SET bytes = bytes - old.disk_bytes, files = files - old.disk_files
+        WHERE account = old.account;
+END;
+"""
+"""`disk` has the sums of its columns in `tasks`, of which NULL means: not counted yet."""
 _FROM_1: Final = """
 ALTER TABLE tasks RENAME COLUMN callback_owed TO callback_pending;
 DROP INDEX IF EXISTS callbacks_owed;
@@ -88,7 +112,8 @@ def prepare(connection: sqlite3.Connection) -> None:
         connection.create_function("output_is_valid", 1, fields.output_is_valid)
     try:
         connection.executescript(
-            f"BEGIN IMMEDIATE; {migration} {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"
+            f"BEGIN IMMEDIATE; {migration} {_SCHEMA} {_DISK} "
+            f"PRAGMA user_version = {VERSION}; COMMIT;"
         )
     except BaseException:
         if connection.in_transaction:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from worker.api.runners.fairness import Capacity, Turns
 from worker.api.runners.local.database import Database
+from worker.api.runners.local.disk import rows as disk_rows
+from worker.api.runners.local.disk.accounts import DiskAccounts
 from worker.api.runners.local.stored_task import (
     QUEUED,
     STARTING,
@@ -31,10 +33,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from worker.api.runners.availability import Availability
+    from worker.api.runners.local.disk.accounts import UncountedTask
+    from worker.api.runners.local.disk.usage import Usage
 
 _OLDEST: Final = "SELECT account, min(number) AS number FROM tasks WHERE phase = ? GROUP BY account"
 _RUNNING: Final = (
     "SELECT account, count(*) AS running FROM tasks WHERE phase IN (?, ?) GROUP BY account"
+)
+
+_UNREMOVABLE: Final = (
+    "SELECT 1 FROM tasks WHERE task_id = ? "
+    "AND (finished_at IS NULL OR pid IS NOT NULL OR uid IS NOT NULL)"
 )
 
 
@@ -46,9 +55,19 @@ class Store:
     """
 
     def __init__(
-        self, file: Path, capacity: Capacity, availability: Availability | None = None
+        self,
+        file: Path,
+        capacity: Capacity,
+        availability: Availability | None = None,
+        disk: DiskAccounts | None = None,
     ) -> None:
         """Open or create the file.
+
+        Args:
+            file: the SQLite file.
+            capacity: the limits of running and queued tasks.
+            availability: where losing and finding the file again is recorded.
+            disk: the limit of what an account's tasks occupy; default: none.
 
         Raises:
             SettingError: the file cannot be used.
@@ -56,6 +75,7 @@ class Store:
         self._database = Database(file, availability)
         self._capacity = capacity
         self._turns = Turns(capacity)
+        self._disk = disk or DiskAccounts()
 
     async def close(self) -> None:
         """Finish the last write and close the file."""
@@ -68,6 +88,7 @@ class Store:
 
         Raises:
             QueueFull: the queue, or the account's part of it, has reached its limit.
+            AccountFull: the files of the account's tasks have reached its limit.
         """
         existing = self.find(request.account, request.task_id)
         if existing is not None:
@@ -84,6 +105,7 @@ class Store:
             (request.account, QUEUED),
         ).fetchall()
         self._capacity.check_queue(queued=queued, of_account=of_account)
+        self._disk.check(request.account, disk_rows.occupied_by(connection, request.account))
         connection.execute(
             "INSERT OR IGNORE INTO tasks (task_id, account, endpoint_name, file, inputs, "
             "timeout_s, callback_url, digest, created_at, phase) VALUES (?,?,?,?,?,?,?,?,?,?)",
@@ -145,7 +167,8 @@ class Store:
     async def take_next(self) -> StoredTask | None:
         """Move the next queued task to `starting` and return it; None if none may be started.
 
-        It is the oldest one of the account whose turn it is. A task whose row is invalid is ended.
+        It is the oldest one of the account whose turn it is; the tasks of an account whose files
+        have reached its limit stay queued. A task whose row is invalid is ended.
 
         Raises:
             RunnerUnavailable: it could not be stored; the task is still queued.
@@ -157,7 +180,13 @@ class Store:
             running = connection.execute(_RUNNING, (STARTING, str(TaskStatus.RUNNING)))
             counts = {row["account"]: row["running"] for row in running}
             queued = connection.execute(_OLDEST, (QUEUED,))
-            oldest = {row["account"]: row["number"] for row in queued}
+            oldest = {
+                row["account"]: row["number"]
+                for row in queued
+                if not self._disk.is_full(
+                    row["account"], disk_rows.occupied_by(connection, row["account"])
+                )
+            }
             account = self._turns.take(oldest, counts)
             if account is None:
                 return None
@@ -329,12 +358,47 @@ class Store:
         )
         return [row["task_id"] for row in rows]
 
+    async def is_removable(self, task_id: str) -> bool:
+        """Whether a task has ended with all its processes, or does not exist."""
+        rows = await self._database.write(
+            lambda connection: connection.execute(_UNREMOVABLE, (task_id,)).fetchall()
+        )
+        return not rows
+
     async def remove(self, task_ids: Sequence[str]) -> None:
         """Delete tasks; their ids, and so their Idempotency-Keys, can be used again."""
         marks = ", ".join("?" * len(task_ids))
         statement = f"DELETE FROM tasks WHERE task_id IN ({marks})"  # noqa: S608 - constant texts
         await self._database.write(
             lambda connection: connection.execute(statement, tuple(task_ids))
+        )
+
+    # -- the disk
+
+    def occupied(self) -> dict[str, Usage]:
+        """What the counted tasks of each account occupy."""
+        return {
+            row["account"]: disk_rows.usage_from(row)
+            for row in self._database.read(disk_rows.OCCUPIED)
+        }
+
+    def uncounted(self, ended_max: int) -> Sequence[UncountedTask]:
+        """The started tasks that may still grow, and ended ones that are not counted yet.
+
+        Args:
+            ended_max: the maximum number of those that cannot grow; the latest come first.
+        """
+        running = (STARTING, str(TaskStatus.RUNNING))
+        found = self._database.read(disk_rows.GROWING, running)
+        found += self._database.read(disk_rows.ENDED, (ended_max,))
+        return [disk_rows.task_from(row) for row in found]
+
+    async def save_usage(self, task_id: str, usage: Usage) -> None:
+        """Store what an ended task occupies, which includes its row."""
+        await self._database.write_surely(
+            lambda connection: connection.execute(
+                disk_rows.SAVE, (usage.files, usage.size_bytes, task_id)
+            )
         )
 
     # -- writing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,7 +12,13 @@ from worker.api.runners.local.stored_task import TaskEnd
 from worker.api.runners.protocol import TaskStatus
 from worker.api.runners.results import Result
 from worker.events import rfc3339
-from worker.outcome import EXIT_SIGNAL_BASE, EXIT_SIGTERM, EXIT_SUCCESS, EXIT_TIMEOUT
+from worker.outcome import (
+    ACCOUNT_DISK_FULL,
+    EXIT_SIGNAL_BASE,
+    EXIT_SIGTERM,
+    EXIT_SUCCESS,
+    EXIT_TIMEOUT,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -99,6 +106,14 @@ def overdue(task: StoredTask) -> TaskEnd:
     """The end of a task whose worker the watchdog ended."""
     message = f"the worker still ran long after the task's timeout of {task.timeout_s:g} s"
     return _failed("WorkerOverdue", f"{message} and was ended", EXIT_TIMEOUT)
+
+
+def disk_full(end: TaskEnd, why: str) -> TaskEnd:
+    """The end of a task that was ended because its account's files exceed their limit."""
+    if end.status is not TaskStatus.FAILED:
+        return end  # it had succeeded or was cancelled before
+    error = {"type": ACCOUNT_DISK_FULL, "message": f"the task was ended: {why}"}
+    return dataclasses.replace(end, error=error)
 
 
 def not_started(why: str) -> TaskEnd:

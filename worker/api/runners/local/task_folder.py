@@ -130,16 +130,25 @@ class TaskFolder:
 
         The event can name any folder: that of a session whose worker exists is not touched.
         """
+        if (session := self.session()) is not None:
+            list(stale_sessions.remove(session.parent, only=session.name))
+
+    def session(self) -> Path | None:
+        """The session's folder, as the worker's first event names it, if sessions are there.
+
+        Raises:
+            OSError: the machine prevents that it is read (`machine_faults`).
+        """
         first = channel.parse(_read(self.events, 0, channel.LINE_MAX_BYTES).partition(b"\n")[0])
         if first is None:
-            return
+            return None
         try:
             session = Path(first.fields["folder"])
             parent = temporary.parent(os.environ)
         except (KeyError, TypeError, ValueError, SettingError):
-            return
-        if session.parent == parent:
-            list(stale_sessions.remove(parent, only=session.name))
+            return None
+        is_session = session.parent == parent and session.name.startswith(temporary.PREFIX)
+        return session if is_session else None
 
     def stderr_tail(self) -> str:
         """The last 2000 bytes of the worker's stderr."""

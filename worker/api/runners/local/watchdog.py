@@ -41,10 +41,14 @@ class Watchdog:
         """Wait for a worker's end; False if it exceeds the limit, counted from its start."""
         return await _ends_within(process, timeout_s + self.margin_s - _age_s(process))
 
-    async def end(self, process: WorkerProcess) -> None:
-        """SIGTERM to the worker, a bounded wait, then SIGKILL to it and all its descendants."""
-        process.cancel()
+    async def end(self, process: WorkerProcess, number: int = signal.SIGTERM) -> None:
+        """A signal to the worker, a bounded wait, then SIGKILL to it and all its descendants."""
+        process.send(number)
         await _ends_within(process, self.grace_s)
+        await self.kill(process)
+
+    async def kill(self, process: WorkerProcess) -> None:
+        """SIGKILL to the worker and all its descendants."""
         await asyncio.to_thread(_kill, process)
 
 

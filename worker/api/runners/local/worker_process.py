@@ -57,8 +57,12 @@ class WorkerProcess:
 
     def cancel(self) -> None:
         """Send SIGTERM, if it still exists."""
+        self.send(signal.SIGTERM)
+
+    def send(self, number: int) -> None:
+        """Send a signal, if it still exists."""
         if self.exists:
-            send_signal(self.pid, signal.SIGTERM)
+            send_signal(self.pid, number)
 
 
 def start_worker(task: StoredTask, folder: TaskFolder, launch: Launch) -> WorkerProcess:

@@ -25,6 +25,7 @@ from worker.api.runners.local.worker_process import (
 from worker.api.runners.machine_faults import describe, is_machine_fault
 from worker.api.runners.threads import Threads
 from worker.errors import PortInUse
+from worker.outcome import DISK_FULL_SIGNAL
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -68,6 +69,7 @@ class Workers:
         self._assignments = assignments
         self._processes: dict[str, WorkerProcess] = {}
         self._addresses: dict[str, str] = {}
+        self._full: dict[str, str] = {}
         self._running = 0
         self._woken = asyncio.Event()
         self._background = BackgroundTasks(loops)
@@ -112,6 +114,30 @@ class Workers:
         process = self._processes.get(task_id)
         if process is not None:
             process.cancel()
+
+    def end_full(self, task_id: str, why: str) -> bool:
+        """End a running task because of what its account's files occupy.
+
+        Args:
+            task_id: of the task.
+            why: for the task's error.
+
+        Returns:
+            False if the task has no running worker.
+        """
+        process = self._processes.get(task_id)
+        if process is None:
+            return False
+        if task_id not in self._full:
+            self._full[task_id] = why
+            self._background.start(self._watchdog.end(process, DISK_FULL_SIGNAL))
+        return True
+
+    def kill(self, task_id: str) -> None:
+        """Kill a task's worker with all its processes."""
+        process = self._processes.get(task_id)
+        if process is not None:
+            self._background.start(self._watchdog.kill(process))
 
     def address(self, task_id: str) -> str | None:
         """`ws://host:port` of a worker from `stream.ready` until its task's end."""
@@ -232,6 +258,7 @@ class Workers:
         except Exception as error:  # a defect: reported, and the slot is freed
             self._loops.skipped(FOLLOWING, task_id, error)
         finally:
+            self._full.pop(task_id, None)
             self._free()
         if task.uid is not None:
             await self._clean_up(task)
@@ -300,7 +327,7 @@ class Workers:
             )
 
         try:
-            return await self._retried(FOLLOWING, task, read)
+            return self._with_cause(task, await self._retried(FOLLOWING, task, read))
         except Exception as error:
             self._loops.skipped(FOLLOWING, task.task_id, error)
             return task_end.unreadable(describe(error), returncode)
@@ -339,7 +366,11 @@ class Workers:
             fields = {**event.fields, "time": event.time}
             end = await self._reading.call(task_end.of_finished_task, folder, fields)
             if end is not None:
-                await self._store.mark_ended(task.task_id, end)
+                await self._store.mark_ended(task.task_id, self._with_cause(task, end))
+
+    def _with_cause(self, task: StoredTask, end: TaskEnd) -> TaskEnd:
+        why = self._full.get(task.task_id)
+        return end if why is None else task_end.disk_full(end, why)
 
     async def _retried(self, loop: str, task: StoredTask, work: Callable[[], Awaitable[T]]) -> T:
         """Do this work on a task, and repeat it with back-off while the machine prevents it.

@@ -10,6 +10,7 @@ import pytest
 
 from worker.api.runners.fairness import Capacity
 from worker.api.runners.local import schema
+from worker.api.runners.local.disk.usage import Usage
 from worker.api.runners.local.store import Store
 from worker.api.runners.protocol import NULL, TaskStatus
 from worker.errors import SettingError
@@ -64,6 +65,12 @@ ALTER TABLE tasks ADD COLUMN output_omitted INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX callbacks_of_account ON tasks (account, number) WHERE callback_pending;
 PRAGMA user_version = 3;
 """
+VERSION_4 = f"""{VERSION_3}
+ALTER TABLE tasks ADD COLUMN port INTEGER;
+ALTER TABLE tasks ADD COLUMN uid INTEGER;
+CREATE INDEX uids_taken ON tasks (uid) WHERE uid IS NOT NULL;
+PRAGMA user_version = 4;
+"""
 RUNNING = "UPDATE tasks SET phase = 'running', pid = 7, finished_at = NULL WHERE task_id = 'done';"
 
 
@@ -94,8 +101,9 @@ def layout(file: Path) -> dict[str, str]:
         VERSION_1,  # killed before the version was stored
         VERSION_2,
         VERSION_3,
+        VERSION_4,
     ],
-    ids=["1", "0", "2", "3"],
+    ids=["1", "0", "2", "3", "4"],
 )
 async def test_migration(file, script):
     """Tasks and pending callbacks are kept; the schema is that of a new file."""
@@ -106,6 +114,9 @@ async def test_migration(file, script):
     assert (pending.status, pending.output) == (TaskStatus.SUCCESS, b"[1]")
     assert len(store.list("alice", None, None, 10)) == 2
     assert store.expired(datetime(2027, 1, 1, tzinfo=UTC), 10) == ["done"]
+    assert [each.task_id for each in store.uncounted(10)] == ["done", "pending"]
+    await store.save_usage("done", Usage(files=7))
+    assert store.occupied()["alice"].files == 7
     await store.finish_callback("pending")
     assert store.pending_callbacks(9) == []
     await store.close()

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from worker.api.runners.fairness import Capacity
+from worker.api.runners.local.disk.accounts import DiskAccounts
+from worker.api.runners.local.disk.usage import Usage, UsageLimit
 from worker.api.runners.local.store import Store
 from worker.api.runners.local.stored_task import TaskEnd
-from worker.api.runners.protocol import Cursor, QueueFull, TaskRequest, TaskStatus
+from worker.api.runners.protocol import AccountFull, Cursor, QueueFull, TaskRequest, TaskStatus
 
 NOW = datetime(2026, 5, 4, tzinfo=UTC)
 LATER = "2026-05-04T00:01:00.000Z"
@@ -182,3 +184,105 @@ async def test_queued_task_of_an_invalid_row_is_not_started(store):
     )
     assert (await store.take_next()).task_id == "task-1"
     assert store.find("alice", "task-0").error["type"] == "TaskUnreadable"
+
+
+# -- the disk
+
+LIMIT = UsageLimit(max_bytes=1 << 20, max_files=100)
+END = TaskEnd(status=TaskStatus.SUCCESS, finished_at=LATER, exit_code=0)
+
+
+@pytest.fixture
+async def limited(tmp_path):
+    opened = limited_store(tmp_path)
+    yield opened
+    await opened.close()
+
+
+def limited_store(folder):
+    capacity = Capacity(max_running=9, queue_max=99)
+    return Store(folder / "limited.sqlite3", capacity, disk=DiskAccounts(LIMIT))
+
+
+async def add_ended(store, number, usage, account="alice", **more):
+    await store.add(request(number, account, **more))
+    while (task := await store.take_next()) is not None:
+        await store.mark_ended(task.task_id, END)
+    await store.save_usage(f"task-{number}", usage)
+
+
+@pytest.mark.parametrize("usage", [Usage(size_bytes=1 << 20), Usage(files=100)])
+async def test_account_at_its_limit(limited, tmp_path, usage):
+    """It gets existing tasks only, also after a restart; others are not affected.
+
+    A removed task gives its room back.
+    """
+    await add_ended(limited, 0, usage)
+    await limited.save_usage("task-0", usage)  # counted once
+    again = limited_store(tmp_path)
+    for store in (limited, again):
+        with pytest.raises(AccountFull):
+            await store.add(request(1))
+        assert (await store.add(request(0))).task_id == "task-0"
+    assert await limited.add(request(2, "bob"))
+    assert limited.occupied()["alice"].files == usage.files
+    await again.close()
+    await limited.remove(["task-0"])
+    assert limited.occupied()["alice"] == Usage()
+    assert await limited.add(request(1))
+
+
+async def test_queued_tasks_of_a_full_account_stay_queued(limited):
+    for number, account in enumerate(("alice", "alice", "bob")):
+        await limited.add(request(number, account))
+    first = await limited.take_next()
+    await limited.mark_ended(first.task_id, END)
+    await limited.save_usage(first.task_id, Usage(files=100))
+    assert (await limited.take_next()).task_id == "task-2"
+    assert await limited.take_next() is None
+    await limited.remove([first.task_id])
+    assert (await limited.take_next()).task_id == "task-1"
+
+
+async def test_outputs_and_inputs_count(limited):
+    """They are in the tables, not in the task's folder."""
+    await add_ended(limited, 0, Usage(), inputs={"text": "x" * 100_000})
+    assert 100_000 <= limited.occupied()["alice"].size_bytes < 110_000
+
+
+async def test_uncounted_tasks(limited):
+    """Running ones, and ended ones once nothing of them runs, until their count is stored."""
+    for number in range(3):
+        await limited.add(request(number))
+    await limited.take_next()
+    await limited.take_next()
+    assert [each.task_id for each in limited.uncounted(9)] == ["task-0", "task-1"]
+    await limited.save_process("task-0", 7, 8)
+    await limited.mark_ended("task-0", END)
+    await limited.mark_ended("task-1", END)
+    growing, ended = limited.uncounted(9)
+    assert (growing.task_id, growing.pid, growing.has_ended, growing.is_final) == (
+        *("task-0", 7, True, False),
+    )
+    assert (ended.task_id, ended.is_final) == ("task-1", True)
+    assert [each.task_id for each in limited.uncounted(0)] == ["task-0"]
+    await limited.mark_worker_gone("task-0")
+    for task_id in ("task-0", "task-1"):
+        await limited.save_usage(task_id, Usage())
+    assert limited.uncounted(9) == []
+
+
+async def test_removable(limited):
+    """A task with a worker, or with processes or files of its user, is not."""
+    await limited.add(request(0))
+    assert not await limited.is_removable("task-0")
+    await limited.take_next()
+    await limited.save_process("task-0", 7, 8)
+    await limited.save_start("task-0", port=1, uid=70000)
+    await limited.mark_ended("task-0", END)
+    assert not await limited.is_removable("task-0")
+    await limited.mark_worker_gone("task-0")
+    assert not await limited.is_removable("task-0")
+    await limited.mark_cleaned_up("task-0")
+    assert await limited.is_removable("task-0")
+    assert await limited.is_removable("missing")

@@ -202,3 +202,11 @@ def test_removal_of_what_replaced_the_folder(tmp_path, name):
     kept = set(tmp_path.iterdir()) - {folder.path}
     assert folder.remove() is None
     assert set(tmp_path.iterdir()) == kept
+
+
+def test_end_because_of_the_disk():
+    """It replaces the error of a task that has failed; another end is kept."""
+    failed = task_end.disk_full(task_end.not_started("why"), "too much")
+    assert failed.error == {"type": "AccountDiskFull", "message": "the task was ended: too much"}
+    cancelled = task_end.cancelled()
+    assert task_end.disk_full(cancelled, "too much") == cancelled
