@@ -35,6 +35,7 @@ _CLONE_NEWPID: Final = 0x2000_0000
 _CLONE_NEWNET: Final = 0x4000_0000
 _CLONE_CALLS: Final = {"x86_64": 56, "aarch64": 220}  # asm/unistd.h
 _PR_SET_NO_NEW_PRIVS: Final = 38
+_FALLOC_FL_KEEP_SIZE: Final = 1  # linux/falloc.h
 _CLONE_NEWNS: Final = 0x0002_0000
 _CLONE_NEWIPC: Final = 0x0800_0000
 _MS_NOSUID_NODEV: Final = 0x2 | 0x4  # linux/mount.h
@@ -474,6 +475,25 @@ def _statuses(*pids: int) -> Iterator[tuple[int, list[int], str]]:
                 fields = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
                 uids = [int(uid) for uid in fields["Uid"].split()]
                 yield int(entry.name), uids, fields["State"][0]
+
+
+# -- files
+
+
+def reserve(descriptor: int, size_bytes: int) -> None:
+    """Reserve room on the disk for the first bytes of a file, whose size does not change.
+
+    Without effect on a file system that cannot do so.
+
+    Raises:
+        OSError: there is not enough room.
+    """
+    size = ctypes.c_int64(size_bytes)
+    try:
+        _check(_LIBC.fallocate(descriptor, _FALLOC_FL_KEEP_SIZE, ctypes.c_int64(0), size))
+    except OSError as error:
+        if error.errno not in {errno.EOPNOTSUPP, errno.ENOSYS}:
+            raise
 
 
 # -- the kernel's objects

@@ -392,7 +392,7 @@ def test_text_stays_text(idle, page):
         EVIL,
         endpoint_name=EVIL,
         input_parameters={EVIL: EVIL},
-        output=json.dumps({EVIL: EVIL}).encode(),
+        output={EVIL: EVIL},
         error={"type": EVIL, "message": EVIL, "traceback": EVIL},
         status="failed",
     )

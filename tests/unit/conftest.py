@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from worker import trees
 
 # A busy machine may be slow, which is no failure.
 settings.register_profile("worker", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -41,3 +44,10 @@ def isolation() -> Iterator[None]:
     _enabled = True
     yield
     _enabled = False
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Iterator[Path]:
+    """Remove it after the test: pytest cannot remove trees that are deeper than its call stack."""
+    yield tmp_path
+    trees.remove(tmp_path, limit_s=60)

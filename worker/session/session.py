@@ -162,6 +162,7 @@ class _Session:
         self._mark("start")
         try:
             async with asyncio.timeout(self.plan.timeout_s):
+                self.events.emit("task.starting")
                 await task.go()
                 self.events.emit("task.started", target=self.plan.target.text)
                 self.leftovers.remove_stale()

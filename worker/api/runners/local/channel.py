@@ -15,17 +15,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
+from worker import linux
 from worker.events import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
+TASK_STARTING: Final = "task.starting"
+"""The event that precedes the first instruction of the task's code."""
 LINE_MAX_BYTES: Final = 64 << 10
 """A longer line is skipped."""
 FILE_MAX_BYTES: Final = 64 << 20
 """Nothing is read beyond; then the task's end is known from the worker's exit."""
 _CHUNK_BYTES: Final = 64 << 10
+_RESERVED_BYTES: Final = 64 << 10
 _POLL_S: Final = 0.05
 
 
@@ -41,10 +45,29 @@ class Event:
 def create(path: Path) -> int:
     """Create the file, to be appended to; returns its descriptor.
 
+    It has room for the first events, so that a disk that becomes full does not lose them.
+
     Raises:
-        OSError: it exists, or cannot be created.
+        OSError: it cannot be created.
     """
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        linux.reserve(descriptor, _RESERVED_BYTES)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def has_event(path: Path, name: str) -> bool:
+    """Whether an event of this name is among the first ones of a file.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    with _open(path) as file:
+        lines = _Lines().split(file.read(_RESERVED_BYTES))
+        return any((event := parse(line)) is not None and event.name == name for line in lines)
 
 
 class _Lines:

@@ -20,7 +20,7 @@ from worker.api.runners.background import BackgroundTasks, Loops
 from worker.api.runners.fairness import Capacity
 from worker.api.runners.leases import PER_ACCOUNT_MAX, CallbackLeases
 from worker.api.runners.local import stale, task_end
-from worker.api.runners.local.disk import watch
+from worker.api.runners.local.disk import room, watch
 from worker.api.runners.local.disk.accounts import DiskAccounts
 from worker.api.runners.local.disk.usage import UsageLimit
 from worker.api.runners.local.disk.watch import DiskWatch
@@ -58,7 +58,6 @@ _NOT_ISOLATED: Final = (
     "This API runs tasks of one account only, because they are not isolated from each other; its "
     "operator can change that (WORKER_LOCAL_SHARED)"
 )
-_ROOM_BYTES: Final = 128 << 10
 _READ_THREADS: Final = 8
 _READS_PER_ACCOUNT: Final = 2
 
@@ -188,7 +187,7 @@ class LocalRunner:
         return (
             self._opened is not None
             and self._availability.why_lost is None
-            and _has_room(self._state_dir)
+            and room.has_room(self._state_dir)
         )
 
     @property
@@ -374,17 +373,6 @@ def _machine_faults() -> Iterator[None]:
         yield
     except OSError as error:
         raise RunnerUnavailable(f"artifacts cannot be read now: {error.strerror}") from error
-
-
-def _has_room(folder: Path) -> bool:
-    try:
-        state = os.statvfs(folder)
-    except OSError:
-        return False
-    if state.f_flag & os.ST_RDONLY:
-        return False
-    has_files = not state.f_files or state.f_favail > 0
-    return has_files and state.f_bavail * state.f_frsize >= _ROOM_BYTES
 
 
 def _lock(state_dir: Path) -> int:

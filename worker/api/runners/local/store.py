@@ -200,8 +200,13 @@ class Store:
                 _end_unreadable(connection, error)
 
     async def requeue(self, task_id: str) -> None:
-        """Queue a task again, in its old place: its worker never began."""
-        await self._update("phase = ?", (QUEUED,), task_id, from_phases=(STARTING,))
+        """Queue a task again, in its old place: its code never began."""
+        await self._update(
+            "phase = ?, started_at = NULL, pid = NULL, pid_started = NULL, port = NULL",
+            (QUEUED,),
+            task_id,
+            from_phases=(STARTING, str(TaskStatus.RUNNING)),
+        )
 
     async def save_start(self, task_id: str, *, port: int, uid: int | None) -> None:
         """Store where a task's worker will listen, and its user, before it is started."""

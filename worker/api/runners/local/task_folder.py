@@ -110,6 +110,14 @@ class TaskFolder:
                 raise
             return False
 
+    def has_begun(self) -> bool:
+        """Whether the worker may have started the task's code.
+
+        Raises:
+            OSError: the machine prevents that it is read (`machine_faults`).
+        """
+        return channel.has_event(self.events, channel.TASK_STARTING)
+
     def result(self) -> Found:
         """`result.json`, which the task may have replaced. Blocks while a large one is parsed.
 

@@ -8,12 +8,16 @@ and the worker if it still runs.
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
+import os
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from worker.api.runners.background import BackgroundTasks, Loops, back_off_s
 from worker.api.runners.local import channel, task_end
+from worker.api.runners.local.disk import room
 from worker.api.runners.local.isolation.assignments import Assignments, address, assigned
 from worker.api.runners.local.isolation.uids import NoFreeUid
 from worker.api.runners.local.task_folder import TaskFolder
@@ -25,7 +29,7 @@ from worker.api.runners.local.worker_process import (
 from worker.api.runners.machine_faults import describe, is_machine_fault
 from worker.api.runners.threads import Threads
 from worker.errors import PortInUse
-from worker.outcome import DISK_FULL_SIGNAL
+from worker.outcome import DISK_FULL_SIGNAL, EXIT_SESSION_LOST
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -44,6 +48,7 @@ RECOVERY: Final = "recovery"
 _STREAM_READY: Final = "stream.ready"
 _TASK_FINISHED: Final = "task.finished"
 _ORPHANS_GONE_S: Final = 1.0
+_STARTS_MAX: Final = 3
 _RECOVERY_WAIT_S: Final = 15.0
 """Longer than the search for one worker; after it the API accepts requests all the same."""
 
@@ -70,6 +75,7 @@ class Workers:
         self._processes: dict[str, WorkerProcess] = {}
         self._addresses: dict[str, str] = {}
         self._full: dict[str, str] = {}
+        self._failed_starts: Counter[str] = Counter()
         self._running = 0
         self._woken = asyncio.Event()
         self._background = BackgroundTasks(loops)
@@ -157,6 +163,8 @@ class Workers:
         """
         self._woken.clear()
         await self._store.usable()
+        if not await self._starting.call(room.has_room, self._tasks_dir.parent):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._tasks_dir))
         while self._running < self._max_running and (task := await self._store.take_next()):
             self._running += 1
             try:
@@ -250,22 +258,56 @@ class Workers:
         """From a worker's start to its end, with a slot that is freed then."""
         task_id = task.task_id
         self._processes[task_id] = process
+        again = False
         try:
             end = await self._watch(task, process)
             self._processes.pop(task_id)
-            await self._store_end(task, end)
-            await self._store.mark_worker_gone(task_id)
+            again = end is None
+            if end is not None:
+                await self._store_end(task, end)
+                await self._store.mark_worker_gone(task_id)
         except Exception as error:  # a defect: reported, and the slot is freed
             self._loops.skipped(FOLLOWING, task_id, error)
         finally:
             self._full.pop(task_id, None)
             self._free()
+        await self._remove_left(task)
+        if again:
+            await self._start_again(task)
+        else:
+            self._failed_starts.pop(task_id, None)
+
+    async def _remove_left(self, task: StoredTask) -> None:
         if task.uid is not None:
             await self._clean_up(task)
             return
         await asyncio.sleep(_ORPHANS_GONE_S)  # a killed worker's programs end by a kernel signal
+        with self._loops.handling(FOLLOWING, task.task_id):
+            await self._reading.call(self.folder(task.task_id).remove_session)
+
+    async def _is_to_start_again(self, task: StoredTask, returncode: int | None) -> bool:
+        """Whether the session failed, such as on a full disk, before the task's code began."""
+        if returncode != EXIT_SESSION_LOST or self._failed_starts[task.task_id] >= _STARTS_MAX - 1:
+            return False
+
+        async def has_begun() -> bool:
+            return await self._reading.call(self.folder(task.task_id).has_begun)
+
+        try:
+            return not await self._retried(FOLLOWING, task, has_begun)
+        except OSError:  # without isolation, anything may be in the place of its events
+            return False
+
+    async def _start_again(self, task: StoredTask) -> None:
+        task_id = task.task_id
+        self._failed_starts[task_id] += 1
+        failures = self._failed_starts[task_id]
+        self._loops.report("task.requeued", task_id=task_id, failed_starts=failures)
         with self._loops.handling(FOLLOWING, task_id):
-            await self._reading.call(self.folder(task_id).remove_session)
+            await self._reading.call(self.folder(task_id).remove)
+        await asyncio.sleep(back_off_s(failures))
+        await self._queue_again(task)
+        self.wake()
 
     async def _clean_up(self, task: StoredTask, *, repeat: bool = True) -> None:
         """Remove what a task's own user has left; nothing if it has none."""
@@ -282,8 +324,8 @@ class Workers:
     async def _clean_up_once(self, task: StoredTask, attempt: int) -> bool:
         return await self._assignments.clean_up(task, self.folder(task.task_id), attempt=attempt)
 
-    async def _watch(self, task: StoredTask, process: WorkerProcess) -> TaskEnd:
-        """Wait for a worker's end; the task's."""
+    async def _watch(self, task: StoredTask, process: WorkerProcess) -> TaskEnd | None:
+        """Wait for a worker's end; the task's, or None if it is to be started again."""
         reading = asyncio.ensure_future(self._read_events(task))
         saving = asyncio.ensure_future(self._save_process(task, process))
         try:
@@ -300,6 +342,8 @@ class Workers:
                 each.cancel()
             await asyncio.wait([reading, saving])
             self._addresses.pop(task.task_id, None)
+        if overdue is None and await self._is_to_start_again(task, returncode):
+            return None
         return overdue or await self._end_of(task, returncode)
 
     async def _is_overdue(
@@ -363,6 +407,8 @@ class Workers:
         elif event.name == _TASK_FINISHED:
             # The result is complete; the worker is still cleaning up.
             self._addresses.pop(task.task_id, None)
+            if event.fields.get("exit_code") == EXIT_SESSION_LOST:
+                return  # it may be started again: the worker's end decides
             fields = {**event.fields, "time": event.time}
             end = await self._reading.call(task_end.of_finished_task, folder, fields)
             if end is not None:

@@ -97,3 +97,15 @@ async def test_only_a_regular_file_is_opened(file, make):
 def test_only_its_owner_can_open_it(file):
     os.close(channel.create(file))
     assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_room_for_the_first_events_is_reserved(file):
+    """A disk that becomes full later does not lose them."""
+    os.close(channel.create(file))
+    assert file.stat().st_size == 0
+    assert file.stat().st_blocks * 512 >= 64 << 10
+
+
+def test_event_that_a_file_has(file):
+    file.write_bytes(line(event="a") + b"\n{}\n" + line(event="b") + b"\n")
+    assert [channel.has_event(file, name) for name in "abc"] == [True, True, False]

@@ -65,6 +65,17 @@ async def test_oldest_first_and_requeued_in_its_old_place(store):
     assert await store.take_next() is None
 
 
+async def test_requeued_after_its_stream_was_ready(store):
+    await store.add(request(0))
+    await store.take_next()
+    await store.save_start("task-0", port=7, uid=None)
+    await store.mark_running("task-0", LATER)
+    await store.requeue("task-0")
+    found = store.find("alice", "task-0")
+    assert (found.status, found.started_at) == (TaskStatus.QUEUED, None)
+    assert (await store.take_next()).port is None
+
+
 async def test_starting_task_is_queued_for_clients(store):
     await store.add(request(1))
     await store.take_next()
