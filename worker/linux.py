@@ -39,7 +39,7 @@ _FALLOC_FL_KEEP_SIZE: Final = 1  # linux/falloc.h
 _CLONE_NEWNS: Final = 0x0002_0000
 _CLONE_NEWIPC: Final = 0x0800_0000
 _MS_NOSUID_NODEV: Final = 0x2 | 0x4  # linux/mount.h
-_MS_BIND: Final = 0x1000
+_MS_BIND_RECURSIVE: Final = 0x1000 | 0x4000
 _MS_RECURSIVE_PRIVATE: Final = 0x4000 | 0x4_0000
 _CAPABILITY_VERSION_3: Final = 0x2008_0522  # linux/capability.h
 
@@ -188,12 +188,12 @@ def mount_tmpfs(target: str, options: str) -> None:
 
 
 def bind_mount(source: str, target: str) -> None:
-    """Make a file or directory appear at another path, too.
+    """Make a file or directory appear at another path, too, with the mounts below it.
 
     Raises:
         OSError: it cannot be mounted.
     """
-    flags = ctypes.c_ulong(_MS_BIND)
+    flags = ctypes.c_ulong(_MS_BIND_RECURSIVE)
     _check(_LIBC.mount(os.fsencode(source), os.fsencode(target), None, flags, None))
 
 

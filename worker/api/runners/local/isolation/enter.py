@@ -92,7 +92,7 @@ def _arrange(view: View) -> None:
         elif not _is_below(cover, covered):
             linux.mount_tmpfs(cover, _EMPTY)
     for name, descriptor in opened.items():  # sorted: what contains another comes first
-        if _is_below(name, covered) and not Path(name).exists():
+        if _is_below(name, covered) and not _is_at(descriptor, name):
             _mount(descriptor, Path(name))
 
 
@@ -122,11 +122,19 @@ def _is_below(path: str, covers: Iterable[str]) -> bool:
     return any(path.startswith(cover + "/") for cover in covers)
 
 
+def _is_at(descriptor: int, path: str) -> bool:
+    """Whether an opened file or folder is still at its path."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), Path(path).stat())
+    except FileNotFoundError:
+        return False
+
+
 def _mount(descriptor: int, target: Path) -> None:
     """Make an opened file or folder appear at its path in an empty folder."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-        target.mkdir()
+        target.mkdir(exist_ok=True)
     else:
         target.touch()
     linux.bind_mount(f"/proc/self/fd/{descriptor}", str(target))
