@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 _PR_SET_DUMPABLE: Final = 4
@@ -149,6 +149,83 @@ def _check(result: int) -> int:
     if result < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return result
+
+
+# -- starting a program
+
+_POSIX_SPAWN_SETSIGDEF: Final = 0x04  # spawn.h
+_POSIX_SPAWN_SETSID: Final = 0x80
+_SPAWN_OBJECT_BYTES: Final = 1024
+"""More than posix_spawnattr_t and posix_spawn_file_actions_t have in glibc and musl."""
+_SIGSET_BYTES: Final = 128
+
+
+def posix_spawn(
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    descriptors: Mapping[int, int],
+    folder: str | None = None,
+    new_session: bool = False,
+) -> int:
+    """Start a program; returns its pid. It waits in the kernel, without the interpreter's lock.
+
+    Other threads of this process go on meanwhile. With `subprocess` and `os.posix_spawn` they wait
+    until the kernel has executed the program: on a busy machine for 200 ms.
+
+    Args:
+        argv: the program, found by PATH, and its arguments.
+        environ: its whole environment.
+        descriptors: what it inherits: the number there, and the one here.
+        folder: its working directory; default: this process's.
+        new_session: whether it leads a session of its own.
+
+    Raises:
+        OSError: it cannot be executed.
+    """
+    actions, attributes, defaults = (
+        ctypes.create_string_buffer(size)
+        for size in (_SPAWN_OBJECT_BYTES, _SPAWN_OBJECT_BYTES, _SIGSET_BYTES)
+    )
+    pid = ctypes.c_int(0)
+    flags = _POSIX_SPAWN_SETSIGDEF | (_POSIX_SPAWN_SETSID if new_session else 0)
+    strings = [each.encode(errors="surrogateescape") for each in argv]
+    variables = [
+        f"{name}={value}".encode(errors="surrogateescape") for name, value in environ.items()
+    ]
+    _spawned(_LIBC.posix_spawn_file_actions_init(actions))
+    _spawned(_LIBC.posix_spawnattr_init(attributes))
+    try:
+        _LIBC.sigemptyset(defaults)
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores
+            _LIBC.sigaddset(defaults, int(number))
+        _spawned(_LIBC.posix_spawnattr_setsigdefault(attributes, defaults))
+        _spawned(_LIBC.posix_spawnattr_setflags(attributes, ctypes.c_short(flags)))
+        for there, here in descriptors.items():  # the same number: it is inherited then
+            _spawned(_LIBC.posix_spawn_file_actions_adddup2(actions, here, there))
+        if folder is not None:
+            name = os.fsencode(folder)
+            _spawned(_LIBC.posix_spawn_file_actions_addchdir_np(actions, name))
+        _spawned(
+            _LIBC.posix_spawnp(
+                ctypes.byref(pid),
+                strings[0],
+                actions,
+                attributes,
+                (ctypes.c_char_p * (len(strings) + 1))(*strings),
+                (ctypes.c_char_p * (len(variables) + 1))(*variables),
+            )
+        )
+    finally:
+        _LIBC.posix_spawn_file_actions_destroy(actions)
+        _LIBC.posix_spawnattr_destroy(attributes)
+    return pid.value
+
+
+def _spawned(number: int) -> None:
+    """Raise OSError for the errno that a function of spawn.h returns."""
+    if number:
+        raise OSError(number, os.strerror(number))
 
 
 # -- namespaces

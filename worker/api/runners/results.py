@@ -11,12 +11,12 @@ import dataclasses
 import json
 import os
 import re
-import subprocess
 import sys
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
+from worker.api import programs
 from worker.api.runners import fields, files
 from worker.api.runners.archive import EndsTooEarly
 from worker.api.runners.machine_faults import prevents_reading
@@ -149,14 +149,12 @@ def _parsed_elsewhere(content: bytes) -> Result | Invalid:
     """Parse in another process: in a thread of this one, everything else would wait for it."""
     argv = interpreter.command(__spec__.name)
     try:
-        done = subprocess.run(
-            argv, input=content, capture_output=True, check=True, timeout=_PARSING_LIMIT_S
-        )
-    except subprocess.CalledProcessError as error:
-        return Invalid(why=f"it could not be parsed: the process ended with {error.returncode}")
-    except subprocess.TimeoutExpired:
+        returncode, found_text = programs.run(argv, content, limit_s=_PARSING_LIMIT_S)
+    except programs.TookTooLong:
         return Invalid(why=f"it could not be parsed within {_PARSING_LIMIT_S:g} s")
-    head, _, output = done.stdout.partition(b"\n")
+    if returncode:
+        return Invalid(why=f"it could not be parsed: the process ended with {returncode}")
+    head, _, output = found_text.partition(b"\n")
     found = json.loads(head)
     if "why" in found:
         return Invalid(**found)

@@ -7,12 +7,12 @@ import contextlib
 import fcntl
 import os
 import signal
-import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from worker.api import programs
 from worker.api.runners.local import channel
 from worker.linux import is_process_of, pids_with_arguments, start_ticks
 from worker.process.children import exited, send_signal
@@ -41,7 +41,7 @@ class WorkerProcess:
 
     pid: int
     started: int
-    child: subprocess.Popen[bytes] | None = None
+    child: programs.Program | None = None
 
     async def ended(self) -> int | None:
         """Wait for its end; its exit code (-N: signal N), None if another process started it."""
@@ -93,15 +93,14 @@ def _start(task: StoredTask, folder: TaskFolder, launch: Launch) -> WorkerProces
         events = channel.create(folder.events)
         stack.callback(os.close, events)
         inherited = [lock.fileno(), launch.listener.fileno()]
-        child = subprocess.Popen(
+        child = programs.start(
             launch.isolation.command(argv, folder, uid, task.file),
-            cwd=folder.home,
-            env={**environ, LISTENER_FD: str(launch.listener.fileno())},
-            stdin=subprocess.DEVNULL,
+            {**environ, LISTENER_FD: str(launch.listener.fileno())},
+            stdin=stack.enter_context(Path(os.devnull).open("rb")).fileno(),
             stdout=events,
-            stderr=stack.enter_context(folder.stderr.open("wb")),
-            pass_fds=[*inherited, launch.uid.lock] if launch.uid else inherited,
-            start_new_session=True,
+            stderr=stack.enter_context(folder.stderr.open("wb")).fileno(),
+            inherited=[*inherited, launch.uid.lock] if launch.uid else inherited,
+            folder=str(folder.home),
         )
     _prefer_api(child.pid)
     return WorkerProcess(pid=child.pid, started=_started(child.pid), child=child)
@@ -122,7 +121,7 @@ def _write(file: Path, value: str) -> None:
     """Write into a new child's file in /proc, if possible.
 
     The child inherits from this process that it is not dumpable, so the file belongs to root. In
-    execve(2), Popen returns some microseconds before the kernel gives the file to the user.
+    execve(2), `start` returns some microseconds before the kernel gives the file to the user.
     """
     for _ in range(_EXEC_WRITES):
         try:

@@ -107,9 +107,6 @@ class Workers:
         self._starting.join()  # no start is abandoned half-way
         self._reading.close()
         self._assignments.close()
-        for process in self._processes.values():
-            if process.child is not None:
-                process.child.returncode = 0  # Popen's finalizer warns about a running child
 
     def wake(self) -> None:
         """Start queued tasks now, if there is room."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from worker import linux
+from worker.api import programs
 from worker.api.runners.local.isolation import enter, kill_all
 from worker.api.runners.local.isolation.enter import View
 from worker.api.runners.local.isolation.uids import NoFreeUid, Uid, Uids
@@ -138,7 +139,7 @@ class Isolation:
         """
         if self.uids is not None and self.uids.hold(uid) is not None:
             kill = [*_python(kill_all), str(uid)]
-            if subprocess.run(kill, check=False, stdin=subprocess.DEVNULL).returncode:
+            if programs.run(kill)[0]:
                 return False
         # coreutils handle trees of any depth, and follow no link.
         owner = f"{os.geteuid()}:{os.getegid()}"
@@ -147,7 +148,7 @@ class Isolation:
         if os.path.lexists(folder.artifacts):  # it is missing if the worker was never started
             commands.append([*take, str(folder.artifacts)])
         for argv in commands:
-            if subprocess.run(argv, check=False, stdin=subprocess.DEVNULL).returncode:
+            if programs.run(argv)[0]:
                 return False
         self.release(uid)
         return True
