@@ -38,7 +38,7 @@ class IpcNamespace:
             with contextlib.suppress(OSError):  # it has ended
                 if entry.name.isdigit() and (entry / "ns/ipc").readlink() == namespace:
                     found.append(int(entry.name))
-        return [pid for pid in found if pid != os.getpid()]
+        return [pid for pid in found if pid != os.getpid() and _has_memory(pid)]
 
     def abandoned_segments(self) -> list[str]:
         """Segments that no process uses and whose creator has ended; empty in the host's."""
@@ -56,6 +56,14 @@ class IpcNamespace:
         """Descriptions of the processes and segments that are left."""
         left = [f"process {pid}: {_command_line(pid)}" for pid in self.processes()]
         return left + self.abandoned_segments()
+
+
+def _has_memory(pid: int) -> bool:
+    """Whether a process still runs: its memory is the first that it gives back when it ends."""
+    try:
+        return not (_PROC / str(pid) / "statm").read_text().startswith("0 ")
+    except OSError:
+        return False
 
 
 def _command_line(pid: int) -> str:
