@@ -59,7 +59,7 @@ async def test_requests(backend, engine, monkeypatch):
     """Methods that take a record use what was read with it."""
     monkeypatch.setattr(docker_queue, "_POLL_S", TIMEOUT_S)  # its lists are not counted here
     runner = await backend.open(**QUEUED_ONLY)
-    await eventually(lambda: engine.requests)  # the queue's first list
+    await eventually(lambda: engine.requests.count(LIST) == 2)  # the queue's, the watchdog's
     engine.requests.clear()
     task = await backend.start()
     await eventually(lambda: engine.requests.count(LIST) == 2)  # the queue was woken
