@@ -72,7 +72,12 @@ async def inference(
     if body.callback_url is not None:
         _check_callback(body.callback_url, private=services.private_callbacks)
     try:
+        body.endpoint_name.encode()
         file = services.endpoints.find(body.endpoint_name)
+    except UnicodeEncodeError:
+        raise Refusal(
+            HTTPStatus.UNPROCESSABLE_ENTITY, "endpoint_name: contains an unpaired surrogate"
+        ) from None
     except TargetError as error:
         raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, f"endpoint_name: {error}") from error
     if file is None:

@@ -91,6 +91,16 @@ async def test_invalid_part_is_named(api, body, named):
     assert not api.runner.requests
 
 
+async def test_endpoint_name_that_is_not_unicode(api):
+    answer = await api.client.post(
+        INFERENCE,
+        content=rb'{"endpoint_name": "\ud800"}',
+        headers={"content-type": "application/json"},
+    )
+    assert answer.status_code == 422
+    assert "endpoint_name" in answer.json()["detail"]
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"\xff", b'{"endpoint_name": "tour", "timeout_s": NaN}', b"[" * 50_000]
 )

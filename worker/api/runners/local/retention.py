@@ -46,18 +46,28 @@ class Retention:
         since = datetime.fromtimestamp(max(0, time.time() - self.kept_s), UTC)
         kept = 0
         while expired := store.expired(since, _BATCH, kept):
-            removed = []
+            removed = 0
             for task_id in expired:
                 with loops.handling(NAME, task_id):
-                    # Files first: a task that is still stored is handled again after a crash.
-                    why = await asyncio.to_thread(folder_of(task_id))
+                    why = await self._remove(store, task_id, since, folder_of(task_id))
                     if why is None:
-                        removed.append(task_id)
+                        removed += 1
                     else:
                         self._report(task_id, why)
-            if removed:
-                await store.remove(removed)
-            kept += len(expired) - len(removed)
+            kept += len(expired) - removed
+
+    async def _remove(
+        self, store: Store, task_id: str, since: datetime, remove_folder: RemoveFolder
+    ) -> str | None:
+        async with store.removal(task_id):
+            # Meanwhile a client may have removed it, and have used its id again.
+            if not store.is_expired(task_id, since):
+                return None
+            # Files first: a task that is still stored is handled again after a crash.
+            why = await asyncio.to_thread(remove_folder)
+            if why is None:
+                await store.remove([task_id])
+            return why
 
     async def pause(self) -> None:
         """Return when the next sweep is to begin."""

@@ -244,13 +244,16 @@ class LocalRunner:
 
     async def remove(self, task: TaskRecord) -> None:
         """Remove the task's folder, then the task."""
-        if not await self._store.is_removable(task.task_id):
-            raise NotRemovable(NOT_ENDED)
-        folder = self._workers.folder(task.task_id)
-        why = await self._reading.call(task.account, folder.remove)
-        if why is not None:
-            raise NotRemovable(f"Its files cannot be removed: {why}")
-        await self._store.remove([task.task_id])
+        async with self._store.removal(task.task_id):
+            if self._store.summary(task.task_id) is None:
+                return  # another request was faster; its id may be used again from now on
+            if not await self._store.is_removable(task.task_id):
+                raise NotRemovable(NOT_ENDED)
+            folder = self._workers.folder(task.task_id)
+            why = await self._reading.call(task.account, folder.remove)
+            if why is not None:
+                raise NotRemovable(f"Its files cannot be removed: {why}")
+            await self._store.remove([task.task_id])
         self._leases.release(task.task_id)
         self._workers.wake()
 

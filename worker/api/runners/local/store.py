@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
+from weakref import WeakValueDictionary
 
 from worker.api.runners.fairness import Capacity, Turns
 from worker.api.runners.local.database import Database
@@ -41,6 +43,10 @@ _RUNNING: Final = (
     "SELECT account, count(*) AS running FROM tasks WHERE phase IN (?, ?) GROUP BY account"
 )
 
+_EXPIRED: Final = (
+    "finished_at IS NOT NULL AND finished_at < ? "
+    "AND pid IS NULL AND uid IS NULL AND NOT callback_pending"
+)
 _UNREMOVABLE: Final = (
     "SELECT 1 FROM tasks WHERE task_id = ? "
     "AND (finished_at IS NULL OR pid IS NOT NULL OR uid IS NOT NULL)"
@@ -74,6 +80,7 @@ class Store:
         """
         self._database = Database(file, availability)
         self._capacity = capacity
+        self._removals: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._turns = Turns(capacity)
         self._disk = disk or DiskAccounts()
 
@@ -356,12 +363,15 @@ class Store:
             skipped: this many of them, the oldest, are left out.
         """
         rows = self._database.read(
-            "SELECT task_id FROM tasks WHERE finished_at IS NOT NULL AND finished_at < ? "
-            "AND pid IS NULL AND uid IS NULL AND NOT callback_pending "
+            f"SELECT task_id FROM tasks WHERE {_EXPIRED} "  # noqa: S608 - a constant
             "ORDER BY finished_at, number LIMIT ? OFFSET ?",
             (rfc3339(before), limit, skipped),
         )
         return [row["task_id"] for row in rows]
+
+    def removal(self, task_id: str) -> asyncio.Lock:
+        """To be held by who removes a task: afterwards its id, and so its folder, can be reused."""
+        return self._removals.setdefault(task_id, asyncio.Lock())
 
     async def is_removable(self, task_id: str) -> bool:
         """Whether a task has ended with all its processes, or does not exist."""
@@ -369,6 +379,14 @@ class Store:
             lambda connection: connection.execute(_UNREMOVABLE, (task_id,)).fetchall()
         )
         return not rows
+
+    def is_expired(self, task_id: str, before: datetime) -> bool:
+        """Whether a task is among the `expired` ones."""
+        rows = self._database.read(
+            f"SELECT 1 FROM tasks WHERE {_EXPIRED} AND task_id = ?",  # noqa: S608 - a constant
+            (rfc3339(before), task_id),
+        )
+        return bool(rows)
 
     async def remove(self, task_ids: Sequence[str]) -> None:
         """Delete tasks; their ids, and so their Idempotency-Keys, can be used again."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,20 +28,44 @@ async def store(tmp_path) -> AsyncIterator[Store]:
 async def add_ended(store: Store, count: int) -> list[str]:
     ids = [f"task{number:03}" for number in range(count)]
     for task_id in ids:
-        request = TaskRequest(
-            task_id=task_id,
-            account="alice",
-            endpoint_name="echo",
-            file=Path("echo.py"),
-            inputs={},
-            timeout_s=1,
-            callback_url=None,
-            digest="d",
-            created_at=datetime(2026, 1, 1, tzinfo=UTC),
-        )
-        await store.add(request)
+        await add(store, task_id)
         await store.mark_ended(task_id, task_end.cancelled())
     return ids
+
+
+async def add(store: Store, task_id: str) -> None:
+    request = TaskRequest(
+        task_id=task_id,
+        account="alice",
+        endpoint_name="echo",
+        file=Path("echo.py"),
+        inputs={},
+        timeout_s=1,
+        callback_url=None,
+        digest="d",
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+    await store.add(request)
+
+
+async def test_id_that_is_used_again_meanwhile(store):
+    """What a client has removed, and then started again under its id, is not removed."""
+    [task_id] = await add_ended(store, 1)
+    removed = []
+
+    def remove():
+        removed.append(task_id)
+
+    async with store.removal(task_id):
+        swept = asyncio.ensure_future(
+            Retention(kept_s=1e-6).sweep(store, lambda _: remove, Loops(lambda *_, **__: None))
+        )
+        await asyncio.sleep(0)
+        await store.remove([task_id])
+        await add(store, task_id)
+    await swept
+    assert removed == []
+    assert store.summary(task_id) is not None
 
 
 async def test_unremovable_folders(store, monkeypatch):

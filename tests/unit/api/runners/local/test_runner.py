@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import errno
+import itertools
 import os
 import threading
 from collections.abc import AsyncIterator
@@ -14,7 +15,8 @@ from contract.backend import ACCOUNT
 from contract.local import LocalBackend
 
 from worker.api.runners import files
-from worker.api.runners.protocol import RunnerUnavailable
+from worker.api.runners.local.task_folder import TaskFolder
+from worker.api.runners.protocol import RunnerUnavailable, TaskStatus
 
 PATIENCE_S = 20
 
@@ -64,3 +66,26 @@ async def test_artifacts_without_descriptors(backend, monkeypatch):
         await backend.runner.artifacts(task)
     with pytest.raises(RunnerUnavailable, match="Too many open files"):
         await backend.runner.open_artifact(task, "a.txt")
+
+
+async def test_id_that_is_used_again_while_it_is_removed(backend, monkeypatch):
+    """Several requests remove a task; what is started under its id afterwards stays."""
+    request = backend.request()
+    task = await backend.runner.start(request)
+    await backend.runner.cancel(task)
+    gates, begun = (threading.Event(), threading.Event()), itertools.count()
+    remove = TaskFolder.remove
+
+    def slow_remove(folder):
+        gates[min(next(begun), 1)].wait(PATIENCE_S)
+        return remove(folder)
+
+    monkeypatch.setattr(TaskFolder, "remove", slow_remove)
+    removals = [asyncio.ensure_future(backend.runner.remove(task)) for _ in range(3)]
+    await asyncio.sleep(0.2)  # without the fix, all of them begin
+    gates[0].set()
+    await asyncio.wait(removals, return_when=asyncio.FIRST_COMPLETED)
+    await backend.runner.start(request)
+    gates[1].set()
+    await asyncio.gather(*removals, return_exceptions=True)
+    assert (await backend.read(task)).status is TaskStatus.QUEUED
