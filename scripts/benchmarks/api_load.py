@@ -39,7 +39,11 @@ def main() -> int:
         key = subprocess.check_output([*worker, "api-key", "bench"], env=environ, text=True).strip()
         with subprocess.Popen([*worker, "serve"], env=environ, stdout=subprocess.PIPE) as api:
             try:
-                port = json.loads(api.stdout.readline() if api.stdout else b"")["port"]
+                port = next(
+                    event["port"]
+                    for event in map(json.loads, api.stdout or ())
+                    if event["event"] == "api.started"
+                )
                 asyncio.run(_measure(port, key, psutil.Process(api.pid)))
             finally:
                 api.send_signal(signal.SIGTERM)
