@@ -55,7 +55,7 @@ def test_no_segment_is_left(run, tmp_path, killed):
 def test_no_segment_is_left_of_a_killed_worker(run):
     """The worker and all its processes are killed, so that none can clean up."""
     worker = run("--", "sleep", "600")
-    worker.event("stream.ready")
+    worker.event("task.started")  # no process is added any more
     pid = worker.pid("x11vnc -display")
     eventually(lambda: marked_for_removal(pid), what="its segments are marked")
     for each in worker.processes():
