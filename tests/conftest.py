@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,14 +58,8 @@ def run(display_programs: None, ipc_namespace: IpcNamespace) -> Iterator[Callabl
         runs.append(started)
         return started
 
-    try:
-        yield start
-    finally:
-        for each in runs:
-            each.end()
-    left = [line for each in runs for line in each.leftovers()]
-    shutil.rmtree(folder)
-    assert not left
+    yield start
+    _end(folder, runs)
 
 
 @pytest.fixture
@@ -86,14 +80,8 @@ def serve(
         apis.append(api)
         return api.start()
 
-    try:
-        yield start
-    finally:
-        for each in apis:
-            each.end()
-    left = [line for each in apis for line in each.leftovers()]
-    shutil.rmtree(folder)
-    assert not left
+    yield start
+    _end(folder, apis)
 
 
 @pytest.fixture
@@ -109,11 +97,14 @@ def isolated_api(display_programs: None) -> Iterator[Callable[..., IsolatedApi]]
         apis.append(IsolatedApi(folder / str(len(apis)), env, as_user=as_user))
         return apis[-1]
 
-    try:
-        yield make
-    finally:
-        for each in apis:
-            each.end()
-    left = [line for each in apis for line in each.leftovers()]
+    yield make
+    _end(folder, apis)
+
+
+def _end(folder: Path, started: Sequence[WorkerRun | WorkerServe]) -> None:
+    """End what a test has started in a folder, and check that nothing of it is left."""
+    for each in started:
+        each.end()
+    left = [line for each in started for line in each.leftovers()]
     shutil.rmtree(folder)
     assert not left
