@@ -137,7 +137,7 @@ COVERED: Final[dict[str, tuple[str, ...]]] = {
         "integration/test_docker_engine.py::test_slow_files_of_one_account",
         "integration/test_kubernetes_runner.py::test_slow_logs_of_one_account_do_not_block_another",
     ),
-    "A large output of one account delays no other one": (
+    "A large output of one account delays no request of another one": (
         "unit/api/test_models.py::test_output_is_sent_as_it_is_stored",
         "contract/test_runner.py::test_results_that_a_worker_can_write",
     ),

@@ -1,7 +1,7 @@
 """Counts what trees of files occupy that other programs made, and may still be changing.
 
 It follows no link, enters no other device, opens folders only, needs two descriptors at any depth,
-and limits its memory. Each inode is counted once, whatever the number of its names.
+and limits its memory. Each inode is counted once, also if it has several names.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _NAME_OVERHEAD_BYTES: Final = 100
 _CHARACTER_BYTES: Final = 2  # of a name that is not UTF-8
 _LEVEL_OVERHEAD_BYTES: Final = 400
 _INODE_BITS: Final = 64
-_BLOCK_BYTES: Final = 512  # stat(2), whatever the file system's own blocks are
+_BLOCK_BYTES: Final = 512  # the unit of st_blocks, stat(2)
 _BATCH: Final = 500
 """Entries after which a count pauses for as long as they took: other threads get the processor."""
 
