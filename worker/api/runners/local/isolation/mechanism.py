@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -62,7 +62,7 @@ class Isolation:
     why: str = ""
     readable: tuple[Path, ...] = ()
     hidden: tuple[Path, ...] = ()
-    cpu: CpuShares = CpuShares()
+    cpu: CpuShares = field(default_factory=CpuShares)
 
     @property
     def mechanism(self) -> str:
