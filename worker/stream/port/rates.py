@@ -70,7 +70,7 @@ class Rates:
     """The rate of each client.
 
     The clients that have sent nothing for longest are forgotten, above `CLIENTS_MAX`. The total is
-    limited all the same, and is then given to whoever comes first.
+    limited all the same, and is then given to the first that come.
     """
 
     def __init__(self, *, per_s: float, burst: int, all_per_s: float, all_burst: int) -> None:
