@@ -173,11 +173,13 @@ def is_stopped(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
-def eventually(condition: Any, *, timeout_s: float = 10, what: str = "") -> Any:
+def eventually(
+    condition: Any, *, timeout_s: float = 10, what: str = "", poll_s: float = _POLL_S
+) -> Any:
     """Poll until a condition is true; return its value."""
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout_s} s: {what or condition}")
-        time.sleep(_POLL_S)
+        time.sleep(poll_s)
     return value

@@ -17,9 +17,12 @@ from typing import Any
 import httpx
 from worker_run import MARK, PROGRAMS, eventually, marked_processes
 
+from worker.api import accounts
+
 ENDPOINTS = PROGRAMS / "endpoints"
 PATIENCE_S = 60.0
 _TIMEOUT_S = 20.0
+_POLL_S = 0.05  # requests in shorter intervals take the CPU time that a task needs to start
 
 
 class WorkerServe:
@@ -57,6 +60,7 @@ class WorkerServe:
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 text=True,
+                start_new_session=True,  # one that assigns uids gives its session precedence
             )
         seen = len(self.events)
         self._processes.append(process)
@@ -77,6 +81,7 @@ class WorkerServe:
             text=True,
             timeout=PATIENCE_S,
             check=False,
+            start_new_session=True,  # as in `start`
         )
 
     def _read(self, process: subprocess.Popen[str]) -> None:
@@ -153,7 +158,10 @@ class WorkerServe:
     # -- requests
 
     def key(self, account: str = "alice", *options: str) -> str:
-        """A new key."""
+        """A new key: `worker api-key`, but without a process where none is needed for it."""
+        if not self.user and options in ((), ("--control",)):
+            file = Path(self.environ["WORKER_STATE_DIR"], "api-keys.json")
+            return accounts.create(file, account, control=bool(options))
         made = subprocess.run(
             [self.python, "-m", "worker.cli", "api-key", account, *options],
             env=self.environ,
@@ -202,5 +210,7 @@ class WorkerServe:
             assert found["status"] in ("queued", "running"), f"wanted {statuses}, ended as {found}"
             return None
 
-        found: dict[str, Any] = eventually(there, timeout_s=PATIENCE_S, what=f"{statuses}")
+        found: dict[str, Any] = eventually(
+            there, timeout_s=PATIENCE_S, what=f"{statuses}", poll_s=_POLL_S
+        )
         return found
