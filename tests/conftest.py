@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
@@ -70,13 +71,43 @@ def serve(
 
     Their tasks may read the test's folder, `tmp_path`.
     """
-    tmp_path.chmod(0o755)
+    with _apis(tmp_path) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that the tasks of `shared_serve` may read."""
+    return tmp_path_factory.mktemp("shared")
+
+
+@pytest.fixture(scope="module")
+def shared_serve(
+    display_programs: None, shared_folder: Path
+) -> Iterator[Callable[..., WorkerServe]]:
+    """Like `serve`, for an API that several tests of a module use, one after the other."""
+    with _apis(shared_folder) as start:
+        yield start
+
+
+@pytest.fixture
+def readable(shared_folder: Path) -> Path:
+    """A folder of the test's that the tasks of `shared_serve` may read."""
+    folder = Path(tempfile.mkdtemp(dir=shared_folder))
+    folder.chmod(0o755)
+    return folder
+
+
+@contextlib.contextmanager
+def _apis(readable: Path) -> Iterator[Callable[..., WorkerServe]]:
+    """Start APIs whose tasks may read a folder, and check that nothing of them is left."""
+    readable.chmod(0o755)
     folder = Path(tempfile.mkdtemp(prefix="t-", dir="/tmp"))  # short: sockets live below it
     apis: list[WorkerServe] = []
 
     def start(env: dict[str, str] | None = None) -> WorkerServe:
-        readable = {"WORKER_LOCAL_READABLE": str(tmp_path)}
-        api = WorkerServe(folder / str(len(apis)), readable | (env or {}))
+        own = {"WORKER_LOCAL_READABLE": str(readable)}
+        api = WorkerServe(folder / str(len(apis)), own | (env or {}))
         apis.append(api)
         return api.start()
 

@@ -120,6 +120,18 @@ class WorkerServe:
             os.kill(pid, signal.SIGTERM)
         eventually(lambda: not marked_processes(self.mark), timeout_s=20, what="the workers' end")
 
+    def cancel_all(self, account: str = "alice") -> None:
+        """Cancel the tasks of an account, and wait for the end of every worker."""
+        self.sign_in(account)
+        for task in self.get("/tasks").json()["tasks"]:
+            if task["status"] in ("queued", "running"):
+                assert self.post(f"/tasks/{task['task_id']}/cancel").status_code == 202
+        eventually(
+            lambda: not marked_processes(self.mark, "worker.cli run"),
+            timeout_s=20,
+            what="the workers' end",
+        )
+
     def leftovers(self) -> list[str]:
         """Temporary files of workers that ended."""
         return [str(path) for path in self.tmpdir.iterdir()]

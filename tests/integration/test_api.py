@@ -25,16 +25,23 @@ def not_found(task):
     return {"detail": f"Task {task} not found"}
 
 
-@pytest.fixture
-def api(serve):
-    started = serve({"WORKER_MAX_RUNNING": "2"})
-    started.sign_in()
-    return started
+@pytest.fixture(scope="module")
+def shared(shared_serve):
+    """An API shared by the tests that need no other setting."""
+    return shared_serve({"WORKER_MAX_RUNNING": "2"})
 
 
 @pytest.fixture
-def inputs(tmp_path):
-    return {"gate": str(tmp_path / "gate")}
+def api(shared):
+    """The shared API, without a running task before and after the test."""
+    shared.sign_in()
+    yield shared
+    shared.cancel_all()
+
+
+@pytest.fixture
+def inputs(readable):
+    return {"gate": str(readable / "gate")}
 
 
 def stream(api, task, **more):
@@ -42,9 +49,9 @@ def stream(api, task, **more):
     return answer.status_code, answer.json()
 
 
-def test_task_is_watched_to_its_end(api, tmp_path):
+def test_task_is_watched_to_its_end(api, readable):
     """POST, wait for `running`, get the stream URL, see the pixels, get the outcome."""
-    gate = tmp_path / "gate"
+    gate = readable / "gate"
     task = api.start_task("painted", input_parameters={"gate": str(gate)})
     api.wait_for_status(task, "running")
     status, body = stream(api, task)
@@ -146,8 +153,8 @@ def test_killed_worker_fails_its_task(api, inputs):
     eventually(lambda: not api.leftovers(), what="its temporary folder removed")
 
 
-def test_artifacts_are_downloads(api, tmp_path):
-    gate = tmp_path / "gate"
+def test_artifacts_are_downloads(api, readable):
+    gate = readable / "gate"
     gate.write_text("go")
     task = api.start_task("painted", input_parameters={"gate": str(gate)})
     api.wait_for_status(task, "success")
@@ -176,7 +183,8 @@ def test_api_variables_do_not_reach_a_task(serve, tmp_path):
     assert "s" * 40 not in json.dumps(seen)
 
 
-def test_full_queue(serve, inputs):
+def test_full_queue(serve, tmp_path):
+    inputs = {"gate": str(tmp_path / "gate")}
     api = serve({"WORKER_MAX_RUNNING": "1", "WORKER_QUEUE_MAX": "1"})
     api.sign_in()
     first = api.start_task("gated", input_parameters=inputs)

@@ -24,6 +24,14 @@ def field(run, tmp_path):
     return worker, seen.read_text
 
 
+@pytest.fixture
+def worker(run):
+    """A worker whose display is empty."""
+    started = run("--", "sleep", "600")
+    started.event("task.started")
+    return started
+
+
 def connect(worker, role):
     """A viewer that has seen its first frame."""
     viewer = Viewer.connect(worker.stream_url(role))
@@ -99,9 +107,8 @@ def test_keys_of_the_control_viewer_reach_the_page(field):
         assert bytes(watching.framebuffer) != before
 
 
-def test_second_control_viewer_gets_409(field):
+def test_second_control_viewer_gets_409(worker):
     """It keeps its token, and is admitted after the first one has left."""
-    worker, _ = field
     second = worker.stream_url("control")
     with connect(worker, "control"):
         for _ in range(2):
@@ -116,9 +123,8 @@ def test_second_control_viewer_gets_409(field):
 
 
 @pytest.mark.parametrize("how", ["abort", "close"])
-def test_held_keys_are_released(field, how):
+def test_held_keys_are_released(worker, how):
     """When a control viewer disconnects, its keys and buttons are released and control is free."""
-    worker, _ = field
     controller = connect(worker, "control")
     with Observer(worker.display, worker.xauthority) as observer:
         controller.key(SHIFT, True)
@@ -190,9 +196,8 @@ def test_x11vnc_of_control_killed(field):
         round_trip(watching)
 
 
-def test_x11vnc_of_control_runs_only_while_needed(field):
+def test_x11vnc_of_control_runs_only_while_needed(worker):
     """There is no second x11vnc before the first control viewer, nor some time after the last."""
-    worker, _ = field
     connect(worker, "view").close()
     assert not worker.processes("x11vnc_control.sock")
     connect(worker, "control").close()

@@ -35,6 +35,19 @@ def idle(display_programs, tmp_path_factory):
     served.end()
 
 
+@pytest.fixture(scope="module")
+def shared(shared_serve):
+    """An API shared by the tests that start tasks and need no other setting."""
+    return shared_serve({"WORKER_MAX_RUNNING": "2"})
+
+
+@pytest.fixture
+def served(shared):
+    """The shared API, without a running task before and after the test."""
+    yield shared
+    shared.cancel_all()
+
+
 @pytest.fixture
 def page(browser):
     """A tab; after the test its console must hold no error of the page."""
@@ -93,10 +106,10 @@ def watching(page, state, **more):
 @pytest.mark.parametrize(
     ("word", "outcome", "code"), [("end", "success", 0), ("fail", "failed", 1)]
 )
-def test_start_watch_end(serve, page, tmp_path, word, outcome, code):
+def test_start_watch_end(served, page, readable, word, outcome, code):
     """A task started from the dashboard is watched to "Stream ended", outcome and result."""
-    sign_in(page, serve())
-    file = tmp_path / "end"
+    sign_in(page, served)
+    file = readable / "end"
     task_id = start(page, "paint", file=file)
     watching(page, "connected")
     wait_for_pixel(page, MIDDLE, BLUE)
@@ -113,11 +126,10 @@ def test_start_watch_end(serve, page, tmp_path, word, outcome, code):
     expect(page.locator(f'#rows [data-key="{task_id}"]')).to_have_attribute("data-status", outcome)
 
 
-def test_reconnect(serve, page, tmp_path):
+def test_reconnect(served, page, readable):
     """After the stream server is killed the page shows that it reconnects, and then the task."""
-    served = serve()
     sign_in(page, served)
-    file = tmp_path / "end"
+    file = readable / "end"
     start(page, "paint", file=file)
     watching(page, "connected")
     seen = page.evaluate_handle(
@@ -134,10 +146,10 @@ def test_reconnect(serve, page, tmp_path):
     watching(page, "ended", outcome="success")
 
 
-def test_two_viewers(serve, page, tmp_path):
+def test_two_viewers(served, page, readable):
     """Two tabs watch one task, the second through a deep link; both show its end."""
-    sign_in(page, serve())
-    file = tmp_path / "end"
+    sign_in(page, served)
+    file = readable / "end"
     task_id = start(page, "paint", file=file)
     watching(page, "connected")
     with page.expect_popup() as opened:  # a tab of this one has its session storage
@@ -151,11 +163,10 @@ def test_two_viewers(serve, page, tmp_path):
         watching(tab, "ended", outcome="success")
 
 
-def test_end_without_close(serve, page, tmp_path):
+def test_end_without_close(served, page, readable):
     """If the stream breaks off after the API reported the end, the view shows "Stream ended"."""
-    served = serve()
     sign_in(page, served)
-    task_id = start(page, "paint", file=tmp_path / "never")
+    task_id = start(page, "paint", file=readable / "never")
     watching(page, "connected")
     page.route(f"**/api/v1/tasks/{task_id}", lambda route: route.fulfill(json=_task(task_id)))
     page.wait_for_selector('#task[data-status="failed"]')
@@ -233,10 +244,10 @@ def test_cancel(serve, page, tmp_path):
     page.wait_for_selector('#task[data-status="cancelled"]')
 
 
-def test_artifacts(serve, page, tmp_path):
+def test_artifacts(served, page, readable):
     """A task's files are listed and can be downloaded, with the key sent in a header."""
-    sign_in(page, serve())
-    file = tmp_path / "end"
+    sign_in(page, served)
+    file = readable / "end"
     file.write_text("end")
     start(page, "paint", file=file)
     note = page.locator("#artifacts button", has_text="note.txt")
@@ -246,11 +257,10 @@ def test_artifacts(serve, page, tmp_path):
     assert downloading.value.path().read_text() == "a note of the task's"
 
 
-def test_control(serve, page, tmp_path):
+def test_control(served, page, readable):
     """Control needs a key that allows it; a refusal is shown with the API's detail."""
-    served = serve()
     sign_in(page, served)
-    file = tmp_path / "end"
+    file = readable / "end"
     task_id = start(page, "paint", file=file)
     watching(page, "connected", role="view")
     page.click("#control")
@@ -462,11 +472,11 @@ def test_gives_up_loading(idle, page):
     assert len(loads) == 9
 
 
-def test_novnc_loads_again(serve, page, tmp_path):
+def test_novnc_loads_again(served, page, readable):
     """A file of noVNC whose request fails is requested again."""
     dropped = drop(page, "**/novnc/core/websock.js", times=1)
-    sign_in(page, serve())
-    file = tmp_path / "end"
+    sign_in(page, served)
+    file = readable / "end"
     start(page, "paint", file=file)
     watching(page, "connected")
     assert dropped
@@ -508,11 +518,11 @@ def test_without_novnc(serve, page, tmp_path):
     page.wait_for_selector('#task[data-status="cancelled"]')
 
 
-def test_removed_view_disconnects(serve, page, tmp_path):
+def test_removed_view_disconnects(served, page, readable):
     """A view disconnects when its element is removed from the page."""
-    sign_in(page, serve())
+    sign_in(page, served)
     sockets = Sockets(page)
-    start(page, "paint", file=tmp_path / "never")
+    start(page, "paint", file=readable / "never")
     watching(page, "connected")
     page.evaluate("document.querySelector('#stage').remove()")
     assert sockets.closed() == [True]

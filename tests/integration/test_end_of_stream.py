@@ -112,7 +112,13 @@ def test_every_viewer_gets_the_outcome(run, tmp_path, how):
     assert codes == [1000] * len(codes)
 
 
-@pytest.mark.parametrize("how", ENDS)
+@pytest.mark.parametrize(
+    "how",
+    [
+        *("success", "sigterm"),  # the browser is closed by the task, and by the session
+        *(pytest.param(how, marks=pytest.mark.soak) for how in ("failure", "timeout")),
+    ],
+)
 def test_every_viewer_of_a_real_page_gets_the_outcome(run, tmp_path, how):
     reason, code = ENDS[how]
     file = tmp_path / "end"

@@ -93,6 +93,7 @@ def count(watchers, since_s):
     return [sum(at >= since_s for at in watcher.updates) for watcher in watchers]
 
 
+@pytest.mark.measured
 def test_viewers_get_updates_on_a_busy_machine(watched):
     _, watchers = watched
     began = time.monotonic()

@@ -17,8 +17,8 @@ MAX_VIEWERS = 16
 
 @pytest.fixture
 def worker(run, tmp_path):
-    """A worker that shows a page."""
-    started = run(f"{TASKS}:until_with_page", "--input", f"file={tmp_path / 'end'}")
+    """A worker whose display is empty."""
+    started = run(f"{TASKS}:until", "--input", f"file={tmp_path / 'end'}")
     started.event("task.started")
     return started
 

@@ -38,7 +38,7 @@ def start(serve, tmp_path):
     return started
 
 
-@pytest.mark.parametrize("failures", [1, 2])
+@pytest.mark.parametrize("failures", [pytest.param(1, marks=pytest.mark.soak), 2])
 def test_it_is_started_again(start, failures):
     api, task = start(failures)
     ended = api.wait_for_status(task, "success", "failed")

@@ -15,11 +15,19 @@ from worker_run import PROGRAMS
 TASKS = str(PROGRAMS / "tasks.py")
 
 
+@pytest.fixture(scope="module")
+def browser():
+    """One browser for the module."""
+    with chromium() as launched:
+        yield launched
+
+
 @pytest.fixture
-def browser_page(display_programs):
+def browser_page(browser, display_programs):
     """A page in headless Chromium."""
-    with chromium() as browser:
-        yield browser.new_page(viewport={"width": 1440, "height": 900})
+    page = browser.new_page(viewport={"width": 1440, "height": 900})
+    yield page
+    page.close()
 
 
 def state(page, name, **attributes):

@@ -51,14 +51,34 @@ def site(tmp_path_factory):
         server.shutdown()
 
 
+@pytest.fixture(scope="module")
+def browser():
+    """One browser for the module."""
+    with chromium() as launched:
+        yield launched
+
+
 @pytest.fixture
-def page():
+def page(browser):
     """A tab that records each state that it shows."""
-    with chromium() as browser:
-        page = browser.new_page()
-        page.set_default_timeout(PATIENCE_MS)
-        page.add_init_script(RECORD_STATES)
-        yield page
+    page = browser.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    page.add_init_script(RECORD_STATES)
+    yield page
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def shared(shared_serve, site):
+    """An API for all tests, whose answers the page's origin may read."""
+    return shared_serve({"WORKER_ALLOWED_ORIGINS": site, "WORKER_MAX_RUNNING": "1"})
+
+
+@pytest.fixture
+def served(shared):
+    """The API, without a running task before and after the test."""
+    yield shared
+    shared.cancel_all()
 
 
 def start(served, **inputs):
@@ -88,10 +108,9 @@ def corrupt_token(route):
     route.fulfill(response=answer, json=body)
 
 
-def test_watch_to_the_end(serve, site, page, tmp_path):
+def test_watch_to_the_end(served, site, page, readable):
     """Loading, connecting, connected with the task's pixels, and "Stream ended"."""
-    served = serve({"WORKER_ALLOWED_ORIGINS": site})
-    file = tmp_path / "end"
+    file = readable / "end"
     show(page, site, *start(served, file=str(file)))
     reached(page, "connected")
     wait_for_pixel(page, (960, 700), BLUE, "canvas")
@@ -102,10 +121,9 @@ def test_watch_to_the_end(serve, site, page, tmp_path):
     )
 
 
-def test_queued(serve, site, page, tmp_path):
+def test_queued(served, site, page, readable):
     """A page that is opened while the task is queued shows it once it runs."""
-    served = serve({"WORKER_ALLOWED_ORIGINS": site, "WORKER_MAX_RUNNING": "1"})
-    first, second = tmp_path / "first", tmp_path / "second"
+    first, second = readable / "first", readable / "second"
     start(served, file=str(first))
     show(page, site, *start(served, file=str(second)))
     reached(page, "loading")
@@ -115,10 +133,9 @@ def test_queued(serve, site, page, tmp_path):
     assert reached(page, "disconnected")[1] == "Stream ended"
 
 
-def test_errors(serve, site, page, tmp_path):
+def test_errors(served, site, page, readable):
     """Each refusal is shown with the API's `detail`; an invalid token is a failed connection."""
-    served = serve({"WORKER_ALLOWED_ORIGINS": site})
-    task, key = start(served, file=str(tmp_path / "never"))
+    task, key = start(served, file=str(readable / "never"))
     unknown = "00000000-0000-4000-8000-000000000000"
     for address, given, reason in (
         (task, "wrong", "Invalid or missing API key"),
@@ -134,10 +151,9 @@ def test_errors(serve, site, page, tmp_path):
     assert reached(page, "error") == (["loading", "connecting", "error"], "The connection failed")
 
 
-def test_ended_task(serve, site, page, tmp_path):
+def test_ended_task(served, site, page, readable):
     """For a task that has ended the page shows the API's 409."""
-    served = serve({"WORKER_ALLOWED_ORIGINS": site})
-    file = tmp_path / "end"
+    file = readable / "end"
     file.write_text("end")
     task, key = start(served, file=str(file))
     served.wait_for_status(task.rpartition("/")[2], "success")
@@ -145,11 +161,10 @@ def test_ended_task(serve, site, page, tmp_path):
     assert reached(page, "error")[1] == "Stream not available: task is not running"
 
 
-def test_unmount(serve, site, page, tmp_path):
+def test_unmount(served, site, page, readable):
     """On unmount the page disconnects."""
-    served = serve({"WORKER_ALLOWED_ORIGINS": site})
     sockets = Sockets(page)
-    show(page, site, *start(served, file=str(tmp_path / "never")))
+    show(page, site, *start(served, file=str(readable / "never")))
     reached(page, "connected")
     page.click("#unmount")
     assert sockets.closed() == [True]

@@ -38,19 +38,29 @@ def shell(script):
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["x" * 200, "a b;c ;d #e %f %s 'g' \"h\" é $i \\j", "a\nb", "\udce9"],
-    ids=["long", "special characters", "line break", "not UTF-8"],
+    ("name", "used"),
+    [
+        ("a b;c ;d #e %f %s 'g' \"h\" é $i \\j", True),
+        ("x" * 200, False),
+        ("a\nb", False),
+        ("\udce9", False),
+    ],
+    ids=["special characters", "long", "line break", "not UTF-8"],
 )
-def test_tmpdir(run, tmp_path, name):
-    """A browser starts in any TMPDIR, and nothing is left in it."""
+def test_tmpdir(run, tmp_path, name, used):
+    """A browser starts in it if its sockets can be there, else in /tmp; nothing is left in it."""
     folder = Path("/tmp") / f"t-{os.getpid()}-{name}"
     folder.mkdir()
+    # Where it is not used, the browser has the same folder as without a TMPDIR.
+    target = "titled" if used else "temporary"
     try:
-        worker = run(f"{TASKS}:titled", env={"TMPDIR": str(folder)})
+        worker = run(f"{TASKS}:{target}", env={"TMPDIR": str(folder)})
         assert worker.wait() == 0, worker.stderr
         assert list(folder.iterdir()) == []
         assert not worker.session_folder.exists()
+        assert worker.session_folder.parent == (folder if used else Path("/tmp"))
+        if not used:
+            assert Path(worker.result["output"]).is_relative_to(worker.session_folder)
     finally:
         shutil.rmtree(folder)
 
@@ -85,17 +95,16 @@ SHELLS = {
     "ignored signals": "trap '' CHLD TERM INT QUIT USR1 USR2 ALRM PIPE; exec \"$@\"",
 }
 VARIABLES = {
-    "proxies": PROXIES,
-    "no HOME": {"HOME": None},
-    "HOME does not exist": {"HOME": "/nonexistent"},
-    "HOME cannot be written to": {"HOME": "/proc"},
-    "Python's variables": {
+    "proxies, no HOME": PROXIES | {"HOME": None},
+    "Python's variables, HOME does not exist": {
         "PYTHONHOME": "/nonexistent",
         "PYTHONHASHSEED": "x",
         "PYTHONMALLOC": "x",
         "PYTHONSTARTUP": "/nonexistent",
         "PYTHONINSPECT": "1",
+        "HOME": "/nonexistent",
     },
+    "HOME cannot be written to": {"HOME": "/proc"},
     "empty": {name: None for name in os.environ if name not in ("PATH", "HOME")},
 }
 
@@ -177,8 +186,8 @@ def test_removed_working_directory(run, tmp_path):
     assert "the working directory was removed" in refused.stderr
 
 
-@pytest.mark.parametrize("hidepid", [1, 2, 4])
-def test_hidden_processes(run, hidepid):
+@pytest.mark.parametrize(("hidepid", "target"), [(1, "plain"), (2, "plain"), (4, "titled")])
+def test_hidden_processes(run, hidepid, target):
     """A worker starts, runs and cleans up where /proc hides processes that it may not trace.
 
     Without capabilities, root's processes that are not dumpable are hidden from it, as from others.
@@ -190,7 +199,7 @@ def test_hidden_processes(run, hidepid):
     wrapper = ("unshare", "--mount", "--pid", "--fork", "--kill-child", *shell(script))
     if subprocess.run([*wrapper, "true"], capture_output=True, check=False).returncode:
         pytest.skip("no permission to mount /proc in a namespace")
-    worker = run(f"{TASKS}:titled", wrapper=wrapper)
+    worker = run(f"{TASKS}:{target}", wrapper=wrapper)
     assert worker.wait() == 0, worker.stderr
     assert worker.events[-1]["event"] == "worker.finished"
 

@@ -5,8 +5,11 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+
+POLL_S = 0.02  # a call of the page would take time of three processes
 
 
 async def titled(page):
@@ -33,11 +36,22 @@ def sleeps():
     time.sleep(600)
 
 
+async def sleeps_async():
+    try:
+        await asyncio.sleep(600)
+    finally:
+        print("cleaned up")
+
+
 async def sleeps_with_page(page):
     try:
         await asyncio.sleep(600)
     finally:
         print("cleaned up at", await page.evaluate("location.href"))
+
+
+def temporary():
+    return tempfile.gettempdir()
 
 
 def ignores_term():
@@ -70,7 +84,7 @@ async def until_with_page(page, inputs):
     )
     file = Path(inputs["file"])
     while not (file.exists() and (word := file.read_text())):
-        await page.wait_for_timeout(10)
+        await page.wait_for_timeout(50)  # fails once the browser has ended
     if word == "fail":
         raise RuntimeError("failure requested")
     return await page.evaluate("[outerWidth, outerHeight, screen.width, screen.height]")
@@ -93,7 +107,7 @@ async def until_with_animation(page, inputs):
     )
     file = Path(inputs["file"])
     while not file.exists():
-        await page.wait_for_timeout(10)
+        await asyncio.sleep(POLL_S)
     return "end requested"
 
 
@@ -109,7 +123,7 @@ async def field(page, inputs):
     while not file.exists():
         seen.with_name("draft").write_text(await text.input_value())
         seen.with_name("draft").replace(seen)
-        await page.wait_for_timeout(10)
+        await asyncio.sleep(2 * POLL_S)
     return await text.input_value()
 
 
@@ -118,7 +132,7 @@ async def recoloured(page, inputs):
     await page.set_content("<body style='background: rgb(20, 120, 220)'>")
     file = Path(inputs["file"])
     while not (file.exists() and (colour := file.read_text())):
-        await page.wait_for_timeout(10)
+        await asyncio.sleep(POLL_S)
     painted = "c => { document.body.style.background = c; return new Promise(r => "
     painted += "requestAnimationFrame(() => requestAnimationFrame(r))); }"
     await page.evaluate(painted, colour)
@@ -140,7 +154,7 @@ async def windows(page, inputs):
     file = Path(inputs["file"])
     await popup.set_content("<body style='margin:0; background: rgb(30, 200, 30)'>")
     while not file.exists():
-        await page.wait_for_timeout(10)
+        await asyncio.sleep(POLL_S)
     return sizes
 
 

@@ -12,7 +12,7 @@ async def run(page, inputs):
     (folder / "note.txt").write_text("a note of the task's")
     file = Path(inputs["file"])
     while not (file.exists() and (word := file.read_text())):
-        await page.wait_for_timeout(10)
+        await page.wait_for_timeout(50)
     if word == "fail":
         raise RuntimeError("failure requested")
     return {"word": word}
