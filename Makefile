@@ -1,5 +1,6 @@
 .DEFAULT_GOAL := help
 PYTEST := .venv/bin/python -m pytest
+unexport PYTHONDONTWRITEBYTECODE  # else each process of pytest compiles every test
 PARALLEL := --numprocesses 3 --dist worksteal
 ENGINE := docker version >/dev/null 2>&1
 NO_ENGINE := { echo "no container engine answers: tests/image did not run" >&2; [ -z "$$CI" ]; }

@@ -26,7 +26,11 @@ def chromium() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path="/usr/bin/chromium",
-            args=["--disable-background-networking", "--no-first-run"],
+            args=[
+                "--disable-background-networking",
+                "--no-first-run",
+                "--force-prefers-reduced-motion",  # an animation is drawn 60 times a second
+            ],
         )
         yield browser
         browser.close()

@@ -21,15 +21,15 @@ def assert_sound(api):
 
 
 def test_tasks_survive_the_api(serve, tmp_path):
-    """Five queued and two running tasks end, each once, with its result."""
+    """Three queued and two running tasks end, each once, with its result."""
     api = serve({"WORKER_MAX_RUNNING": "2"})
     api.sign_in()
     gate = tmp_path / "gate"
     inputs = {"gate": str(gate)}
-    tasks = [api.start_task("gated", input_parameters=inputs) for _ in range(7)]
+    tasks = [api.start_task("gated", input_parameters=inputs) for _ in range(5)]
     for task in tasks[:2]:
         api.wait_for_status(task, "running")
-    assert statuses(api, tasks[2:]) == ["queued"] * 5
+    assert statuses(api, tasks[2:]) == ["queued"] * 3
     workers = set(marked_processes(api.mark, "worker.cli run"))
     api.kill()
     assert set(marked_processes(api.mark, "worker.cli run")) == workers
@@ -38,8 +38,8 @@ def test_tasks_survive_the_api(serve, tmp_path):
     assert api.get(f"/tasks/{tasks[0]}/stream").status_code == 200
     gate.write_text("go")
     ended = [api.wait_for_status(task, "success", "failed", "cancelled") for task in tasks]
-    assert [end["status"] for end in ended] == ["success"] * 7
-    assert [end["output"] for end in ended] == [{"said": "go"}] * 7
+    assert [end["status"] for end in ended] == ["success"] * 5
+    assert [end["output"] for end in ended] == [{"said": "go"}] * 5
     assert api.runs() == Counter(tasks)
     assert api.stop() == 0
     assert_sound(api)
@@ -61,20 +61,21 @@ def test_end_without_an_api_process_is_stored_by_the_next(serve, tmp_path):
 
 
 @repeated(10)
-def test_repeated_kills(serve, tmp_path):
+def test_repeated_kills(serve, tmp_path, repetition):
     """Whatever the API process was doing (storing, starting, reading), each task runs once."""
     api = serve({"WORKER_MAX_RUNNING": "2"})
     api.sign_in()
     gate = tmp_path / "gate"
     gate.write_text("go")
     inputs = {"gate": str(gate)}
-    tasks = [api.start_task("gated", input_parameters=inputs) for _ in range(6)]
+    count = 6 if repetition else 4  # more only for races
+    tasks = [api.start_task("gated", input_parameters=inputs) for _ in range(count)]
     for moment_s in (0, 0.01, 0.03, 0.1, 0.3):
         time.sleep(moment_s)  # not to synchronise: the time is the parameter
         api.kill()
         api.start()
     ended = [api.wait_for_status(task, "success", "failed", "cancelled") for task in tasks]
-    assert [end["status"] for end in ended] == ["success"] * 6
+    assert [end["status"] for end in ended] == ["success"] * count
     assert api.runs() == Counter(tasks)
     assert api.stop() == 0
     assert_sound(api)

@@ -166,7 +166,7 @@ def test_two_viewers(served, page, readable):
 def test_end_without_close(served, page, readable):
     """If the stream breaks off after the API reported the end, the view shows "Stream ended"."""
     sign_in(page, served)
-    task_id = start(page, "paint", file=readable / "never")
+    task_id = start(page, "wait", file=readable / "never")
     watching(page, "connected")
     page.route(f"**/api/v1/tasks/{task_id}", lambda route: route.fulfill(json=_task(task_id)))
     page.wait_for_selector('#task[data-status="failed"]')
@@ -228,10 +228,10 @@ def test_queued(serve, page, tmp_path):
 def test_cancel(serve, page, tmp_path):
     """The button cancels running and queued tasks, and the page shows it."""
     sign_in(page, serve({"WORKER_MAX_RUNNING": "1"}))
-    running = start(page, "paint", file=tmp_path / "never")
+    running = start(page, "wait", file=tmp_path / "never")
     watching(page, "connected")
     page.goto(page.url.partition("#")[0] + "#/")
-    start(page, "paint", file=tmp_path / "never")
+    start(page, "wait", file=tmp_path / "never")
     watching(page, "waiting")
     page.click("#cancel")
     page.wait_for_selector('#task[data-status="cancelled"]')
@@ -249,7 +249,7 @@ def test_artifacts(served, page, readable):
     sign_in(page, served)
     file = readable / "end"
     file.write_text("end")
-    start(page, "paint", file=file)
+    start(page, "wait", file=file)
     note = page.locator("#artifacts button", has_text="note.txt")
     with page.expect_download() as downloading:
         note.click()
@@ -261,7 +261,7 @@ def test_control(served, page, readable):
     """Control needs a key that allows it; a refusal is shown with the API's detail."""
     sign_in(page, served)
     file = readable / "end"
-    task_id = start(page, "paint", file=file)
+    task_id = start(page, "wait", file=file)
     watching(page, "connected", role="view")
     page.click("#control")
     expect(page.locator("#notice")).to_contain_text("allows viewing only")
@@ -477,7 +477,7 @@ def test_novnc_loads_again(served, page, readable):
     dropped = drop(page, "**/novnc/core/websock.js", times=1)
     sign_in(page, served)
     file = readable / "end"
-    start(page, "paint", file=file)
+    start(page, "wait", file=file)
     watching(page, "connected")
     assert dropped
     file.write_text("end")
@@ -511,7 +511,7 @@ def test_no_such_task(idle, page):
 def test_without_novnc(serve, page, tmp_path):
     """Without noVNC the dashboard works, and the view shows what to install."""
     sign_in(page, serve({"WORKER_NOVNC_DIR": str(tmp_path)}))
-    start(page, "paint", file=tmp_path / "never")
+    start(page, "wait", file=tmp_path / "never")
     watching(page, "error")
     expect(page.locator("#status-raw")).to_contain_text("apt-get install novnc")
     page.click("#cancel")
@@ -522,7 +522,7 @@ def test_removed_view_disconnects(served, page, readable):
     """A view disconnects when its element is removed from the page."""
     sign_in(page, served)
     sockets = Sockets(page)
-    start(page, "paint", file=readable / "never")
+    start(page, "wait", file=readable / "never")
     watching(page, "connected")
     page.evaluate("document.querySelector('#stage').remove()")
     assert sockets.closed() == [True]

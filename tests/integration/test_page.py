@@ -37,15 +37,17 @@ def state(page, name, **attributes):
 
 
 @pytest.mark.parametrize(
-    ("said", "outcome", "code"), [("end", "success", 0), ("fail", "failed", 1)]
+    ("task", "said", "outcome", "code"),
+    [("until_with_page", "end", "success", 0), ("until", "fail", "failed", 1)],
 )
-def test_watch_to_the_end(run, tmp_path, browser_page, said, outcome, code):
+def test_watch_to_the_end(run, tmp_path, browser_page, task, said, outcome, code):
     """The page shows the task's pixels, then "Stream ended" with the outcome."""
     file = tmp_path / "end"
-    worker = run(f"{TASKS}:until_with_page", "--input", f"file={file}")
+    worker = run(f"{TASKS}:{task}", "--input", f"file={file}")
     browser_page.goto(worker.page)
     state(browser_page, "connected")
-    wait_for_pixel(browser_page, (960, 700), BLUE)
+    if task == "until_with_page":
+        wait_for_pixel(browser_page, (960, 700), BLUE)
     file.write_text(said)
     state(browser_page, "ended", outcome=outcome)
     assert browser_page.locator("#status-title").inner_text().lower() == "stream ended"

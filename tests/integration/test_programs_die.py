@@ -155,10 +155,13 @@ def test_irreplaceable_program_killed_while_it_starts(run, name):
     assert worker.result["error"]["type"] == "SessionLost"
 
 
-@pytest.mark.parametrize("event", ["worker.started", "xvfb.started", "x11vnc.started"])
-def test_supervisord_killed_during_the_start(run, event):
+@pytest.mark.parametrize(
+    ("event", "task"),
+    [("worker.started", "sleeps"), ("xvfb.started", "sleeps"), ("x11vnc.started", "titled")],
+)
+def test_supervisord_killed_during_the_start(run, event, task):
     """The loss is observed at once, whatever waits for supervisord or for one of its programs."""
-    worker = run(f"{TASKS}:titled")
+    worker = run(f"{TASKS}:{task}")
     worker.event(event)
     with contextlib.suppress(ProcessLookupError):
         os.kill(worker.pid("supervisor.supervisord"), signal.SIGKILL)
