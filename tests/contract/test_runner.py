@@ -309,7 +309,7 @@ async def test_no_stream_before_ready(backend: Backend):
 
 # -- hostile results
 
-PARTS = 5
+PARTS = 12
 MANY = {"max_running": 0, "queue_max": 1000, "account_max_queued": 1000}
 NO_CREDIBLE_RESULT = {"InvalidResult", "WorkerLost", "WorkerDied"}
 

@@ -49,7 +49,7 @@ def test_function_that_only_running_the_file_shows(run):
 def test_module_target(run, monkeypatch):
     """package.module:function is imported from the working directory."""
     monkeypatch.chdir(PROGRAMS)
-    worker = run("tasks:titled")
+    worker = run("tasks:plain")
     assert worker.wait() == 0
 
 
@@ -171,7 +171,7 @@ def test_cancel_a_task_that_ignores_term(run):
 
 def test_hold(run):
     """--hold-s keeps the stream up after the task; a signal then does not change the outcome."""
-    worker = run(f"{TASKS}:titled", "--hold-s", "600")
+    worker = run(f"{TASKS}:plain", "--hold-s", "600")
     worker.event("task.held")
     assert worker.stream_url().startswith("ws://127.0.0.1:")
     worker.signal(signal.SIGTERM)
@@ -180,7 +180,7 @@ def test_hold(run):
 
 def test_events(run):
     """Each event is one JSON object with the task's id; the last one is worker.finished."""
-    worker = run(f"{TASKS}:titled", "--task-id", "a-task")
+    worker = run(f"{TASKS}:plain", "--task-id", "a-task")
     assert worker.wait() == 0
     assert {event["task_id"] for event in worker.events} == {"a-task"}
     names = [event["event"] for event in worker.events]

@@ -9,9 +9,8 @@ import urllib.request
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from rfb_client import Refused, Viewer
-from worker_run import PROGRAMS, eventually
+from worker_run import eventually
 
-TASKS = str(PROGRAMS / "tasks.py")
 STACK = {"worker", "supervisord", "xvfb", "window_manager", "x11vnc", "websockify"}
 
 
@@ -29,7 +28,7 @@ def scrape(worker):
 
 def test_scrape(run):
     """While a viewer watches, a scrape shows it, its bytes, its first frame, and each program."""
-    worker = run(f"{TASKS}:sleeps_with_page")
+    worker = run("--", "sleep", "600")
     url = worker.stream_url()
     with Viewer.connect(url) as viewer:
         viewer.request_update(incremental=False)
