@@ -51,6 +51,7 @@ _TASK_FINISHED: Final = "task.finished"
 _ORPHANS_GONE_S: Final = 1.0
 _STARTS_MAX: Final = 3
 _THREADS: Final = 16
+_KILL_THREADS: Final = 8
 _PER_ACCOUNT: Final = 2
 _RECOVERY_WAIT_S: Final = 15.0
 """Longer than the search for one worker; after it the API accepts requests all the same."""
@@ -87,7 +88,7 @@ class Workers:
         self._background = BackgroundTasks(loops)
         self._starting = Threads(1, "start")
         self._reading = SharedThreads(_THREADS, _PER_ACCOUNT, "follow")
-        self._killing = SharedThreads(_THREADS, _PER_ACCOUNT, "kill")
+        self._killing = SharedThreads(_KILL_THREADS, _PER_ACCOUNT, "kill")
 
     async def open(self) -> None:
         """Find the workers of an earlier API process, and begin to start queued tasks."""

@@ -45,7 +45,7 @@ _INCOMPLETE_MAX: Final = 3
 """After so many incomplete counts in a row a task is ended."""
 QUICK_NAMES: Final = 20_000
 """They are counted within about 0.1 s; files of a folder each within 1 s."""
-_THREADS: Final = 16
+_THREADS: Final = 8
 _FIRST_LIMIT_S: Final = 5.0
 
 
