@@ -1,0 +1,173 @@
+"""Names are reserved once, lent to one worker after the other, and missing ones are waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+
+import pytest
+
+from worker import linux
+from worker.api.runners.local.isolation import reservations as module
+from worker.api.runners.local.isolation.reservations import NoNames, Reservations
+from worker.display import reserved
+
+
+@pytest.fixture
+def events():
+    return []
+
+
+@pytest.fixture
+def taken(monkeypatch):
+    """Displays that another process has."""
+    numbers = set()
+    reserve = reserved.reserve
+
+    def reserve_other(number, *, with_file):
+        if number in numbers:
+            raise OSError(errno.EADDRINUSE, "in use")
+        return reserve(number, with_file=with_file)
+
+    monkeypatch.setattr(reserved, "reserve", reserve_other)
+    return numbers
+
+
+@pytest.fixture
+async def make(events):
+    made = []
+
+    def create(count, sleep=asyncio.sleep):
+        def report(event, **fields):
+            events.append((event, fields.get("reserved")))
+
+        made.append(Reservations(count, with_files=False, report=report, sleep=sleep))
+        return made[-1]
+
+    yield create
+    for each in made:
+        each.close()
+
+
+def connected(port):
+    return socket.create_connection(("127.0.0.1", port), 5)
+
+
+def is_refused(port):
+    with pytest.raises(ConnectionRefusedError):
+        connected(port)
+    return True
+
+
+async def test_as_many_as_workers_may_run(make):
+    """They differ; their ports are refused until they are lent."""
+    names = make(2)
+    await names.open(lambda: None)
+    first, second = names.take(), names.take()
+    with pytest.raises(NoNames):
+        names.take()
+    assert first.port != second.port
+    assert {each.display[0].getsockname() for each in (first, second)} != {None}
+    for each in (first, second):
+        connected(each.port).close()
+        names.give_back(each)
+        assert is_refused(each.port)
+
+
+async def test_names_are_used_again(make):
+    """What was connected to the last worker is closed, and its stop of connections has no effect."""
+    names = make(1)
+    await names.open(lambda: None)
+    lent = names.take()
+    stale = connected(lent.port)
+    x_client = socket.socket(socket.AF_UNIX)
+    x_client.connect(lent.display[0].getsockname())
+    linux.drop_connections(lent.listener)
+    names.give_back(lent)
+    assert names.take() is lent
+    with stale, pytest.raises(ConnectionResetError):
+        stale.recv(1)
+    with x_client:
+        assert not x_client.recv(1)
+    connected(lent.port).close()
+    names.give_back(lent)
+
+
+async def test_a_socket_that_a_worker_has_shut_down_is_replaced(make):
+    names = make(1)
+    await names.open(lambda: None)
+    lent = names.take()
+    lent.display[0].shutdown(socket.SHUT_RDWR)
+    names.give_back(lent)
+    with pytest.raises(NoNames):
+        names.take()
+    await names.fill()
+    other = names.take()
+    assert other is not lent
+    names.give_back(other)
+
+
+async def test_a_worker_whose_end_takes_long_delays_no_other(make):
+    """There are further names in the meantime, as far as possible."""
+    names = make(1)
+    await names.open(lambda: None)
+    ending = names.take()
+    assert await names.available()
+    other = names.take()
+    for each in (other, ending):
+        names.give_back(each)
+    assert names.take() is ending
+    names.give_back(ending)
+    assert other.listener.fileno() == -1
+
+
+async def test_missing_names(make, events, taken):
+    """It is reported once; attempts are repeated with back-off, and a start is requested."""
+    pauses = []
+    woken = []
+
+    async def sleep(seconds):
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            taken.clear()
+
+    names = make(2, sleep)
+    taken.update(reserved.NUMBERS)
+    await names.open(lambda: woken.append(True))
+    assert not await names.available()
+    assert events == [("names.missing", 0)]
+    await asyncio.wait_for(names.wanted(), 1)
+    await names.fill()
+    assert pauses == sorted(pauses)
+    assert len(pauses) == 3
+    assert events == [("names.missing", 0), ("names.reserved", 2)]
+    assert len(woken) == 2
+    assert await names.available()
+
+
+async def test_a_worker_that_ends_wakes_the_queue(make, taken):
+    """While all other names are another process's."""
+    woken = []
+    names = make(1)
+    await names.open(lambda: woken.append(True))
+    lent = names.take()
+    taken.update(reserved.NUMBERS)
+    assert not await names.available()
+    names.give_back(lent)
+    assert woken
+    assert await names.available()
+
+
+async def test_ports_are_taken(make, events, monkeypatch):
+    """The same as for displays."""
+    names = make(1)
+
+    def no_port():
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+    monkeypatch.setattr(module, "_bound", no_port)
+    await names.open(lambda: None)
+    assert events == [("names.missing", 0)]
+    assert not await names.available()
