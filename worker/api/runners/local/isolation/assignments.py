@@ -69,12 +69,12 @@ class Assignments:
         self._store, self._isolation, self._reservations = store, isolation, reservations
         self._environ, self._stream_key, self._report = dict(environ), stream_key, report
         self._threads = Threads(_THREADS, "users")
-        self._lent: dict[str, Names] = {}
+        self._names: dict[str, Names] = {}
 
     def close(self) -> None:
         """End the threads; workers keep their names."""
         self._threads.close()
-        for names in self._lent.values():
+        for names in self._names.values():
             names.leave()
 
     async def assign(self, task: StoredTask) -> Launch:
@@ -99,7 +99,7 @@ class Assignments:
             launch = Launch(environ=environ, isolation=self._isolation, uid=uid, names=names)
             await self._store.save_start(task.task_id, port=launch.port, uid=launch.uid_number)
             unused.pop_all()
-        self._lent[task.task_id] = names
+        self._names[task.task_id] = names
         return launch
 
     async def take_back(self, task: StoredTask, launch: Launch) -> None:
@@ -111,7 +111,7 @@ class Assignments:
 
     def give_back(self, task_id: str) -> None:
         """Make a worker's names available again: none of its processes is left."""
-        names = self._lent.pop(task_id, None)
+        names = self._names.pop(task_id, None)
         if names is not None:
             self._reservations.give_back(names)
 

@@ -2,7 +2,7 @@
 
 They are reserved for as many workers as may run, before a task runs, and for the life of the API: a
 task that takes all others prevents no start. A worker inherits the sockets; when none of its
-processes is left, they are lent to another one. What cannot be reserved is tried again with
+processes is left, another one gets them. What cannot be reserved is tried again with
 back-off. Until then fewer workers run, and queued tasks wait.
 """
 
@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import errno
 import itertools
+import select
 import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -57,7 +58,7 @@ class Names:
         """That of the stream, then those of the display."""
         return [self.listener.fileno(), *(each.fileno() for each in self.display)]
 
-    def lend(self) -> bool:
+    def activate(self) -> bool:
         """Listen for a worker; False if an earlier one has made a socket unusable.
 
         Connections to an earlier worker that were not accepted are closed.
@@ -165,7 +166,7 @@ class Reservations:
         """
         while self._free:
             names = self._free.pop()
-            if names.lend():
+            if names.activate():
                 return names
             self._drop(names)
         raise NoNames
@@ -249,15 +250,13 @@ def _bound() -> socket.socket:
 
 def _drained(listener: socket.socket) -> bool:
     """Close connections that were not accepted; False if the socket was shut down."""
+    waiting = select.poll()
+    waiting.register(listener, select.POLLRDHUP)
+    if waiting.poll(0):
+        return False
     listener.setblocking(False)
-    try:
+    with contextlib.suppress(BlockingIOError):
         for _ in range(_WAITING_MAX):
             listener.accept()[0].close()
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    else:
-        return True
-    finally:
-        listener.setblocking(True)
+    listener.setblocking(True)
+    return True

@@ -1,4 +1,4 @@
-"""Names are reserved once, lent to one worker after the other, and missing ones are waited for."""
+"""Names are reserved once, for one worker after the other; missing ones are tried again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def events():
 @pytest.fixture
 def taken(monkeypatch):
     """Displays that another process has."""
-    numbers = set()
+    numbers: set[int] = set()
     reserve = reserved.reserve
 
     def reserve_other(number, *, with_file):
@@ -62,7 +62,7 @@ def is_refused(port):
 
 
 async def test_as_many_as_workers_may_run(make):
-    """They differ; their ports are refused until they are lent."""
+    """They differ; connections are refused unless a worker has them."""
     names = make(2)
     await names.open(lambda: None)
     first, second = names.take(), names.take()
@@ -77,40 +77,40 @@ async def test_as_many_as_workers_may_run(make):
 
 
 async def test_names_are_used_again(make):
-    """What was connected to the last worker is closed, and its stop of connections has no effect."""
+    """What was connected to the last worker is closed; that it stopped accepting has no effect."""
     names = make(1)
     await names.open(lambda: None)
-    lent = names.take()
-    stale = connected(lent.port)
+    old = names.take()
+    stale = connected(old.port)
     x_client = socket.socket(socket.AF_UNIX)
-    x_client.connect(lent.display[0].getsockname())
-    linux.drop_connections(lent.listener)
-    names.give_back(lent)
-    assert names.take() is lent
+    x_client.connect(old.display[0].getsockname())
+    linux.drop_connections(old.listener)
+    names.give_back(old)
+    assert names.take() is old
     with stale, pytest.raises(ConnectionResetError):
         stale.recv(1)
     with x_client:
         assert not x_client.recv(1)
-    connected(lent.port).close()
-    names.give_back(lent)
+    connected(old.port).close()
+    names.give_back(old)
 
 
 async def test_a_socket_that_a_worker_has_shut_down_is_replaced(make):
     names = make(1)
     await names.open(lambda: None)
-    lent = names.take()
-    lent.display[0].shutdown(socket.SHUT_RDWR)
-    names.give_back(lent)
+    old = names.take()
+    old.display[0].shutdown(socket.SHUT_RDWR)
+    names.give_back(old)
     with pytest.raises(NoNames):
         names.take()
     await names.fill()
     other = names.take()
-    assert other is not lent
+    assert other is not old
     names.give_back(other)
 
 
 async def test_a_worker_whose_end_takes_long_delays_no_other(make):
-    """There are further names in the meantime, as far as possible."""
+    """Further names are made until then."""
     names = make(1)
     await names.open(lambda: None)
     ending = names.take()
@@ -148,14 +148,14 @@ async def test_missing_names(make, events, taken):
 
 
 async def test_a_worker_that_ends_wakes_the_queue(make, taken):
-    """While all other names are another process's."""
+    """Its names are used again if another process has all others."""
     woken = []
     names = make(1)
     await names.open(lambda: woken.append(True))
-    lent = names.take()
+    old = names.take()
     taken.update(reserved.NUMBERS)
     assert not await names.available()
-    names.give_back(lent)
+    names.give_back(old)
     assert woken
     assert await names.available()
 
