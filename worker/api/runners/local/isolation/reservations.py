@@ -73,7 +73,10 @@ class Names:
 
     def park(self) -> None:
         """Stop listening, so that viewers of the last worker are refused; the port stays bound."""
-        with contextlib.suppress(OSError):  # it does not listen
+        with contextlib.suppress(OSError):  # `activate` reports it
+            # On a socket that does not listen, shutdown(2) would end the input of all connections
+            # that it accepts later.
+            self.listener.listen(_BACKLOG)
             self.listener.shutdown(socket.SHUT_RD)
 
     def close(self) -> None:

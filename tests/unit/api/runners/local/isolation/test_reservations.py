@@ -91,7 +91,10 @@ async def test_names_are_used_again(make):
         stale.recv(1)
     with x_client:
         assert not x_client.recv(1)
-    connected(old.port).close()
+    with connected(old.port) as viewer:
+        viewer.sendall(b"x")
+        with old.listener.accept()[0] as accepted:
+            assert accepted.recv(2) == b"x"
     names.give_back(old)
 
 
