@@ -13,21 +13,21 @@ import secrets
 import socket
 import struct
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from worker.display import execute_xvfb
 from worker.display.screen import DEPTH_BITS, HEIGHT_PX, WIDTH_PX
 from worker.errors import StartFailed
 from worker.surroundings import interpreter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from worker.display.reserved import ReservedDisplay
 
 READY_TIMEOUT_S: Final = 10.0
 
+_EXECUTOR: Final = Path(__file__).with_name("execute_xvfb.py")
 _COOKIE_BYTES: Final = 16
 _FAMILY_LOCAL: Final = 256
 _FAMILY_WILD: Final = 65535
@@ -56,7 +56,7 @@ def command(authority: Path, reserved: ReservedDisplay | None = None) -> list[st
 
 def _executor(reserved: ReservedDisplay) -> list[str]:
     descriptors = ",".join(map(str, reserved.descriptors))
-    return [sys.executable, *interpreter.OPTIONS, "-S", execute_xvfb.__file__, descriptors]
+    return [sys.executable, *interpreter.OPTIONS, "-S", str(_EXECUTOR), descriptors]
 
 
 def write_authority(path: Path) -> None:
