@@ -134,6 +134,14 @@ def cgroup2_mount() -> str | None:
     return None
 
 
+def cgroup1_mount(controller: str) -> str | None:
+    """Where version 1 of a cgroup controller is mounted with its root; None if it is not."""
+    for mount in _mounts():
+        if mount.kind == "cgroup" and mount.root == "/" and controller in mount.options.split(","):
+            return mount.point
+    return None
+
+
 def drop_capabilities() -> None:
     """Give up every capability (capset(2)); with no_new_privs, executing a program returns none."""
     header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
