@@ -29,6 +29,7 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 _IPC_RMID: Final = 0  # linux/ipc.h
 _CAP_SYS_PTRACE: Final = 19  # linux/capability.h
 _SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h
+_SO_DETACH_FILTER: Final = 27
 _CPUCLOCK_SCHED: Final = 2  # linux/posix-timers.h
 _CLONE_NEWUSER: Final = 0x1000_0000  # linux/sched.h
 _CLONE_NEWPID: Final = 0x2000_0000
@@ -609,6 +610,12 @@ def drop_connections(listener: socket.socket) -> None:
     program = ctypes.create_string_buffer(drop_all)
     sock_fprog = struct.pack("HL", 1, ctypes.addressof(program))
     listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, sock_fprog)
+
+
+def undrop_connections(listener: socket.socket) -> None:
+    """Revert `drop_connections`, if it was called."""
+    with contextlib.suppress(FileNotFoundError):
+        listener.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
 
 
 def peer_cpu_clock(connection: socket.socket) -> int:

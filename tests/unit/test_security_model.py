@@ -210,6 +210,13 @@ COVERED: Final[dict[str, tuple[str, ...]]] = {
         "unit/api/runners/local/test_channel.py::test_only_its_owner_can_open_it",
         "unit/api/runners/local/test_channel.py::test_huge_sparse_file",
     ),
+    "A local task cannot prevent the start of others by taking ports or X displays, nor pose as "
+    "their X server": (
+        "integration/test_shared_names.py::test_a_task_that_takes_all_displays_and_ports",
+        "unit/api/runners/local/isolation/test_reservations.py::test_missing_names",
+        "unit/api/runners/local/isolation/test_reservations.py::test_names_are_used_again",
+        "unit/display/test_reserved.py::test_file_of_another_process_is_kept",
+    ),
     "One account only, where nothing isolates its tasks from another's": (
         "integration/test_isolation.py::test_not_isolated",
     ),

@@ -28,6 +28,7 @@ from worker.api.runners.local.disk.watch import DiskWatch
 from worker.api.runners.local.isolation import mechanism
 from worker.api.runners.local.isolation.assignments import Assignments
 from worker.api.runners.local.isolation.mechanism import Isolation
+from worker.api.runners.local.isolation.reservations import Reservations
 from worker.api.runners.local.retention import DEFAULT_S, NAME, Retention
 from worker.api.runners.local.store import Store
 from worker.api.runners.local.task_folder import TaskFolder
@@ -135,6 +136,11 @@ class LocalRunner:
         store = Store(
             self._state_dir / "tasks.sqlite3", self._capacity, self._availability, self._disk
         )
+        reservations = Reservations(
+            self._capacity.max_running,
+            with_files=not self._isolation.assigns_uids,
+            report=self._loops.report,
+        )
         workers = Workers(
             store,
             self._state_dir / "tasks",
@@ -144,10 +150,12 @@ class LocalRunner:
             assignments=Assignments(
                 store,
                 self._isolation,
+                reservations,
                 environ=self._environ,
                 stream_key=self._stream_key,
                 report=self._loops.report,
             ),
+            reservations=reservations,
         )
         self._reading = SharedThreads(_THREADS, _PER_ACCOUNT, "artifacts")
         self._removing = SharedThreads(_THREADS, _PER_ACCOUNT, "removal")

@@ -20,6 +20,7 @@ from worker.api.runners.background import BackgroundTasks, Loops, back_off_s
 from worker.api.runners.local import channel, task_end
 from worker.api.runners.local.disk import room
 from worker.api.runners.local.isolation.assignments import Assignments, address, assigned
+from worker.api.runners.local.isolation.reservations import NoNames, Reservations
 from worker.api.runners.local.isolation.uids import NoFreeUid
 from worker.api.runners.local.task_folder import TaskFolder
 from worker.api.runners.local.worker_process import (
@@ -29,7 +30,6 @@ from worker.api.runners.local.worker_process import (
 )
 from worker.api.runners.machine_faults import describe, is_machine_fault
 from worker.api.runners.threads import SharedThreads, Threads
-from worker.errors import PortInUse
 from worker.outcome import DISK_FULL_SIGNAL, EXIT_SESSION_LOST
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ T = TypeVar("T")
 QUEUE: Final = "queue"
 FOLLOWING: Final = "following"
 RECOVERY: Final = "recovery"
+RESERVATION: Final = "reservation"
 _STREAM_READY: Final = "stream.ready"
 _TASK_FINISHED: Final = "task.finished"
 _ORPHANS_GONE_S: Final = 1.0
@@ -69,6 +70,7 @@ class Workers:
         watchdog: Watchdog,
         loops: Loops,
         assignments: Assignments,
+        reservations: Reservations,
     ) -> None:
         self._store = store
         self._tasks_dir = tasks_dir
@@ -76,6 +78,7 @@ class Workers:
         self._watchdog = watchdog
         self._loops = loops
         self._assignments = assignments
+        self._reservations = reservations
         self._processes: dict[str, tuple[StoredTask, WorkerProcess]] = {}
         self._addresses: dict[str, str] = {}
         self._full: dict[str, str] = {}
@@ -94,6 +97,8 @@ class Workers:
         """Find the workers of an earlier API process, and begin to start queued tasks."""
         invalid = self._store.unreadable()
         tasks = self._store.unfinished()
+        await self._reservations.open(self.wake)
+        self._background.repeat(RESERVATION, self._reservations.fill, self._reservations.wanted)
         self._running += len(tasks)
         self._recovering.update(task.account for task in tasks)
         recovering = [self._background.start(self._recover(task)) for task in tasks]
@@ -111,6 +116,7 @@ class Workers:
         self._reading.close()
         self._killing.close()
         self._assignments.close()
+        self._reservations.close()
 
     def wake(self) -> None:
         """Start queued tasks now, if there is room."""
@@ -171,7 +177,7 @@ class Workers:
         await self._store.usable()
         if not await self._starting.call(room.has_room, self._tasks_dir.parent):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._tasks_dir))
-        while self._running < self._max_running:
+        while self._running < self._max_running and await self._reservations.available():
             task = await self._store.take_next(but=self._recovering.keys())
             if task is None:
                 return
@@ -207,7 +213,7 @@ class Workers:
 
     async def _is_machine_fault(self, error: Exception) -> bool:
         """Whether the machine, and not this task, prevents its worker's start."""
-        if is_machine_fault(error) or isinstance(error, PortInUse | NoFreeUid):
+        if is_machine_fault(error) or isinstance(error, NoNames | NoFreeUid):
             return True
         # Such as a missing permission: of the task's folder alone, or of the folder of all tasks?
         return isinstance(error, OSError) and not await self._starting.call(
@@ -288,6 +294,7 @@ class Workers:
             self._full.pop(task_id, None)
             self._free()
         await self._remove_left(task)
+        self._assignments.give_back(task_id)
         if again:
             await self._start_again(task)
         else:

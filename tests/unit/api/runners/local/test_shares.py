@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -149,9 +150,12 @@ def clean_ups(backend: LocalBackend, gate: Gate, monkeypatch: pytest.MonkeyPatch
             gate.pass_through(folder.path.name)
             return True
 
+    names: Any = SimpleNamespace(port=6080)
+    reservations: Any = SimpleNamespace(take=lambda: names, give_back=lambda _: None)
     assignments = Assignments(
         backend.runner._store,
         Slow(),
+        reservations,
         environ={},
         stream_key=lambda _: b"\1",
         report=lambda *_, **__: None,
@@ -160,7 +164,7 @@ def clean_ups(backend: LocalBackend, gate: Gate, monkeypatch: pytest.MonkeyPatch
     async def work(account: str, number: int) -> None:
         task = stored_task(account, number)
         if account != SLOW:
-            (await assignments.assign(task)).listener.close()
+            await assignments.take_back(task, await assignments.assign(task))
         assert await assignments.clean_up(task, TaskFolder(path=Path(task.task_id)))
 
     return work
