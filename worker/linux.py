@@ -81,6 +81,7 @@ _PROC: Final = Path("/proc")
 _PARENT_FIELD: Final = 1  # of /proc/<pid>/stat, counted after the command's `)` (proc(5))
 _START_TICKS_FIELD: Final = 19
 _STAT_MAX_BYTES: Final = 4096
+_STATUS_MAX_BYTES: Final = 4096
 _PID_MAX: Final = 2**22
 
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
@@ -136,7 +137,7 @@ def cgroup2_mount() -> str | None:
 def drop_capabilities() -> None:
     """Give up every capability (capset(2)); with no_new_privs, executing a program returns none."""
     header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
-    _LIBC.capset(header, bytes(6 * 4))
+    _check(_LIBC.capset(header, bytes(6 * 4)))
 
 
 def forbid_new_privileges() -> None:
@@ -272,6 +273,16 @@ def bind_mount(source: str, target: str) -> None:
     """
     flags = ctypes.c_ulong(_MS_BIND_RECURSIVE)
     _check(_LIBC.mount(os.fsencode(source), os.fsencode(target), None, flags, None))
+
+
+def mount_proc() -> None:
+    """Mount a /proc that hides no process (proc(5), hidepid) over the present one.
+
+    Raises:
+        OSError: it cannot be mounted.
+    """
+    flags = ctypes.c_ulong(_MS_NOSUID_NODEV)
+    _check(_LIBC.mount(b"proc", os.fsencode(_PROC), b"proc", flags, None))
 
 
 # -- restricting access to files: Landlock, see landlock(7)
@@ -528,30 +539,62 @@ def has_variable(pid: int, variable: bytes) -> bool:
         return False
 
 
-def running_processes_of(uid: int, *, but: int = 0) -> list[int]:
-    """The processes of a user, by any of their uids, except zombies and the process `but`."""
-    return [pid for pid, uids, state in _statuses() if uid in uids and state != "Z" and pid != but]
+class ProcessStatus(NamedTuple):
+    """What /proc/<pid>/status states of a process.
+
+    Attributes:
+        uids: real, effective, saved, and of files.
+        runs: whether one of its threads has not ended; its first one may have (then it is `Z`).
+    """
+
+    uids: tuple[int, ...]
+    runs: bool
+
+
+def status_of(pid: int) -> ProcessStatus | None:
+    """A process's users and state; None if there is no such process."""
+    try:
+        descriptor = os.open(f"{_PROC}/{pid}/status", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            text = os.read(descriptor, _STATUS_MAX_BYTES)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return None
+    # The name, which the process chooses, contains no line break (proc(5)).
+    fields = dict(line.split(b":\t", 1) for line in text.split(b"\n") if b":\t" in line)
+    ended = fields[b"State"][:1] in b"ZX" and int(fields[b"Threads"]) <= 1
+    return ProcessStatus(uids=tuple(map(int, fields[b"Uid"].split())), runs=not ended)
+
+
+def pids() -> list[int]:
+    """The processes that /proc shows."""
+    return [int(name) for name in os.listdir(_PROC) if name.isdigit()]  # noqa: PTH208 - faster
 
 
 def is_process_of(pid: int, *users: int) -> bool:
     """Whether a process exists and its real uid is one of these."""
-    return any(number == pid and uids[0] in users for number, uids, _ in _statuses(pid))
+    status = status_of(pid)
+    return status is not None and status.uids[0] in users
 
 
 def uids_in_use() -> set[int]:
     """The users of all processes."""
-    return {uid for _, uids, _ in _statuses() for uid in uids}
+    found = (status_of(pid) for pid in pids())
+    return {uid for status in found if status is not None for uid in status.uids}
 
 
-def _statuses(*pids: int) -> Iterator[tuple[int, list[int], str]]:
-    """Of these processes, or of all: pid, uids (real, effective, saved, of files) and state."""
-    for entry in [_PROC / str(pid) for pid in pids] or _PROC.iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
-                lines = (entry / "status").read_text(errors="replace").splitlines()
-                fields = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
-                uids = [int(uid) for uid in fields["Uid"].split()]
-                yield int(entry.name), uids, fields["State"][0]
+def user_has_processes(uid: int) -> bool:
+    """Whether a process, or a zombie, has this real uid; needs no /proc.
+
+    The kernel walks its list of tasks, to whose end new ones are added: one that forks and ends
+    again and again cannot be missed.
+    """
+    try:
+        os.getpriority(os.PRIO_USER, ctypes.c_int(uid).value)  # the call takes an int
+    except ProcessLookupError:
+        return False
+    return True
 
 
 # -- files

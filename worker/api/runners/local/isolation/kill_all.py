@@ -1,13 +1,25 @@
 """Kills every process of a user: `python -I -S kill_all.py UID`, executed by its path, as root.
 
-kill(-1) of that user reaches all its processes at once, also those that left their process tree:
-the kernel lets none of them fork before it is killed. The exit code is 1 if one still exists after
-LIMIT_S.
+It stays root: the user's processes can neither signal nor trace it, nor change its limits or its
+scheduling. Each round:
+
+    kill(-1)    by a child that has become the user: it reaches all processes at once, and none can
+                fork before it is killed. But they can stop that child, so nothing depends on it.
+    a pass      over all processes: RLIMIT_NPROC 0, with which a process of another user than root
+                cannot fork, and SIGKILL
+
+The exit code is 1 if a process still exists after LIMIT_S. A process that forks and ends at once
+may be missed by any list of processes, so that none is left is known from the kernel itself
+(`linux.user_has_processes`). Only where zombies remain, which their parents have not reaped yet, it
+is known from two passes in which every listed process could be examined.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
+import select
 import signal
 import sys
 import time
@@ -19,29 +31,104 @@ if __name__ == "__main__":
 
 from worker import linux
 
-LIMIT_S: Final = 10.0
-_PAUSE_S: Final = 0.01
+LIMIT_S: Final = 5.0
+_PAUSE_S: Final = 0.005
+_CHILD_LIMIT_MS: Final = 100
+_QUIET_PASSES: Final = 2
 
 
 def main() -> int:
-    """Become the user, and kill until no process is left; returns the exit code."""
+    """Kill until no process is left; returns the exit code."""
     uid = int(sys.argv[1])
     if uid <= 0:
         raise ValueError(uid)
-    os.setgroups([])
-    os.setresgid(uid, uid, uid)
-    os.setresuid(uid, uid, uid)
+    if linux.proc_is_partial():
+        with contextlib.suppress(OSError):
+            linux.unshare_mounts_and_ipc()
+            linux.mount_proc()
     give_up_at = time.monotonic() + LIMIT_S
+    child, quiet = None, 0
     while True:
-        try:
-            os.kill(-1, signal.SIGKILL)
-        except ProcessLookupError:
-            return 0
-        if not linux.running_processes_of(uid, but=os.getpid()):
-            return 0  # what is left are zombies, which their parents have not reaped yet
+        if child is not None and os.waitpid(child, os.WNOHANG)[0]:
+            child = None
+        if child is None:
+            if not linux.user_has_processes(uid):
+                return 0
+            child = _start_child(uid)
+        quiet = quiet + 1 if _kill_each(uid) else 0
+        if quiet == _QUIET_PASSES:
+            return 0  # what is left are zombies
         if time.monotonic() > give_up_at:
             return 1
         time.sleep(_PAUSE_S)
+
+
+def _start_child(uid: int) -> int:
+    """Start a child that calls kill(-1) as the user; it is killed itself if it takes long.
+
+    That may not end it at once, since the user's processes can also make it SCHED_IDLE.
+    """
+    child = os.fork()
+    if child == 0:
+        try:
+            _become(uid)
+            os.kill(-1, signal.SIGKILL)
+        finally:
+            os._exit(0)
+    descriptor = os.pidfd_open(child)
+    try:
+        waiting = select.poll()
+        waiting.register(descriptor, select.POLLIN)
+        if not waiting.poll(_CHILD_LIMIT_MS):
+            os.kill(child, signal.SIGKILL)
+    finally:
+        os.close(descriptor)
+    return child
+
+
+def _become(uid: int) -> None:
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+    # With securebits it would have kept them; with CAP_KILL, kill(-1) would reach every process.
+    linux.drop_capabilities()
+
+
+def _kill_each(uid: int) -> bool:
+    """Kill the processes in /proc; whether all were examined and none of the user was running."""
+    quiet = True
+    for pid in linux.pids():
+        status = linux.status_of(pid)
+        if status is None:
+            quiet = False
+        elif status.runs and uid in status.uids:
+            quiet = False
+            with contextlib.suppress(ProcessLookupError):
+                _kill(pid, uid)
+    return quiet
+
+
+def _kill(pid: int, uid: int) -> None:
+    descriptor = os.pidfd_open(pid)
+    try:
+        status = linux.status_of(pid)  # again: it refers to the process of the pidfd
+        if status is None or uid not in status.uids:
+            return
+        with contextlib.suppress(PermissionError):  # without CAP_SYS_RESOURCE
+            before = resource.prlimit(pid, resource.RLIMIT_NPROC, (0, 0))
+            _restore_if_reused(pid, descriptor, before)
+        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+    finally:
+        os.close(descriptor)
+
+
+def _restore_if_reused(pid: int, descriptor: int, limits: tuple[int, int]) -> None:
+    """Give the limits back to a process that has got the pid of the one that was to be limited."""
+    try:
+        signal.pidfd_send_signal(descriptor, 0)
+    except ProcessLookupError:
+        resource.prlimit(pid, resource.RLIMIT_NPROC, limits)
+        raise
 
 
 if __name__ == "__main__":
