@@ -50,7 +50,7 @@ def executes():
     """Start a program, and end."""
     os.environ["AGAIN"] = 'if [ "$(date +%s)" -lt "$END" ]; then sh -c "$AGAIN" & fi'
     os.environ["END"] = str(int(time.time() + END - time.monotonic()))
-    os.execvp("sh", ["sh", "-c", os.environ["AGAIN"]])  # noqa: S606, S607 - a shell is wanted
+    os.execvp("sh", ["sh", "-c", os.environ["AGAIN"]])  # noqa: S606 - a shell is wanted
 
 
 def bomb():

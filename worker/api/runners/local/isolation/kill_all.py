@@ -10,8 +10,9 @@ scheduling. Each round:
 
 The exit code is 1 if a process still exists after LIMIT_S. A process that forks and ends at once
 may be missed by any list of processes, so that none is left is known from the kernel itself
-(`linux.user_has_processes`). Only where zombies remain, which their parents have not reaped yet, it
-is known from two passes in which every listed process could be examined.
+(`linux.user_has_processes`). Where zombies remain, which their parents have not reaped yet, it is
+known from two passes that find none, after a kill(-1) that has succeeded, or if every process that
+was listed could be examined.
 """
 
 from __future__ import annotations
@@ -47,20 +48,20 @@ def main() -> int:
             linux.unshare_mounts_and_ipc()
             linux.mount_proc()
     give_up_at = time.monotonic() + LIMIT_S
-    child, quiet = None, 0
-    while True:
-        if child is not None and os.waitpid(child, os.WNOHANG)[0]:
-            child = None
-        if child is None:
-            if not linux.user_has_processes(uid):
-                return 0
-            child = _start_child(uid)
-        quiet = quiet + 1 if _kill_each(uid) else 0
+    child, reached_all, quiet = None, False, 0
+    while linux.user_has_processes(uid):
+        child = child or _start_child(uid)
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            child, reached_all = None, reached_all or status == 0
+        found, complete = _kill_each(uid)
+        quiet = quiet + 1 if not found and (complete or reached_all) else 0
         if quiet == _QUIET_PASSES:
             return 0  # what is left are zombies
         if time.monotonic() > give_up_at:
             return 1
         time.sleep(_PAUSE_S)
+    return 0
 
 
 def _start_child(uid: int) -> int:
@@ -94,18 +95,18 @@ def _become(uid: int) -> None:
     linux.drop_capabilities()
 
 
-def _kill_each(uid: int) -> bool:
-    """Kill the processes in /proc; whether all were examined and none of the user was running."""
-    quiet = True
+def _kill_each(uid: int) -> tuple[bool, bool]:
+    """Kill the processes in /proc; whether one was found, and whether all could be examined."""
+    found, complete = False, True
     for pid in linux.pids():
         status = linux.status_of(pid)
         if status is None:
-            quiet = False
+            complete = False
         elif status.runs and uid in status.uids:
-            quiet = False
+            found = True
             with contextlib.suppress(ProcessLookupError):
                 _kill(pid, uid)
-    return quiet
+    return found, complete
 
 
 def _kill(pid: int, uid: int) -> None:
