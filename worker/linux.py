@@ -11,6 +11,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import resource
 import signal
 import socket
 import stat
@@ -34,6 +35,10 @@ _CLONE_NEWUSER: Final = 0x1000_0000  # linux/sched.h
 _CLONE_NEWPID: Final = 0x2000_0000
 _CLONE_NEWNET: Final = 0x4000_0000
 _CLONE_CALLS: Final = {"x86_64": 56, "aarch64": 220}  # asm/unistd.h
+_KEYCTL_CALLS: Final = {"x86_64": 250, "aarch64": 219}
+_KEYCTL_JOIN_SESSION_KEYRING, _KEYCTL_CLEAR, _KEYCTL_GET_PERSISTENT = 1, 7, 22  # linux/keyctl.h
+_KEY_SPEC_SESSION_KEYRING, _KEY_SPEC_USER_KEYRING = -3, -4
+_KEY_SPEC_USER_SESSION_KEYRING: Final = -5
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _FALLOC_FL_KEEP_SIZE: Final = 1  # linux/falloc.h
 _CLONE_NEWNS: Final = 0x0002_0000
@@ -145,6 +150,44 @@ def forbid_new_privileges() -> None:
     _check(_LIBC.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 
 
+def forbid_precedence() -> None:
+    """Let this process raise neither its priority nor its scheduling policy (setrlimit(2))."""
+    for limit in (resource.RLIMIT_RTPRIO, resource.RLIMIT_NICE):
+        resource.setrlimit(limit, (0, 0))
+
+
+def forget_keys() -> None:
+    """Leave the inherited session keyring, and empty those of the user (keyrings(7)).
+
+    A session keyring is inherited, whatever the uid; an earlier process of the same uid may have
+    left keys in the user's. Without effect where the calls are not permitted: nor are they then to
+    what this process starts.
+    """
+    call = _KEYCTL_CALLS.get(os.uname().machine)
+    if call is None:
+        return
+
+    def keyctl(*arguments: int | None) -> int:
+        numbers = (ctypes.c_long(each) if each is not None else None for each in arguments)
+        result: int = _LIBC.syscall(ctypes.c_long(call), *numbers)
+        return result
+
+    keyctl(_KEYCTL_JOIN_SESSION_KEYRING, None)
+    persistent = keyctl(_KEYCTL_GET_PERSISTENT, -1, _KEY_SPEC_SESSION_KEYRING)
+    users = (_KEY_SPEC_USER_KEYRING, _KEY_SPEC_USER_SESSION_KEYRING)
+    for keyring in (*users, *([persistent] if persistent > 0 else [])):
+        keyctl(_KEYCTL_CLEAR, keyring)
+    keyctl(_KEYCTL_JOIN_SESSION_KEYRING, None)
+
+
+def leave_session_keyring() -> None:
+    """Leave the inherited session keyring, as `forget_keys`; the user's keyrings are kept."""
+    call = _KEYCTL_CALLS.get(os.uname().machine)
+    if call is not None:
+        join = ctypes.c_long(_KEYCTL_JOIN_SESSION_KEYRING)
+        _LIBC.syscall(ctypes.c_long(call), join, None)
+
+
 def _check(result: int) -> int:
     """Raise OSError for a call's result of -1."""
     if result < 0:
@@ -155,6 +198,7 @@ def _check(result: int) -> int:
 # -- starting a program
 
 _POSIX_SPAWN_SETSIGDEF: Final = 0x04  # spawn.h
+_POSIX_SPAWN_SETSIGMASK: Final = 0x08
 _POSIX_SPAWN_SETSID: Final = 0x80
 _SPAWN_OBJECT_BYTES: Final = 1024
 """More than posix_spawnattr_t and posix_spawn_file_actions_t have in glibc and musl."""
@@ -172,7 +216,8 @@ def posix_spawn(
     """Start a program; returns its pid. It waits in the kernel, without the interpreter's lock.
 
     Other threads of this process go on meanwhile. With `subprocess` and `os.posix_spawn` they wait
-    until the kernel has executed the program: on a busy machine for 200 ms.
+    until the kernel has executed the program: on a busy machine for 200 ms. The program blocks and
+    ignores no signal.
 
     Args:
         argv: the program, found by PATH, and its arguments.
@@ -189,7 +234,8 @@ def posix_spawn(
         for size in (_SPAWN_OBJECT_BYTES, _SPAWN_OBJECT_BYTES, _SIGSET_BYTES)
     )
     pid = ctypes.c_int(0)
-    flags = _POSIX_SPAWN_SETSIGDEF | (_POSIX_SPAWN_SETSID if new_session else 0)
+    flags = _POSIX_SPAWN_SETSIGDEF | _POSIX_SPAWN_SETSIGMASK  # to an empty mask
+    flags |= _POSIX_SPAWN_SETSID if new_session else 0
     strings = [each.encode(errors="surrogateescape") for each in argv]
     variables = [
         f"{name}={value}".encode(errors="surrogateescape") for name, value in environ.items()
@@ -197,9 +243,7 @@ def posix_spawn(
     _spawned(_LIBC.posix_spawn_file_actions_init(actions))
     _spawned(_LIBC.posix_spawnattr_init(attributes))
     try:
-        _LIBC.sigemptyset(defaults)
-        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores
-            _LIBC.sigaddset(defaults, int(number))
+        _LIBC.sigfillset(defaults)
         _spawned(_LIBC.posix_spawnattr_setsigdefault(attributes, defaults))
         _spawned(_LIBC.posix_spawnattr_setflags(attributes, ctypes.c_short(flags)))
         for there, here in descriptors.items():  # the same number: it is inherited then
@@ -378,15 +422,16 @@ def _deny_unless_0(architecture: int, number: int) -> list[tuple[int, int, int, 
 
 
 def confine(ruleset: int) -> None:
-    """Restrict this process by a set of rules; a process of root loses its capabilities, too.
+    """Restrict this process by a set of rules; it gives up all other privileges, too.
 
     Raises:
         OSError: the kernel refuses it.
     """
     forbid_limits_of_others()
     landlock_restrict(ruleset)
-    if os.geteuid() == 0:
-        drop_capabilities()
+    leave_session_keyring()
+    forbid_precedence()
+    drop_capabilities()
 
 
 def _landlock(number: int, *arguments: object) -> int:

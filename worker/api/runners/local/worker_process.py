@@ -112,6 +112,8 @@ def _prefer_api(pid: int) -> None:
     The kernel shares out CPU time by process or, with autogroups (sched(7)), by session.
     """
     with contextlib.suppress(OSError):
+        if os.sched_getscheduler(pid) in (os.SCHED_FIFO, os.SCHED_RR):
+            os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0))
         os.setpriority(os.PRIO_PROCESS, pid, _NICE)
     for file, value in (("autogroup", _NICE), ("oom_score_adj", _OOM_SCORE_ADJ)):
         _write(Path(f"/proc/{pid}/{file}"), str(value))

@@ -70,9 +70,12 @@ def _become(uid: int) -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NPROC)
     limit = PROCESSES_MAX if most == resource.RLIM_INFINITY else min(PROCESSES_MAX, most)
     resource.setrlimit(resource.RLIMIT_NPROC, (limit, limit))
+    linux.forbid_precedence()
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
+    linux.drop_capabilities()  # of which securebits, or an ambient set, may have kept some
+    linux.forget_keys()
 
 
 def _arrange(view: View) -> None:
