@@ -135,40 +135,6 @@ def test_unacknowledged_bytes_are_those_that_the_peer_has_not_read():
                 assert time.monotonic() < deadline
 
 
-def test_keys_of_an_earlier_process_are_forgotten():
-    """Those of the inherited session keyring, and those that the same uid has left in its own."""
-    if os.geteuid() != 0 or os.uname().machine not in linux._KEYCTL_CALLS:
-        pytest.skip("only root can become another user")
-    call, (keyctl, add_key) = ctypes.CDLL(None).syscall, {
-        "x86_64": (250, 248), "aarch64": (219, 217)
-    }[os.uname().machine]  # fmt: skip
-    keyrings = (-3, -4, -5)  # keyrings(7): of the session, the user, and the user's sessions
-
-    def keys():
-        found = [
-            call(keyctl, 10, ctypes.c_long(each), b"user", b"worker-test", 0)  # KEYCTL_SEARCH
-            for each in keyrings
-        ]
-        return [each > 0 for each in found]
-
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.setresuid(*3 * [4_000_000_030])
-            call(keyctl, 1, None)  # KEYCTL_JOIN_SESSION_KEYRING
-            for each in keyrings:
-                call(add_key, b"user", b"worker-test", b"a", 1, ctypes.c_long(each))
-            before = keys()
-            linux.forget_keys()
-            os._exit(0 if before != [True] * 3 else 2 if any(keys()) else 1)
-        finally:
-            os._exit(3)
-    _, status = os.waitpid(pid, 0)
-    if os.waitstatus_to_exitcode(status) == 0:
-        pytest.skip("keyctl(2) is not permitted")
-    assert os.waitstatus_to_exitcode(status) == 1
-
-
 def test_limits_of_other_processes():
     """They can neither be changed nor read; the own ones can."""
     limit = resource.getrlimit(resource.RLIMIT_CPU)
