@@ -71,11 +71,13 @@ def _start_child(uid: int) -> int:
     """
     child = os.fork()
     if child == 0:
+        code = 1
         try:
             _become(uid)
             os.kill(-1, signal.SIGKILL)
+            code = 0
         finally:
-            os._exit(0)
+            os._exit(code)
     descriptor = os.pidfd_open(child)
     try:
         waiting = select.poll()
