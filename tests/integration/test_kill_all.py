@@ -21,6 +21,14 @@ FORKING = PROGRAMS / "forking.py"
 KINDS = ("chain", "sessions", "double", "executes", "bomb", "threads", "first_thread_ended", "many",
          "stopper")  # fmt: skip
 HIDDEN = 'mount -t proc -o hidepid=2 proc /proc && exec setpriv --bounding-set "$@"'
+STOPPED = """
+import os, signal, sys
+del sys.argv[0]
+sys.path.append(sys.argv[0].partition("/worker/api/")[0])
+from worker.api.runners.local.isolation import kill_all
+kill_all._become = lambda uid: (os.setresuid(uid, uid, uid), os.kill(os.getpid(), signal.SIGSTOP))
+sys.exit(kill_all.main())
+"""
 FEW = "-sys_ptrace,-sys_resource"
 
 
@@ -62,6 +70,16 @@ def test_processes_without_landlock(tmp_path, start, kind):
     assert isolation.clean_up(folder, uid)
     assert running(uid) == []
     assert Uids(FREE, tmp_path / "locks").hold(uid) is not None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_processes_that_stop_the_child(start, kind):
+    """The same, if they stop each child that has become their user, before it could kill them."""
+    uid = FREE[-2]
+    start(kind, uid)
+    command = [sys.executable, "-I", "-c", STOPPED, kill_all.__file__, str(uid)]
+    assert subprocess.run(command, timeout=60, check=False).returncode == 0
+    assert running(uid) == []
 
 
 @pytest.mark.parametrize("kind", ["chain", "bomb", "many"])

@@ -179,6 +179,7 @@ COVERED: Final[dict[str, tuple[str, ...]]] = {
     ),
     "No process of a local task's uid survives it, nor blocks the uid": (
         "integration/test_kill_all.py::test_processes_without_landlock",
+        "integration/test_kill_all.py::test_processes_that_stop_the_child",
         "integration/test_kill_all.py::test_hidden_processes_with_few_capabilities",
     ),
     "A viewer in control of the browser reads no such file either": (

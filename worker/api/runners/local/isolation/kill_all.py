@@ -1,11 +1,11 @@
 """Kills every process of a user: `python -I -S kill_all.py UID`, executed by its path, as root.
 
 It stays root: the user's processes can neither signal nor trace it, nor change its limits or its
-scheduling. Each round:
+scheduling; and they cannot use up its CPU time, since its policy is SCHED_FIFO.
 
     kill(-1)    by a child that has become the user: it reaches all processes at once, and none can
                 fork before it is killed. But they can stop that child, so nothing depends on it.
-    a pass      over all processes: RLIMIT_NPROC 0, with which a process of another user than root
+    passes      over all processes: RLIMIT_NPROC 0, with which a process of another user than root
                 cannot fork, and SIGKILL
 
 The exit code is 1 if a process still exists after LIMIT_S. A process that forks and ends at once
@@ -47,20 +47,22 @@ def main() -> int:
         with contextlib.suppress(OSError):
             linux.unshare_mounts_and_ipc()
             linux.mount_proc()
+    with contextlib.suppress(PermissionError):  # without CAP_SYS_NICE
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     give_up_at = time.monotonic() + LIMIT_S
-    child, reached_all, quiet = None, False, 0
-    while linux.user_has_processes(uid):
-        child = child or _start_child(uid)
-        ended, status = os.waitpid(child, os.WNOHANG)
+    child, reached_all, quiet = _start_child(uid), False, 0
+    while child is not None or linux.user_has_processes(uid):
+        ended, status = os.waitpid(child, os.WNOHANG) if child is not None else (0, 0)
         if ended:
-            child, reached_all = None, reached_all or status == 0
+            child, reached_all = None, status == 0
         found, complete = _kill_each(uid)
         quiet = quiet + 1 if not found and (complete or reached_all) else 0
         if quiet == _QUIET_PASSES:
             return 0  # what is left are zombies
         if time.monotonic() > give_up_at:
             return 1
-        time.sleep(_PAUSE_S)
+        if not found:
+            time.sleep(_PAUSE_S)
     return 0
 
 
