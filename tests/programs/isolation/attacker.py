@@ -199,12 +199,21 @@ def surroundings():
         "ignores_sighup": bool(int(fields["SigIgn"], 16) >> (signal.SIGHUP - 1) & 1),
         "capabilities": sum(int(fields[f"Cap{each}"], 16) for each in ("Inh", "Prm", "Eff", "Amb")),
         "leads_its_session": os.getsid(0) == os.getpgrp() == os.getpid(),
-        "terminal": allowed(open, "/dev/tty"),
+        "terminal": has_terminal(),
         "policy": os.sched_getscheduler(0),
         "precedence": [resource.getrlimit(each) for each in (resource.RLIMIT_RTPRIO,
                                                              resource.RLIMIT_NICE)],
         "keys": [each for each in KEYRINGS if has_key(each)],
     }  # fmt: skip
+
+
+def has_terminal():
+    """Whether the process has a controlling terminal."""
+    try:
+        Path("/dev/tty").open("rb").close()
+    except OSError:
+        return False
+    return True
 
 
 STATUS = Path("/proc/self/status").read_text()

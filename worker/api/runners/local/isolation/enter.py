@@ -58,6 +58,7 @@ def main() -> None:
     """Become the program."""
     view = View(**json.loads(sys.argv[1]))
     linux.unshare_mounts_and_ipc()
+    os.umask(0o022)  # the worker's user must be able to enter the folders of its view
     _arrange(view)
     _become(view.uid)
     os.umask(0o077)
