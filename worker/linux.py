@@ -139,6 +139,14 @@ def cgroup2_mount() -> str | None:
     return None
 
 
+def cgroup1_mount(controller: str) -> str | None:
+    """Where version 1 of a cgroup controller is mounted with its root; None if it is not."""
+    for mount in _mounts():
+        if mount.kind == "cgroup" and mount.root == "/" and controller in mount.options.split(","):
+            return mount.point
+    return None
+
+
 def drop_capabilities() -> None:
     """Give up every capability (capset(2)); with no_new_privs, executing a program returns none."""
     header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
@@ -615,6 +623,12 @@ def status_of(pid: int) -> ProcessStatus | None:
 def pids() -> list[int]:
     """The processes that /proc shows."""
     return [int(name) for name in os.listdir(_PROC) if name.isdigit()]  # noqa: PTH208 - faster
+
+
+def running_processes_of(uid: int) -> list[int]:
+    """The processes of a user, by any of their uids, except zombies."""
+    found = ((pid, status_of(pid)) for pid in pids())
+    return [pid for pid, each in found if each is not None and each.runs and uid in each.uids]
 
 
 def is_process_of(pid: int, *users: int) -> bool:

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.synchronize import Event
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -85,9 +86,17 @@ def attack(api: WorkerServe, only: tuple[str, ...]) -> Iterator[dict[str, str]]:
 
 
 def _run(name: str, target: Target, over: Event, answers: Any) -> None:
-    os.nice(_NICE)
+    _yield_cpu()
     done = ATTACKERS[name](target, over)
     answers.put((name, ", ".join(f"{what} {count}" for what, count in sorted(done.items()))))
+
+
+def _yield_cpu() -> None:
+    """Leave the CPU to others; with autogroups it is shared out by session (sched(7))."""
+    os.setsid()
+    os.nice(_NICE)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(_NICE), encoding="ascii")
 
 
 # -- as an account

@@ -327,6 +327,21 @@ def test_answers_that_are_not_read(serve):
     assert healthy(api)
 
 
+def test_answers_that_are_not_read_make_room(serve):
+    """Clients that read none of their answers exclude no other one."""
+    api = serve(connections_max=32)
+    with contextlib.ExitStack() as stack:
+        for number in range(64):
+            connection = stack.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.bind((f"127.0.0.{2 + number % 4}", 0))
+            connection.connect(api.address)
+            connection.sendall(api.request(BIG_FILE, key=False))
+            assert select.select([connection], [], [], 10)[0]
+        with api.connected(HEALTHZ, source="127.0.0.9") as other:
+            assert status_of(other.recv(1000)) == 200
+
+
 def test_behind_a_trusted_proxy_each_client_has_its_own_rate(serve):
     """The proxy's address is no client; without a proxy the header is ignored."""
     api = serve(proxies=("127.0.0.0/8",))

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
@@ -49,9 +50,9 @@ def hidden_proc(hidepid):
 
 @pytest.mark.parametrize("hidepid", [None, 1, 2])
 @pytest.mark.parametrize("arguments", [[], ["hidden"]], ids=["forking", "hidden"])
-def test_processes_are_ended_without_a_cgroup(tmp_path, hidepid, arguments):
+def test_processes_are_ended_without_a_cgroup(hidepid, arguments):
     """Also those that /proc hides; a spared process and what is below it stay."""
-    mark = tmp_path.name
+    mark = uuid.uuid4().hex
     program = [str(NAUGHTY)]
     if arguments:
         program = ["-c", "import naughty_tasks as n; n.ignores_signals_hidden()"]

@@ -7,10 +7,13 @@ import json
 import os
 import pwd
 
+import psutil
 import pytest
 from isolated_api import PRIVATE
+from worker_run import eventually
 
 from worker import linux
+from worker.api.runners.local.isolation import cpu_shares
 
 
 def test_not_isolated(isolated_api):
@@ -86,3 +89,23 @@ def test_keys_of_an_earlier_process_are_forgotten():
     if os.waitstatus_to_exitcode(status) == 0:
         pytest.skip("keyctl(2) is not permitted")
     assert os.waitstatus_to_exitcode(status) == 1
+
+
+def test_cgroup_of_a_task(isolated_api):
+    """A task's processes belong to one, next to the API's, which is removed after its end."""
+    parent = cpu_shares.detect().parent
+    if parent is None or not os.access(parent.parent, os.W_OK):
+        pytest.skip("needs root, and a writable file system of cgroups")
+    made = isolated_api().start()
+    victim = made.start_victim()
+    (worker,) = linux.pids_with_arguments("--task-id", victim.task_id)
+    uid = psutil.Process(worker).uids().real
+    group = parent / str(uid)
+    outside = [
+        pid
+        for pid in linux.running_processes_of(uid)
+        if str(pid) not in (group / "cgroup.procs").read_text().split() and psutil.pid_exists(pid)
+    ]
+    assert not outside
+    made.post(f"/tasks/{victim.task_id}/cancel")
+    eventually(lambda: not group.exists(), timeout_s=20, what="its removal")

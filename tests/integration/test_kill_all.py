@@ -32,12 +32,6 @@ sys.exit(kill_all.main())
 FEW = "-sys_ptrace,-sys_resource"
 
 
-def running(uid):
-    """The user's processes, except zombies."""
-    found = {pid: linux.status_of(pid) for pid in linux.pids()}
-    return [pid for pid, each in found.items() if each and each.runs and uid in each.uids]
-
-
 @pytest.fixture
 def start():
     """Start processes of a kind as a user; they are ended after the test, if they still run."""
@@ -68,7 +62,7 @@ def test_processes_without_landlock(tmp_path, start, kind):
     isolation.prepare(folder, uid)
     start(kind, uid)
     assert isolation.clean_up(folder, uid)
-    assert running(uid) == []
+    assert linux.running_processes_of(uid) == []
     assert Uids(FREE, tmp_path / "locks").hold(uid) is not None
 
 
@@ -79,7 +73,7 @@ def test_processes_that_stop_the_child(start, kind):
     start(kind, uid)
     command = [sys.executable, "-I", "-c", STOPPED, kill_all.__file__, str(uid)]
     assert subprocess.run(command, timeout=60, check=False).returncode == 0
-    assert running(uid) == []
+    assert linux.running_processes_of(uid) == []
 
 
 @pytest.mark.parametrize("kind", ["chain", "bomb", "many"])
@@ -90,4 +84,4 @@ def test_hidden_processes_with_few_capabilities(start, kind):
     program = [sys.executable, "-I", "-S", kill_all.__file__, str(uid)]
     command = ["unshare", "--mount", "sh", "-c", HIDDEN, "sh", FEW, *program]
     assert subprocess.run(command, timeout=60, check=False).returncode == 0
-    assert running(uid) == []
+    assert linux.running_processes_of(uid) == []

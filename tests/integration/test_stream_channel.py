@@ -295,6 +295,12 @@ print("refused" if refused else "CONFIGURED", flush=True)
         return output.strip()
 
 
+def ended_process() -> int:
+    """The id of a process that has ended."""
+    with subprocess.Popen(["true"]) as process:
+        return process.pid
+
+
 @pytest.mark.parametrize("when", ["before the start", "after the start", "after the handover"])
 async def test_another_process_gets_no_configuration(channel, tmp_path, when) -> None:
     """Whenever it connects; the stream server gets its configuration all the same."""
@@ -310,6 +316,16 @@ async def test_another_process_gets_no_configuration(channel, tmp_path, when) ->
         other = OtherProcess(path)
         channel.expect(os.getpid())  # it is not refused before the next start
     assert await other.outcome() == "refused"
+    server.socket.close()
+
+
+async def test_server_that_connects_before_its_start_is_reported(channel, tmp_path) -> None:
+    """It waits, also if the one before it has ended without its configuration."""
+    channel.expect(ended_process())
+    server = Server(tmp_path / "stream.sock")
+    await turns()
+    channel.expect(os.getpid())
+    assert await server.configured() is State.STARTING
     server.socket.close()
 
 

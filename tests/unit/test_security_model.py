@@ -65,6 +65,14 @@ COVERED: Final[dict[str, tuple[str, ...]]] = {
         "integration/test_floods.py::test_viewers_are_admitted_during_a_flood",
         "integration/test_floods.py::test_api_serves_others_during_floods",
     ),
+    "A flood from some addresses refuses no rare request of another one": (
+        "integration/test_api_limits.py::test_answers_that_are_not_read_make_room",
+        "unit/api/port/test_table.py::test_a_client_with_few_connections_keeps_them",
+        "unit/api/port/test_triage.py::test_flood_from_some_addresses_refuses_no_other",
+        "unit/stream/port/test_rates.py::test_flood_of_some_clients_refuses_no_rare_request",
+        "unit/stream/port/test_requests.py::test_client_with_the_most_threads_makes_room",
+        "unit/stream/port/test_triage.py::test_flood_from_some_addresses_refuses_no_other",
+    ),
     "A page under our origin shows no other host's screen": (
         "unit/stream/page/test_files.py::test_nothing_else",
         "unit/api/routes/test_dashboard.py::test_no_other_file",

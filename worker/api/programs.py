@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from worker import linux
+from worker.api import precedence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -105,6 +106,7 @@ def run(
             file.write(content)
         os.lseek(stdin, 0, os.SEEK_SET)
         program = start(argv, os.environ, stdin=stdin, stdout=stdout, stderr=_STDERR)
+        precedence.lower_program(program.pid)
         if not _ends_within(program.pid, limit_s):
             os.kill(program.pid, signal.SIGKILL)
             program.wait()

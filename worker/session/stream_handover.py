@@ -96,12 +96,26 @@ class StreamHandover:
         except OSError:
             return
         connection.setblocking(False)
-        if self._expected != _NONE:
+        if not self._may_be_the_next(connection):
             self._consider(connection)
         elif len(self._waiting) < _WAITING_MAX:
             self._waiting.append(connection)
         else:
             connection.close()
+
+    def _may_be_the_next(self, connection: socket.socket) -> bool:
+        """Whether a stream server may have connected whose start is not reported yet.
+
+        On a busy machine it connects before supervisord's answer to its start is read.
+        """
+        if self._expected == _NONE:
+            return True
+        if self._programs.runs_stream_server(self._expected):
+            return False
+        try:
+            return peer_pid(connection) != self._expected
+        except OSError:
+            return False
 
     def _consider(self, connection: socket.socket) -> None:
         try:

@@ -174,6 +174,7 @@ class StreamHandler(WebSocketRequestHandler):  # type: ignore[misc]  # websockif
         self._check_origin()
         self._check_handshake()
         self._slot = self._service.admission.reserve(target.grant, self.address)
+        self._service.on_reserve()
         self._service.request_display(self._slot)
         self._display = _connect(*target)
         self._reconnect = lambda: _connect_again(*target)

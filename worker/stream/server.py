@@ -85,6 +85,7 @@ class StreamServer:
         self._epoll = select.epoll()
         self._epoll.register(session.fileno(), select.EPOLLIN)
         self._epoll.register(self._wake, select.EPOLLIN)
+        service.on_reserve = self._threads.became_viewer
         service.on_release = lambda: os.eventfd_write(self._wake, 1)  # the last viewer may be gone
         self._acceptor = Acceptor(
             listener, self._epoll, self._start_request, self._refused, clock=self._clock
@@ -227,6 +228,7 @@ class StreamServer:
             request,
             lambda: self._handle(connection, address, accepted_at),
             len(self._service.admission.slots),
+            connection,
         )
 
     def _handle(

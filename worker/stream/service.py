@@ -33,6 +33,7 @@ class StreamService:
         display: the state of the viewers' x11vnc.
         facts: what the session reports for `/metrics`.
         shares: how the time of the viewers' x11vnc is shared among them.
+        on_reserve: called by a request's thread when it has reserved a viewer slot.
         on_release: called when a viewer slot was freed.
     """
 
@@ -55,6 +56,7 @@ class StreamService:
         self.shares = Shares()
         self.display = DisplayChanged(up=True, settled=False)
         self.facts = Facts(stages_ms={}, restarts={}, pids={})
+        self.on_reserve: Callable[[], None] = lambda: None
         self.on_release: Callable[[], None] = lambda: None
         self._exposition: Exposition | None = None
         self._exposition_lock = threading.Lock()

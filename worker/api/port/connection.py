@@ -339,6 +339,8 @@ class Connection(HttpToolsProtocol):
     def use(self) -> Use:
         if self.transport.is_closing():
             return Use.INCOMPLETE
+        if self.transport.unsent_bytes and not self._has_key:
+            return Use.SENDING
         if self._phase is _Phase.ANSWER or self.transport.unsent_bytes:
             return Use.BUSY
         if self._deadline is not None:
@@ -346,7 +348,7 @@ class Connection(HttpToolsProtocol):
         return Use.IDLE_ACCOUNT if self._has_key else Use.IDLE
 
     def evict(self) -> None:
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self.transport.unsent_bytes:
             self.transport.abort()
         elif self._deadline is None:  # it waits for the next request
             self.transport.close()

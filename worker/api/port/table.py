@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 CONNECTIONS_MAX: Final = 512
 STALLED_MAX: Final = 64
+_FEW_PARTS: Final = 32  # of the limit: so many connections of a client are few
 _RESERVED_DESCRIPTORS: Final = 128  # for everything else that the API opens
 
 
@@ -24,6 +25,8 @@ class Use(IntEnum):
     """It waits for another request."""
     IDLE_ACCOUNT = auto()
     """The same, after one with a valid key."""
+    SENDING = auto()
+    """The client has not read an answer, to a request without a valid key."""
     BUSY = auto()
     """A request is served."""
 
@@ -82,13 +85,15 @@ class ConnectionTable:
         """Add a connection; False if there is no room for it.
 
         Room is made by the connections of the least use, the oldest ones of the client with the
-        most of them, or, if all are busy, by a request that waits.
+        most of them, or, if all are busy, by a request that waits. A client that has few, and no
+        more than an equal share, loses none while others can lose some.
         """
         owner = entry.owner
         if owner is not None and self._by_owner[owner] >= self._limit // 2:
-            room = self._evict(owner) or self._shed()
+            own = [each for each in self._entries if each.owner == owner]
+            room = self._evict(own) or self._shed()
         elif len(self._entries) >= self._limit:
-            room = self._evict(None) or self._shed()
+            room = self._make_room(is_large=self._is_large(owner))
         else:
             room = True
         if room:
@@ -120,13 +125,28 @@ class ConnectionTable:
         """A connection is stalled no more."""
         self._stalled.pop(entry, None)
 
-    def _evict(self, owner: str | None) -> bool:
-        """Evict connections, of a client if it is given; False if all are busy."""
+    def _is_large(self, owner: str | None) -> bool:
+        """Whether a client has many connections, or more than an equal share of them."""
+        equal = len(self._entries) // max(1, len(self._by_owner))
+        return self._by_owner[owner] > min(equal, max(1, self._limit // _FEW_PARTS))
+
+    def _make_room(self, *, is_large: bool) -> bool:
+        """Make room for a client; only for one that is not large, by those of such clients."""
+        large = {owner for owner in self._by_owner if self._is_large(owner)}
+        if large:
+            of_large = [entry for entry in self._entries if entry.owner in large]
+            if self._evict(of_large) or self._shed():
+                return True
+            if is_large:
+                return False
+        return self._evict(list(self._entries)) or self._shed()
+
+    def _evict(self, entries: list[Entry]) -> bool:
+        """Evict some of these connections; False if all are busy."""
         by_use: dict[Use, list[Entry]] = {}
-        for entry in self._entries:
-            if owner is None or entry.owner == owner:
-                by_use.setdefault(entry.use, []).append(entry)
-        least = min(by_use)
+        for entry in entries:
+            by_use.setdefault(entry.use, []).append(entry)
+        least = min(by_use, default=Use.BUSY)
         if least is Use.BUSY:
             return False
         for entry in _oldest_of_the_largest(by_use[least])[: self._evicted_at_once]:

@@ -55,7 +55,7 @@ class Triage:
         self._pages = Rates(per_s=20, burst=400, all_per_s=100, all_burst=1600)
         self._others = Rates(per_s=20, burst=100, all_per_s=100, all_burst=400)
         self._accounts_rate = Rates(per_s=200, burst=3000, all_per_s=2000, all_burst=30_000)
-        self._probes = Rates(per_s=20, burst=50, all_per_s=50, all_burst=100)
+        self._probes = Rates(per_s=20, burst=50, all_per_s=50, all_burst=300)
 
     def sort(self, method: str, path: str, headers: Headers, *, peer: str, now: float) -> Sorted:
         """Sort a request.

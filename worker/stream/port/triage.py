@@ -78,7 +78,7 @@ class RequestLimits:
             pages=Rates(per_s=50, burst=300, all_per_s=200, all_burst=1200),
             streams=Rates(per_s=50, burst=100, all_per_s=200, all_burst=400),
             per_token=Rates(per_s=10, burst=64, all_per_s=200, all_burst=400),
-            metrics=Rates(per_s=5, burst=20, all_per_s=10, all_burst=40),
+            metrics=Rates(per_s=5, burst=20, all_per_s=50, all_burst=200),
         )
 
 

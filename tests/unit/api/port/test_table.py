@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from worker.api.port.table import STALLED_MAX, ConnectionTable, Use
 
 
@@ -66,6 +68,33 @@ def test_in_a_full_table_the_address_with_the_most_makes_room() -> None:
     assert table.add(Entry("d"))
     assert [entry.owner for entry in entries if entry.evicted] == ["c"]
     assert entries[4].evicted
+
+
+@pytest.mark.parametrize("use", [Use.INCOMPLETE, Use.IDLE, Use.SENDING])
+@pytest.mark.parametrize("addresses", [2, 12, 100])
+def test_a_client_with_few_connections_keeps_them(addresses: int, use: Use) -> None:
+    """Whatever those with more connections use them for; a new client always gets one."""
+    table = ConnectionTable(nothing_waits, 256)
+    for number in range(1000):
+        table.add(Entry(f"flood {number % addresses}", use))
+    one, two = Entry("one"), Entry("two")
+    assert added(table, one, two) == [True, True]
+    for number in range(1000):
+        table.add(Entry(f"flood {number % addresses}", use))
+    assert not one.evicted
+    assert not two.evicted
+    assert len(table) <= 256
+
+
+def test_busy_clients_with_many_connections_get_no_more() -> None:
+    """They take none from a client with few, and it gets another one."""
+    table = ConnectionTable(nothing_waits, 8)
+    one, two = Entry("one"), Entry("two", Use.IDLE)
+    busy = [Entry(owner, Use.BUSY) for owner in "aaabbb"]
+    assert added(table, one, two, *busy, Entry("a")) == [True] * 8 + [False]
+    assert not one.evicted
+    assert not two.evicted
+    assert table.add(Entry("three"))
 
 
 def test_a_waiting_request_makes_room() -> None:

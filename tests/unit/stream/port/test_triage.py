@@ -27,15 +27,15 @@ class Used(set[str]):
         return jti in self
 
 
-def triage(used: Used | None = None) -> Triage:
-    """A triage whose limits are two requests each."""
+def triage(used: Used | None = None, limits: RequestLimits | None = None) -> Triage:
+    """A triage; by default with limits of two requests each."""
     service = SimpleNamespace(
         config=SimpleNamespace(task_id=TASK, key_hex=KEY.hex()),
         admission=used or Used(),
         proxies=TrustedProxies([PROXY]),
     )
     two = {"per_s": 0.0, "burst": 2, "all_per_s": 0.0, "all_burst": 9}
-    limits = RequestLimits(
+    limits = limits or RequestLimits(
         pages=Rates(**two),
         streams=Rates(**two),
         per_token=Rates(**two),
@@ -120,6 +120,30 @@ def test_others_share_a_rate_and_viewers_do_not() -> None:
     assert all(sort.allows(viewer, 0.0) for _ in range(9))
     probe = sort.read(head("/healthz"), PEER, 0.0)
     assert all(sort.allows(probe, 0.0) for _ in range(9))
+
+
+@pytest.mark.parametrize("addresses", [12, 256])
+@pytest.mark.parametrize("target", ["/", "/tasks/x/websockify?token=bad", "/nothing", "/metrics"])
+def test_flood_from_some_addresses_refuses_no_other(target: str, addresses: int) -> None:
+    """The first requests of all others are allowed, and every viewer with a valid token."""
+    sort = triage(limits=RequestLimits.default())
+    request, viewer = head(target), head(stream(tokens.mint(KEY, TASK)))
+    for number in range(6000):
+        now = number / 1000
+        sort.allows(sort.read(request, f"192.0.2.{number % addresses}", now), now)
+        if now % 2 == 1:
+            assert sort.allows(sort.read(request, f"198.51.100.{now:g}", now), now)
+            assert sort.read(viewer, "192.0.2.1", now).kind is Kind.VIEWER
+
+
+def test_tokens_that_are_sent_often_limit_no_other() -> None:
+    """The total of all valid tokens is shared as well."""
+    sort = triage(limits=RequestLimits.default())
+    often = [head(stream(tokens.mint(KEY, TASK))) for _ in range(40)]
+    for number in range(5000):
+        sort.read(often[number % len(often)], PEER, number / 1000)
+    viewer = head(stream(tokens.mint(KEY, TASK)))
+    assert sort.read(viewer, "192.0.2.2", 5.0).kind is Kind.VIEWER
 
 
 def test_clients_behind_a_trusted_proxy_are_told_apart() -> None:

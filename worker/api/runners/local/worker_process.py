@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from worker.api import programs
+from worker.api import precedence, programs
 from worker.api.runners.local import channel
 from worker.linux import is_process_of, pids_with_arguments, start_ticks
 from worker.process.children import exited, send_signal
@@ -28,11 +28,6 @@ LISTENER_FD: Final = f"{PREFIX}LISTENER_FD"
 _POLL_S: Final = 0.05
 _START_READS: Final = 20
 _SEARCH_LIMIT_S: Final = 10.0
-_NICE: Final = 5
-_OOM_SCORE_ADJ: Final = 200
-"""proc_pid_oom_score_adj(5). Chromium gives its renderers 300, so that these are killed first."""
-_EXEC_POLL_S: Final = 0.001
-_EXEC_WRITES: Final = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,38 +97,8 @@ def _start(task: StoredTask, folder: TaskFolder, launch: Launch) -> WorkerProces
             inherited=[*inherited, launch.uid.lock] if launch.uid else inherited,
             folder=str(folder.home),
         )
-    _prefer_api(child.pid)
+    precedence.lower_worker(child.pid)
     return WorkerProcess(pid=child.pid, started=_started(child.pid), child=child)
-
-
-def _prefer_api(pid: int) -> None:
-    """Give a worker, and what it starts, less CPU time than this process, and no memory before it.
-
-    The kernel shares out CPU time by process or, with autogroups (sched(7)), by session.
-    """
-    with contextlib.suppress(OSError):
-        if os.sched_getscheduler(pid) in (os.SCHED_FIFO, os.SCHED_RR):
-            os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0))
-        os.setpriority(os.PRIO_PROCESS, pid, _NICE)
-    for file, value in (("autogroup", _NICE), ("oom_score_adj", _OOM_SCORE_ADJ)):
-        _write(Path(f"/proc/{pid}/{file}"), str(value))
-
-
-def _write(file: Path, value: str) -> None:
-    """Write into a new child's file in /proc, if possible.
-
-    The child inherits from this process that it is not dumpable, so the file belongs to root. In
-    execve(2), `start` returns some microseconds before the kernel gives the file to the user.
-    """
-    for _ in range(_EXEC_WRITES):
-        try:
-            file.write_text(value)
-        except PermissionError:
-            time.sleep(_EXEC_POLL_S)
-        except OSError:
-            return
-        else:
-            return
 
 
 def _started(pid: int) -> int:

@@ -24,6 +24,7 @@ if __name__ == "__main__":
     sys.path.append(str(Path(__file__).parents[5]))
 
 from worker import linux
+from worker.api.runners.local.isolation import cpu_shares
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -43,12 +44,14 @@ class View:
 
     Attributes:
         uid: its user and group.
+        group: its cgroup; empty: that of the API.
         home: its current folder.
         tmp: what it sees as /tmp.
         needed: the files and folders that it must reach, by their paths.
     """
 
     uid: int
+    group: str
     home: str
     tmp: str
     needed: list[str]
@@ -57,6 +60,7 @@ class View:
 def main() -> None:
     """Become the program."""
     view = View(**json.loads(sys.argv[1]))
+    cpu_shares.join(view.group)
     linux.unshare_mounts_and_ipc()
     os.umask(0o022)  # the worker's user must be able to enter the folders of its view
     _arrange(view)

@@ -11,13 +11,14 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from worker import linux
 from worker.api import programs
-from worker.api.runners.local.isolation import enter, kill_all
+from worker.api.runners.local.isolation import cpu_shares, enter, kill_all
+from worker.api.runners.local.isolation.cpu_shares import CpuShares
 from worker.api.runners.local.isolation.enter import View
 from worker.api.runners.local.isolation.uids import NoFreeUid, Uid, Uids
 from worker.settings import PREFIX
@@ -52,6 +53,7 @@ class Isolation:
         why: why not all mechanisms are used; empty: they are, or that was configured.
         readable: files and folders that tasks may read in addition.
         hidden: files and folders of the API.
+        cpu: the cgroups of the workers that have uids of their own.
     """
 
     uids: Uids | None = None
@@ -60,6 +62,7 @@ class Isolation:
     why: str = ""
     readable: tuple[Path, ...] = ()
     hidden: tuple[Path, ...] = ()
+    cpu: CpuShares = field(default_factory=CpuShares)
 
     @property
     def mechanism(self) -> str:
@@ -112,7 +115,8 @@ class Isolation:
         """
         if uid is None:
             return list(argv)
-        return _enter(uid, folder, [*self.readable, file.parent, file], argv)
+        needed = [*self.readable, file.parent, file]
+        return _enter(uid, folder, needed, argv, group=self.cpu.create(uid))
 
     def environment(
         self, environ: Mapping[str, str], folder: TaskFolder, uid: int | None
@@ -155,6 +159,7 @@ class Isolation:
         for argv in commands:
             if programs.run(argv)[0]:
                 return False
+        self.cpu.remove(uid)
         self.release(uid)
         return True
 
@@ -204,6 +209,7 @@ def detect(
         why="; ".join(lacking),
         readable=readable,
         hidden=hidden,
+        cpu=cpu_shares.detect() if assigns else CpuShares(),
     )
 
 
@@ -244,10 +250,16 @@ def _try(
         raise _TrialFailed(lines[-1] if lines else f"a trial ended with {done.returncode}")
 
 
-def _enter(uid: int, folder: TaskFolder, needed: Sequence[Path], argv: Sequence[str]) -> list[str]:
+def _enter(
+    uid: int, folder: TaskFolder, needed: Sequence[Path], argv: Sequence[str], *, group: str = ""
+) -> list[str]:
     paths = [*_needed(), folder.home, folder.artifacts, *needed]
     view = View(
-        uid=uid, home=str(folder.home), tmp=str(folder.tmp), needed=[str(path) for path in paths]
+        uid=uid,
+        group=group,
+        home=str(folder.home),
+        tmp=str(folder.tmp),
+        needed=[str(path) for path in paths],
     )
     return [*_python(enter), json.dumps(asdict(view)), *argv]
 
