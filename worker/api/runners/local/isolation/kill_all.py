@@ -50,7 +50,8 @@ def main() -> int:
     with contextlib.suppress(PermissionError):  # without CAP_SYS_NICE
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     give_up_at = time.monotonic() + LIMIT_S
-    child, reached_all, quiet = _start_child(uid), False, 0
+    child: int | None = _start_child(uid)
+    reached_all, quiet = False, 0
     while child is not None or linux.user_has_processes(uid):
         ended, status = os.waitpid(child, os.WNOHANG) if child is not None else (0, 0)
         if ended:
