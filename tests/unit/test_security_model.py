@@ -24,6 +24,7 @@ RUN_BY: Final = {
 """The test that measures each column of the table of a task's accesses."""
 _CALLBACKS: Final = "integration/test_callbacks.py"
 _LOCAL: Final = "unit/api/runners/local/test_runner.py"
+_WATCH: Final = "unit/api/runners/local/disk/test_watch.py"
 _TABLE: Final = "integration/test_security_model.py::test_isolated_task"
 COVERED: Final[dict[str, tuple[str, ...]]] = {
     "A viewer needs a token of that task, for one connection": (
@@ -148,6 +149,20 @@ COVERED: Final[dict[str, tuple[str, ...]]] = {
     "A large output of one account delays no request of another one": (
         "unit/api/test_models.py::test_output_is_sent_as_it_is_stored",
         "contract/test_runner.py::test_results_that_a_worker_can_write",
+    ),
+    "Slow work on one account's tasks delays no other account's": (
+        "unit/api/runners/local/test_shares.py::test_slow_work_of_one_account",
+        "unit/api/runners/local/test_shares.py::test_slow_retention_of_one_account",
+        "unit/api/runners/local/test_shares.py::test_recovery_of_one_account",
+        "unit/api/runners/local/test_shares.py::test_users_in_use_by_one_account",
+        "unit/api/runners/test_background.py::test_slow_round_of_one_account",
+        "unit/api/runners/test_leases.py::test_slow_read_of_one_callback",
+        f"{_WATCH}::test_slow_count_of_one_account_does_not_delay_another",
+        "integration/test_docker_engine.py::test_slow_calls_about_one_accounts_containers",
+    ),
+    "A tree of files that takes long to count does not delay the count of a small task": (
+        f"{_WATCH}::test_slow_count_of_one_task_does_not_delay_another_task",
+        f"{_WATCH}::test_tree_is_counted_up_to_what_its_account_may_have",
     ),
     "A failure of one task does not stop the API's loops": (
         "contract/test_runner.py::test_failure_of_one_task",

@@ -17,7 +17,7 @@ from worker.api.accounts import Accounts, keys_file
 from worker.api.endpoints import endpoints_folder
 from worker.api.runners import files
 from worker.api.runners.availability import Availability
-from worker.api.runners.background import BackgroundTasks, Loops
+from worker.api.runners.background import BackgroundTasks, Loops, Rounds
 from worker.api.runners.fairness import Capacity
 from worker.api.runners.leases import PER_ACCOUNT_MAX, CallbackLeases
 from worker.api.runners.local import stale, task_end
@@ -59,8 +59,8 @@ _NOT_ISOLATED: Final = (
     "This API runs tasks of one account only, because they are not isolated from each other; its "
     "operator can change that (WORKER_LOCAL_SHARED)"
 )
-_READ_THREADS: Final = 8
-_READS_PER_ACCOUNT: Final = 2
+_THREADS: Final = 8
+_PER_ACCOUNT: Final = 2
 
 
 class LocalRunner:
@@ -114,7 +114,8 @@ class LocalRunner:
         self._lock: int | None = None
         self._opened: tuple[Store, Workers] | None = None
         self._watch: DiskWatch | None = None
-        self._reading: SharedThreads  # set by `open`
+        self._reading: SharedThreads  # set by `open`, like the next one
+        self._removing: SharedThreads
 
     async def open(self) -> None:
         """Lock the state folder, find the workers of an earlier API process, start queued tasks."""
@@ -148,7 +149,8 @@ class LocalRunner:
                 report=self._loops.report,
             ),
         )
-        self._reading = SharedThreads(_READ_THREADS, _READS_PER_ACCOUNT, "artifacts")
+        self._reading = SharedThreads(_THREADS, _PER_ACCOUNT, "artifacts")
+        self._removing = SharedThreads(_THREADS, _PER_ACCOUNT, "removal")
         self._opened = (store, workers)
         if self._disk.limit:
             self._watch = DiskWatch(store, self._disk, workers, self._loops)
@@ -166,9 +168,14 @@ class LocalRunner:
     def _start_retention(self, store: Store, workers: Workers) -> None:
         async def sweep() -> None:
             await self._retention.sweep(
-                store, lambda task_id: workers.folder(task_id).remove, self._loops
+                store,
+                lambda task_id: workers.folder(task_id).remove,
+                self._loops,
+                rounds=rounds,
+                run=self._removing.call,
             )
 
+        rounds = Rounds(self._background)
         if self._retention.kept_s:
             self._background.repeat(NAME, sweep, self._retention.pause)
 
@@ -180,6 +187,7 @@ class LocalRunner:
         if self._opened is not None:
             store, workers = self._opened
             self._reading.close()
+            self._removing.close()
             await workers.close()
             await store.close()
         if self._lock is not None:
@@ -253,7 +261,7 @@ class LocalRunner:
             if not await self._store.is_removable(task.task_id):
                 raise NotRemovable(NOT_ENDED)
             folder = self._workers.folder(task.task_id)
-            why = await self._reading.call(task.account, folder.remove)
+            why = await self._removing.call(task.account, folder.remove)
             if why is not None:
                 raise NotRemovable(f"Its files cannot be removed: {why}")
             await self._store.remove([task.task_id])

@@ -41,7 +41,11 @@ class WorkerProcess:
     async def ended(self) -> int | None:
         """Wait for its end; its exit code (-N: signal N), None if another process started it."""
         await exited(self.pid)
-        return None if self.child is None else await asyncio.to_thread(self.child.wait)
+        if self.child is None:
+            return None
+        while (returncode := self.child.poll()) is None:  # noqa: ASYNC110 - another one traces it
+            await asyncio.sleep(_POLL_S)
+        return returncode
 
     @property
     def exists(self) -> bool:

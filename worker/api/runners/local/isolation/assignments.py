@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from worker import net
-from worker.api.runners.threads import Threads
+from worker.api.runners.threads import SharedThreads, Threads
 
 if TYPE_CHECKING:
     import socket
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 HOST: Final = "127.0.0.1"
 _BACKLOG: Final = 128
-_THREADS: Final = 2
+_CLEANING_THREADS: Final = 16
+_CLEANING_PER_ACCOUNT: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,11 +70,13 @@ class Assignments:
     ) -> None:
         self._store, self._isolation = store, isolation
         self._environ, self._stream_key, self._report = dict(environ), stream_key, report
-        self._threads = Threads(_THREADS, "users")
+        self._taking = Threads(1, "uid")
+        self._cleaning = SharedThreads(_CLEANING_THREADS, _CLEANING_PER_ACCOUNT, "clean-up")
 
     def close(self) -> None:
         """End the threads."""
-        self._threads.close()
+        self._taking.close()
+        self._cleaning.close()
 
     async def assign(self, task: StoredTask) -> Launch:
         """Choose a worker's user and address, and store them before it is started.
@@ -90,7 +93,7 @@ class Assignments:
         uid = None
         with contextlib.ExitStack() as unused:
             if self._isolation.assigns_uids:
-                uid = await self._threads.call(self._isolation.take_uid, self._store.uids())
+                uid = await self._taking.call(self._isolation.take_uid, self._store.uids())
                 unused.callback(self._isolation.release, uid.number)
             listener = unused.enter_context(net.listen(HOST, 0, backlog=_BACKLOG))
             launch = Launch(environ=environ, isolation=self._isolation, uid=uid, listener=listener)
@@ -108,12 +111,14 @@ class Assignments:
     async def clean_up(self, task: StoredTask, folder: TaskFolder, *, attempt: int = 1) -> bool:
         """Kill what is left of a task's own user, and take over its files.
 
+        It takes as long as the removal of the files, in threads of the account's share.
+
         Returns:
             whether that succeeded; the first attempt that fails is reported.
         """
         if task.uid is None:
             return True
-        if await self._threads.call(self._isolation.clean_up, folder, task.uid):
+        if await self._cleaning.call(task.account, self._isolation.clean_up, folder, task.uid):
             await self._store.mark_cleaned_up(task.task_id)
             return True
         if attempt == 1:
