@@ -196,6 +196,15 @@ COVERED: Final[dict[str, tuple[str, ...]]] = {
         _TABLE,
         "unit/test_linux.py::test_limits_of_other_processes",
     ),
+    "A local task gets no secret of the API by inheritance": (
+        _TABLE,
+        "unit/api/runners/local/isolation/test_environment.py::test_only_listed_variables",
+    ),
+    "No process of a local task's uid survives it, nor blocks the uid": (
+        "integration/test_kill_all.py::test_processes_without_landlock",
+        "integration/test_kill_all.py::test_processes_that_stop_the_child",
+        "integration/test_kill_all.py::test_hidden_processes_with_few_capabilities",
+    ),
     "A viewer in control of the browser reads no such file either": (
         _TABLE,
         "image/test_file_urls.py::test_blocked",

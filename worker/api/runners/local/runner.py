@@ -25,7 +25,7 @@ from worker.api.runners.local.disk import room, watch
 from worker.api.runners.local.disk.accounts import DiskAccounts
 from worker.api.runners.local.disk.usage import UsageLimit
 from worker.api.runners.local.disk.watch import DiskWatch
-from worker.api.runners.local.isolation import mechanism
+from worker.api.runners.local.isolation import environment, mechanism
 from worker.api.runners.local.isolation.assignments import Assignments
 from worker.api.runners.local.isolation.mechanism import Isolation
 from worker.api.runners.local.isolation.reservations import Reservations
@@ -335,7 +335,7 @@ def make(settings: LocalSettings, stream_key: StreamKey, loops: Loops | None = N
         SettingError: the range of uids is too small.
     """
     environ = {
-        **{name: value for name, value in os.environ.items() if not name.startswith(PREFIX)},
+        **environment.passed_on(os.environ, settings.local_environment),
         **passed_on(os.environ, same_machine=True),
         # The debug page gives stream URLs without authentication; the API requires a key.
         f"{PREFIX}DEBUG_PAGE": "false",

@@ -207,10 +207,10 @@ async def test_slow_retention_of_one_account(backend):
         for _ in range(2):
             other = await expired(OTHER)
             more = {"rounds": rounds, "run": runner._removing.call}
-            sweep = retention.sweep(store, folder_of, loops, **more)
-            sweeps.append(asyncio.ensure_future(sweep))
             async with asyncio.timeout(PATIENCE_S):
-                while store.summary(other) is not None:
+                while store.summary(other) is not None:  # each sweep removes what has ended before
+                    sweep = retention.sweep(store, folder_of, loops, **more)
+                    sweeps.append(asyncio.ensure_future(sweep))
                     await asyncio.sleep(0.01)
         assert store.summary(slow) is not None
     finally:
