@@ -40,12 +40,14 @@ class WorkerServe:
         self._readers: list[threading.Thread] = []
         self.environ = {k: v for k, v in os.environ.items() if not k.startswith("WORKER_")}
         self.environ |= {"TMPDIR": str(self.tmpdir), MARK: self.mark}
+        self.environ |= {"WORKER_LOCAL_ENVIRONMENT": MARK}
         self.environ |= {"WORKER_STATE_DIR": str(self.state), "WORKER_API_PORT": "0"}
         self.environ |= {"WORKER_ENDPOINTS_DIR": str(ENDPOINTS)} | (env or {})
         self.client = httpx.Client(timeout=_TIMEOUT_S)
         self.url = ""
         self.python = sys.executable
         self.user: dict[str, Any] = {}  # arguments of Popen: user, group, extra_groups
+        self.surroundings: dict[str, Any] = {}  # the same: preexec_fn, pass_fds
 
     # -- life cycle
 
@@ -56,6 +58,7 @@ class WorkerServe:
                 [self.python, "-m", "worker.cli", "serve"],
                 env=self.environ,
                 **self.user,
+                **self.surroundings,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=stderr,

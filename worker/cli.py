@@ -307,6 +307,7 @@ def _serve(arguments: argparse.Namespace, signals: _EarlySignals) -> int:
         from worker.api import serve  # noqa: PLC0415 - the extra may be absent
     except ModuleNotFoundError as error:
         raise ExtraMissing("api", str(error.name)) from error
+    inherited.keep_private()
     serve.run(chosen, lambda: signals.first is not None)
     return EXIT_SUCCESS
 

@@ -11,6 +11,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import resource
 import signal
 import socket
 import stat
@@ -29,11 +30,16 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 _IPC_RMID: Final = 0  # linux/ipc.h
 _CAP_SYS_PTRACE: Final = 19  # linux/capability.h
 _SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h
+_SO_DETACH_FILTER: Final = 27
 _CPUCLOCK_SCHED: Final = 2  # linux/posix-timers.h
 _CLONE_NEWUSER: Final = 0x1000_0000  # linux/sched.h
 _CLONE_NEWPID: Final = 0x2000_0000
 _CLONE_NEWNET: Final = 0x4000_0000
 _CLONE_CALLS: Final = {"x86_64": 56, "aarch64": 220}  # asm/unistd.h
+_KEYCTL_CALLS: Final = {"x86_64": 250, "aarch64": 219}
+_KEYCTL_JOIN_SESSION_KEYRING, _KEYCTL_CLEAR, _KEYCTL_GET_PERSISTENT = 1, 7, 22  # linux/keyctl.h
+_KEY_SPEC_SESSION_KEYRING, _KEY_SPEC_USER_KEYRING = -3, -4
+_KEY_SPEC_USER_SESSION_KEYRING: Final = -5
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _FALLOC_FL_KEEP_SIZE: Final = 1  # linux/falloc.h
 _CLONE_NEWNS: Final = 0x0002_0000
@@ -81,6 +87,7 @@ _PROC: Final = Path("/proc")
 _PARENT_FIELD: Final = 1  # of /proc/<pid>/stat, counted after the command's `)` (proc(5))
 _START_TICKS_FIELD: Final = 19
 _STAT_MAX_BYTES: Final = 4096
+_STATUS_MAX_BYTES: Final = 4096
 _PID_MAX: Final = 2**22
 
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
@@ -144,12 +151,50 @@ def cgroup1_mount(controller: str) -> str | None:
 def drop_capabilities() -> None:
     """Give up every capability (capset(2)); with no_new_privs, executing a program returns none."""
     header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
-    _LIBC.capset(header, bytes(6 * 4))
+    _check(_LIBC.capset(header, bytes(6 * 4)))
 
 
 def forbid_new_privileges() -> None:
     """Let no program that is executed get more privileges, by set-user-ID for example."""
     _check(_LIBC.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+
+
+def forbid_precedence() -> None:
+    """Let this process raise neither its priority nor its scheduling policy (setrlimit(2))."""
+    for limit in (resource.RLIMIT_RTPRIO, resource.RLIMIT_NICE):
+        resource.setrlimit(limit, (0, 0))
+
+
+def forget_keys() -> None:
+    """Leave the inherited session keyring, and empty those of the user (keyrings(7)).
+
+    A session keyring is inherited, whatever the uid; an earlier process of the same uid may have
+    left keys in the user's. Without effect where the calls are not permitted: nor are they then to
+    what this process starts.
+    """
+    call = _KEYCTL_CALLS.get(os.uname().machine)
+    if call is None:
+        return
+
+    def keyctl(*arguments: int | None) -> int:
+        numbers = (ctypes.c_long(each) if each is not None else None for each in arguments)
+        result: int = _LIBC.syscall(ctypes.c_long(call), *numbers)
+        return result
+
+    keyctl(_KEYCTL_JOIN_SESSION_KEYRING, None)
+    persistent = keyctl(_KEYCTL_GET_PERSISTENT, -1, _KEY_SPEC_SESSION_KEYRING)
+    users = (_KEY_SPEC_USER_KEYRING, _KEY_SPEC_USER_SESSION_KEYRING)
+    for keyring in (*users, *([persistent] if persistent > 0 else [])):
+        keyctl(_KEYCTL_CLEAR, keyring)
+    keyctl(_KEYCTL_JOIN_SESSION_KEYRING, None)
+
+
+def leave_session_keyring() -> None:
+    """Leave the inherited session keyring, as `forget_keys`; the user's keyrings are kept."""
+    call = _KEYCTL_CALLS.get(os.uname().machine)
+    if call is not None:
+        join = ctypes.c_long(_KEYCTL_JOIN_SESSION_KEYRING)
+        _LIBC.syscall(ctypes.c_long(call), join, None)
 
 
 def _check(result: int) -> int:
@@ -162,6 +207,7 @@ def _check(result: int) -> int:
 # -- starting a program
 
 _POSIX_SPAWN_SETSIGDEF: Final = 0x04  # spawn.h
+_POSIX_SPAWN_SETSIGMASK: Final = 0x08
 _POSIX_SPAWN_SETSID: Final = 0x80
 _SPAWN_OBJECT_BYTES: Final = 1024
 """More than posix_spawnattr_t and posix_spawn_file_actions_t have in glibc and musl."""
@@ -179,7 +225,8 @@ def posix_spawn(
     """Start a program; returns its pid. It waits in the kernel, without the interpreter's lock.
 
     Other threads of this process go on meanwhile. With `subprocess` and `os.posix_spawn` they wait
-    until the kernel has executed the program: on a busy machine for 200 ms.
+    until the kernel has executed the program: on a busy machine for 200 ms. The program blocks and
+    ignores no signal.
 
     Args:
         argv: the program, found by PATH, and its arguments.
@@ -196,7 +243,8 @@ def posix_spawn(
         for size in (_SPAWN_OBJECT_BYTES, _SPAWN_OBJECT_BYTES, _SIGSET_BYTES)
     )
     pid = ctypes.c_int(0)
-    flags = _POSIX_SPAWN_SETSIGDEF | (_POSIX_SPAWN_SETSID if new_session else 0)
+    flags = _POSIX_SPAWN_SETSIGDEF | _POSIX_SPAWN_SETSIGMASK  # to an empty mask
+    flags |= _POSIX_SPAWN_SETSID if new_session else 0
     strings = [each.encode(errors="surrogateescape") for each in argv]
     variables = [
         f"{name}={value}".encode(errors="surrogateescape") for name, value in environ.items()
@@ -204,9 +252,7 @@ def posix_spawn(
     _spawned(_LIBC.posix_spawn_file_actions_init(actions))
     _spawned(_LIBC.posix_spawnattr_init(attributes))
     try:
-        _LIBC.sigemptyset(defaults)
-        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores
-            _LIBC.sigaddset(defaults, int(number))
+        _LIBC.sigfillset(defaults)
         _spawned(_LIBC.posix_spawnattr_setsigdefault(attributes, defaults))
         _spawned(_LIBC.posix_spawnattr_setflags(attributes, ctypes.c_short(flags)))
         for there, here in descriptors.items():  # the same number: it is inherited then
@@ -280,6 +326,16 @@ def bind_mount(source: str, target: str) -> None:
     """
     flags = ctypes.c_ulong(_MS_BIND_RECURSIVE)
     _check(_LIBC.mount(os.fsencode(source), os.fsencode(target), None, flags, None))
+
+
+def mount_proc() -> None:
+    """Mount a /proc that hides no process (proc(5), hidepid) over the present one.
+
+    Raises:
+        OSError: it cannot be mounted.
+    """
+    flags = ctypes.c_ulong(_MS_NOSUID_NODEV)
+    _check(_LIBC.mount(b"proc", os.fsencode(_PROC), b"proc", flags, None))
 
 
 # -- restricting access to files: Landlock, see landlock(7)
@@ -375,15 +431,16 @@ def _deny_unless_0(architecture: int, number: int) -> list[tuple[int, int, int, 
 
 
 def confine(ruleset: int) -> None:
-    """Restrict this process by a set of rules; a process of root loses its capabilities, too.
+    """Restrict this process by a set of rules; it gives up all other privileges, too.
 
     Raises:
         OSError: the kernel refuses it.
     """
     forbid_limits_of_others()
     landlock_restrict(ruleset)
-    if os.geteuid() == 0:
-        drop_capabilities()
+    leave_session_keyring()
+    forbid_precedence()
+    drop_capabilities()
 
 
 def _landlock(number: int, *arguments: object) -> int:
@@ -536,30 +593,68 @@ def has_variable(pid: int, variable: bytes) -> bool:
         return False
 
 
-def running_processes_of(uid: int, *, but: int = 0) -> list[int]:
-    """The processes of a user, by any of their uids, except zombies and the process `but`."""
-    return [pid for pid, uids, state in _statuses() if uid in uids and state != "Z" and pid != but]
+class ProcessStatus(NamedTuple):
+    """What /proc/<pid>/status states of a process.
+
+    Attributes:
+        uids: real, effective, saved, and of files.
+        runs: whether one of its threads has not ended; its first one may have (then it is `Z`).
+    """
+
+    uids: tuple[int, ...]
+    runs: bool
+
+
+def status_of(pid: int) -> ProcessStatus | None:
+    """A process's users and state; None if there is no such process."""
+    try:
+        descriptor = os.open(f"{_PROC}/{pid}/status", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            text = os.read(descriptor, _STATUS_MAX_BYTES)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return None
+    # The name, which the process chooses, contains no line break (proc(5)).
+    fields = dict(line.split(b":\t", 1) for line in text.split(b"\n") if b":\t" in line)
+    ended = fields[b"State"][:1] in b"ZX" and int(fields[b"Threads"]) <= 1
+    return ProcessStatus(uids=tuple(map(int, fields[b"Uid"].split())), runs=not ended)
+
+
+def pids() -> list[int]:
+    """The processes that /proc shows."""
+    return [int(name) for name in os.listdir(_PROC) if name.isdigit()]  # noqa: PTH208 - faster
+
+
+def running_processes_of(uid: int) -> list[int]:
+    """The processes of a user, by any of their uids, except zombies."""
+    found = ((pid, status_of(pid)) for pid in pids())
+    return [pid for pid, each in found if each is not None and each.runs and uid in each.uids]
 
 
 def is_process_of(pid: int, *users: int) -> bool:
     """Whether a process exists and its real uid is one of these."""
-    return any(number == pid and uids[0] in users for number, uids, _ in _statuses(pid))
+    status = status_of(pid)
+    return status is not None and status.uids[0] in users
 
 
 def uids_in_use() -> set[int]:
     """The users of all processes."""
-    return {uid for _, uids, _ in _statuses() for uid in uids}
+    found = (status_of(pid) for pid in pids())
+    return {uid for status in found if status is not None for uid in status.uids}
 
 
-def _statuses(*pids: int) -> Iterator[tuple[int, list[int], str]]:
-    """Of these processes, or of all: pid, uids (real, effective, saved, of files) and state."""
-    for entry in [_PROC / str(pid) for pid in pids] or _PROC.iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
-                lines = (entry / "status").read_text(errors="replace").splitlines()
-                fields = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
-                uids = [int(uid) for uid in fields["Uid"].split()]
-                yield int(entry.name), uids, fields["State"][0]
+def user_has_processes(uid: int) -> bool:
+    """Whether a process, or a zombie, has this real uid; needs no /proc.
+
+    The kernel walks its list of tasks, to whose end new ones are added: one that forks and ends
+    again and again cannot be missed.
+    """
+    try:
+        os.getpriority(os.PRIO_USER, ctypes.c_int(uid).value)  # the call takes an int
+    except ProcessLookupError:
+        return False
+    return True
 
 
 # -- files
@@ -609,6 +704,12 @@ def drop_connections(listener: socket.socket) -> None:
     program = ctypes.create_string_buffer(drop_all)
     sock_fprog = struct.pack("HL", 1, ctypes.addressof(program))
     listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, sock_fprog)
+
+
+def undrop_connections(listener: socket.socket) -> None:
+    """Revert `drop_connections`, if it was called."""
+    with contextlib.suppress(FileNotFoundError):
+        listener.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
 
 
 def peer_cpu_clock(connection: socket.socket) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import threading
 import uuid
 from collections.abc import AsyncIterator
 
@@ -19,6 +20,7 @@ from hostile_results import result
 
 from worker.api.runners.docker import queue as docker_queue
 from worker.api.runners.docker import runner as docker_runner
+from worker.api.runners.docker.container import Container
 from worker.api.runners.docker.runner import DockerRunner
 from worker.api.runners.docker.watchdog import Limits
 from worker.api.runners.protocol import NULL, RunnerUnavailable, TaskStatus
@@ -288,6 +290,50 @@ async def test_slow_files_of_one_account(backend, engine):
     finally:
         engine.archives.set()
         await asyncio.gather(*listings)
+
+
+@pytest.mark.parametrize("call", ["remove_container", "inspect_container", "stop"])
+async def test_slow_calls_about_one_accounts_containers(backend, monkeypatch, call):
+    """The engine removes many files, for example: the same is done for another account."""
+    gate, waiting = threading.Event(), threading.Event()
+    runner = await backend.open(max_running=20, queue_max=100, account_max_queued=100)
+    slow = [await backend.start() for _ in range(10)]
+    other = await backend.start(account="other")
+    for each in (*slow, other):
+        await backend.run(each)
+        if call == "remove_container":
+            await backend.end(each, TaskStatus.SUCCESS)
+    ids = {backend.container(each).id for each in slow}
+    whole = getattr(runner._engine.client, call)
+
+    def wait(container, *arguments, **named):
+        if container in ids:
+            waiting.set()
+            gate.wait(TIMEOUT_S)
+        return whole(container, *arguments, **named)
+
+    monkeypatch.setattr(runner._engine.client, call, wait)
+
+    async def work(task):
+        if call == "remove_container":
+            await runner.remove(task)
+        elif call == "stop":
+            await runner._end(backend_container(task))
+        else:
+            await runner.find(task.account, task.task_id)
+
+    def backend_container(task):
+        return Container.from_list(backend.container(task).summary())
+
+    hanging = [asyncio.ensure_future(work(each)) for each in slow * 2]
+    try:
+        await eventually(waiting.is_set)
+        async with asyncio.timeout(TIMEOUT_S):
+            await work(other)
+        assert not any(each.done() for each in hanging)
+    finally:
+        gate.set()
+        await asyncio.wait(hanging)
 
 
 async def test_foreign_container_of_the_same_name(backend, engine):

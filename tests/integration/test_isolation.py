@@ -1,7 +1,8 @@
-"""The local runner where nothing isolates tasks, and the uids that it refuses."""
+"""The local runner where nothing isolates tasks; its uids, and keys that one has left."""
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import pwd
@@ -54,6 +55,40 @@ def test_uids_that_a_user_has_are_refused(isolated_api):
     assert refused.returncode == 64
     assert "WORKER_LOCAL_UIDS" in refused.stderr
     assert user.pw_name in refused.stderr
+
+
+def test_keys_of_an_earlier_process_are_forgotten():
+    """Those of the inherited session keyring, and those that the same uid has left in its own."""
+    if os.geteuid() != 0 or os.uname().machine not in linux._KEYCTL_CALLS:
+        pytest.skip("only root can become another user")
+    call, (keyctl, add_key) = ctypes.CDLL(None).syscall, {
+        "x86_64": (250, 248), "aarch64": (219, 217)
+    }[os.uname().machine]  # fmt: skip
+    keyrings = (-3, -4, -5)  # keyrings(7): of the session, the user, and the user's sessions
+
+    def keys():
+        found = [
+            call(keyctl, 10, ctypes.c_long(each), b"user", b"worker-test", 0)  # KEYCTL_SEARCH
+            for each in keyrings
+        ]
+        return [each > 0 for each in found]
+
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setresuid(*3 * [4_000_000_030])
+            call(keyctl, 1, None)  # KEYCTL_JOIN_SESSION_KEYRING
+            for each in keyrings:
+                call(add_key, b"user", b"worker-test", b"a", 1, ctypes.c_long(each))
+            before = keys()
+            linux.forget_keys()
+            os._exit(0 if before != [True] * 3 else 2 if any(keys()) else 1)
+        finally:
+            os._exit(3)
+    _, status = os.waitpid(pid, 0)
+    if os.waitstatus_to_exitcode(status) == 0:
+        pytest.skip("keyctl(2) is not permitted")
+    assert os.waitstatus_to_exitcode(status) == 1
 
 
 def test_cgroup_of_a_task(isolated_api):

@@ -6,7 +6,9 @@ import asyncio
 import itertools
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
@@ -83,6 +85,36 @@ async def test_another_server_with_the_same_number_does_not_count(serve) -> None
     """A display's number is free as soon as its server has ended."""
     server = serve(lambda connection: connection.send(REFUSAL))
     assert not await liveness.answers(server.display, 1)
+
+
+@pytest.fixture
+def reserved_display() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A display that this process has reserved, and its server, which answers nothing."""
+    number = next(_NUMBERS)
+    with socket.socket(socket.AF_UNIX) as reserved:
+        reserved.bind(f"\0/tmp/.X11-unix/X{number}")
+        listen = f"socket.socket(fileno={reserved.fileno()}).listen()"
+        server = subprocess.Popen(
+            [sys.executable, "-c", f"import socket; s = {listen}; print(flush=True); input()"],
+            pass_fds=[reserved.fileno()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        with server:
+            assert server.stdout is not None
+            server.stdout.readline()
+            yield f":{number}", server
+            server.kill()
+
+
+async def test_a_reserved_display_whose_server_ends(reserved_display) -> None:
+    """Another process has its socket too, so that a connection is neither refused nor closed."""
+    display, server = reserved_display
+    assert liveness.server_pid(display) == server.pid
+    asking = asyncio.ensure_future(liveness.answers(display, server.pid))
+    await asyncio.sleep(0)
+    server.kill()
+    assert not await asking
 
 
 async def test_a_server_that_does_not_answer_in_time_may_go_on(

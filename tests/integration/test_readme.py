@@ -35,6 +35,7 @@ class Shell:
         self.mark = uuid.uuid4().hex
         self.environ = {k: v for k, v in os.environ.items() if not k.startswith("WORKER_")}
         self.environ |= {"TMPDIR": str(self.tmpdir), MARK: self.mark}
+        self.environ |= {"WORKER_LOCAL_ENVIRONMENT": MARK}
 
     def run(self, script: str, **environ: str) -> str:
         """Run a script; what it printed."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import os
+import signal
 import sqlite3
 import subprocess
 import sysconfig
@@ -15,8 +18,9 @@ from isolated_api import USER
 from required import skip_or_fail
 from security_tables import differences, probes, table
 from viewer_access import PROBES, callers
-from worker_run import eventually
+from worker_run import MARK, eventually
 
+from worker.api.runners.local.isolation import environment
 from worker.api.runners.local.isolation.enter import PROCESSES_MAX
 from worker.linux import SIGNALS_ABI, landlock_abi, mounts_errno
 
@@ -28,18 +32,59 @@ MECHANISMS = {
     "landlock-as-user": ("landlock", "Landlock"),
 }
 OFF = {"WORKER_LOCAL_ISOLATION": "off", "WORKER_LOCAL_SHARED": "true"}
+SECRETS = dict.fromkeys(
+    ("AWS_SECRET_ACCESS_TOKEN", "KUBECONFIG", "SSH_AUTH_SOCK", "DBUS_SESSION_BUS_ADDRESS",
+     "XDG_RUNTIME_DIR", "DISPLAY", "XAUTHORITY", "PYTHONSTARTUP", "LD_BIND_NOW", "NODE_OPTIONS",
+     "PLAYWRIGHT_OTHER", "DATABASE_URL"), ""
+)  # fmt: skip
+# Of the variables of a task, those that its session sets.
+OF_THE_SESSION = {"DISPLAY", "XAUTHORITY", "PYTHONUNBUFFERED"}
+OWN = {f"WORKER_{name}" for name in ("CHROMIUM", "TASK_ID", "ARTIFACTS_DIR", "INPUTS")}
 ELSEWHERE = ["/etc", "/var/tmp", sysconfig.get_path("purelib")]
 
 
-def started(api, mechanism):
+def started(api, mechanism, inherited):
     if landlock_abi() < SIGNALS_ABI or mounts_errno():
         skip_or_fail("Landlock and mount namespaces", "use Linux 6.12 or newer")
     env = {"WORKER_LOCAL_ISOLATION": "landlock"} if mechanism == "landlock-as-root" else {}
-    made = api(env, as_user=mechanism == "landlock-as-user").start()
+    made = api(env | SECRETS, as_user=mechanism == "landlock-as-user")
+    made.surroundings = {"preexec_fn": spoil_surroundings, "pass_fds": [inherited]}
+    made.start()
     event = made.event("isolation.enabled")
     assert event["mechanism"] == MECHANISMS[mechanism][0]
     assert event["abi"] == landlock_abi()
     return made
+
+
+def spoil_surroundings():
+    """Change what a process inherits, as a shell or a service manager may have done."""
+    os.umask(0)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGTERM})
+    syscall = ctypes.CDLL(None).syscall
+    keyctl, add_key = {"x86_64": (250, 248), "aarch64": (219, 217)}[os.uname().machine]
+    syscall(keyctl, 1, None)  # KEYCTL_JOIN_SESSION_KEYRING
+    syscall(add_key, b"user", b"worker-test", b"secret", 6, ctypes.c_long(-3))
+
+
+def assert_nothing_inherited(facts):
+    """The task has the documented variables only, and the same surroundings in every case."""
+    chosen = environment.passed_on(facts["environment"], [MARK])
+    own = {name for name in facts["environment"] if name.startswith("WORKER_")}
+    assert facts["environment"].keys() - chosen.keys() - own == OF_THE_SESSION
+    assert own == OWN
+    assert facts["surroundings"] == {
+        "descriptors": [],
+        "umask": 0o077,
+        "blocked": 0,
+        "ignores_sighup": False,
+        "capabilities": 0,
+        "leads_its_session": True,
+        "terminal": False,
+        "policy": os.SCHED_OTHER,
+        "precedence": [[0, 0], [0, 0]],
+        "keys": [],
+    }
 
 
 def attack(api, victim, *, elsewhere=()):
@@ -53,9 +98,10 @@ def attack(api, victim, *, elsewhere=()):
 
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)
-def test_isolated_task(isolated_api, mechanism):
-    """It can do what the table states, needs nothing more, and leaves nothing."""
-    made = started(isolated_api, mechanism)
+def test_isolated_task(isolated_api, mechanism, tmp_path):
+    """It can do what the table states, needs nothing more, inherits nothing, and leaves nothing."""
+    with (tmp_path / "inherited").open("w") as inherited:
+        made = started(isolated_api, mechanism, inherited.fileno())
     victim = made.start_victim()
     stream = made.get(f"/tasks/{victim.task_id}/stream").json()["stream_url"]
     attacker, output = attack(made, victim, elsewhere=ELSEWHERE)
@@ -64,6 +110,7 @@ def test_isolated_task(isolated_api, mechanism):
     assert facts["child"] == "2"
     assert facts["current_folder"]
     assert facts["keys"] == []
+    assert_nothing_inherited(facts)
     assert (facts["no_new_privs"], facts["no_capabilities"]) == (True, True)
     assert (facts["uid"] in range(70_000, 71_000)) == (mechanism == "uids")
     assert facts["killed_before_the_api"]

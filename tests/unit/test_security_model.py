@@ -24,6 +24,7 @@ RUN_BY: Final = {
 """The test that measures each column of the table of a task's accesses."""
 _CALLBACKS: Final = "integration/test_callbacks.py"
 _LOCAL: Final = "unit/api/runners/local/test_runner.py"
+_WATCH: Final = "unit/api/runners/local/disk/test_watch.py"
 _TABLE: Final = "integration/test_security_model.py::test_isolated_task"
 COVERED: Final[dict[str, tuple[str, ...]]] = {
     "A viewer needs a token of that task, for one connection": (
@@ -149,6 +150,20 @@ COVERED: Final[dict[str, tuple[str, ...]]] = {
         "unit/api/test_models.py::test_output_is_sent_as_it_is_stored",
         "contract/test_runner.py::test_results_that_a_worker_can_write",
     ),
+    "Slow work on one account's tasks delays no other account's": (
+        "unit/api/runners/local/test_shares.py::test_slow_work_of_one_account",
+        "unit/api/runners/local/test_shares.py::test_slow_retention_of_one_account",
+        "unit/api/runners/local/test_shares.py::test_recovery_of_one_account",
+        "unit/api/runners/local/test_shares.py::test_users_in_use_by_one_account",
+        "unit/api/runners/test_background.py::test_slow_round_of_one_account",
+        "unit/api/runners/test_leases.py::test_slow_read_of_one_callback",
+        f"{_WATCH}::test_slow_count_of_one_account_does_not_delay_another",
+        "integration/test_docker_engine.py::test_slow_calls_about_one_accounts_containers",
+    ),
+    "A tree of files that takes long to count does not delay the count of a small task": (
+        f"{_WATCH}::test_slow_count_of_one_task_does_not_delay_another_task",
+        f"{_WATCH}::test_tree_is_counted_up_to_what_its_account_may_have",
+    ),
     "A failure of one task does not stop the API's loops": (
         "contract/test_runner.py::test_failure_of_one_task",
         "unit/api/runners/test_background.py::test_failed_loop_is_repeated",
@@ -181,6 +196,15 @@ COVERED: Final[dict[str, tuple[str, ...]]] = {
         _TABLE,
         "unit/test_linux.py::test_limits_of_other_processes",
     ),
+    "A local task gets no secret of the API by inheritance": (
+        _TABLE,
+        "unit/api/runners/local/isolation/test_environment.py::test_only_listed_variables",
+    ),
+    "No process of a local task's uid survives it, nor blocks the uid": (
+        "integration/test_kill_all.py::test_processes_without_landlock",
+        "integration/test_kill_all.py::test_processes_that_stop_the_child",
+        "integration/test_kill_all.py::test_hidden_processes_with_few_capabilities",
+    ),
     "A viewer in control of the browser reads no such file either": (
         _TABLE,
         "image/test_file_urls.py::test_blocked",
@@ -194,6 +218,13 @@ COVERED: Final[dict[str, tuple[str, ...]]] = {
         _TABLE,
         "unit/api/runners/local/test_channel.py::test_only_its_owner_can_open_it",
         "unit/api/runners/local/test_channel.py::test_huge_sparse_file",
+    ),
+    "A local task cannot prevent the start of others by taking ports or X displays, nor pose as "
+    "their X server": (
+        "integration/test_shared_names.py::test_a_task_that_takes_all_displays_and_ports",
+        "unit/api/runners/local/isolation/test_reservations.py::test_missing_names",
+        "unit/api/runners/local/isolation/test_reservations.py::test_names_are_used_again",
+        "unit/display/test_reserved.py::test_file_of_another_process_is_kept",
     ),
     "One account only, where nothing isolates its tasks from another's": (
         "integration/test_isolation.py::test_not_isolated",

@@ -37,6 +37,9 @@ def lower_program(pid: int) -> None:
 
 def lower_worker(pid: int) -> None:
     """Give a new worker, and what it starts, less CPU time, and no memory before the API."""
+    with contextlib.suppress(OSError):
+        if os.sched_getscheduler(pid) in (os.SCHED_FIFO, os.SCHED_RR):  # that of the API
+            os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0))
     _set_nice(pid, _WORKER_NICE)
     _write(Path(f"/proc/{pid}/oom_score_adj"), str(_WORKER_OOM_SCORE_ADJ))
 

@@ -2,7 +2,8 @@
 
 A process that ends closes its connections before its end can be observed, in any order. So a client
 that has lost its connection cannot tell by the process whether the server is ending. An ending
-server never answers a new connection, and closes or refuses it.
+server never answers a new connection: it is closed, refused, or, if another process has reserved
+the display, waits until the process has ended.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import struct
 from typing import Final
 
 from worker.linux import peer_pid
+from worker.process.children import exited
 
 TIMEOUT_S: Final = 2.0
 # X11's connection setup, little-endian, version 11.0, without a cookie: the answer is a refusal.
@@ -47,11 +49,25 @@ async def answers(display: str, pid: int) -> bool:
                 return False
             async with asyncio.timeout(TIMEOUT_S):
                 await loop.sock_sendall(connection, _SETUP)
-                return bool(await loop.sock_recv(connection, 1))
+                return await _answered(connection, pid)
         except (TimeoutError, BlockingIOError):  # no answer, or a full backlog
             return True
         except OSError:
             return False
+
+
+async def _answered(connection: socket.socket, pid: int) -> bool:
+    """Whether an answer arrives before the connection is closed, or the process ends."""
+    loop = asyncio.get_running_loop()
+    answer = asyncio.ensure_future(loop.sock_recv(connection, 1))
+    ended = asyncio.ensure_future(exited(pid))
+    try:
+        await asyncio.wait((answer, ended), return_when=asyncio.FIRST_COMPLETED)
+        return answer.done() and bool(answer.result())
+    finally:
+        for each in (answer, ended):
+            each.cancel()
+        await asyncio.wait((answer, ended))
 
 
 def _socket() -> socket.socket:

@@ -1,8 +1,8 @@
 """Xvfb: the X server, with one screen of a fixed size; its clients need its cookie.
 
 With `-displayfd` the server chooses a free display number itself, so that many workers can start
-at once, and reports it when it is ready. In that mode it creates no lock file, so a stale
-`/tmp/.X*-lock` of a dead server cannot stop it.
+at once, unless it gets the sockets of a reserved display; it reports the number when it is ready.
+In that mode it creates no lock file, and another's `/tmp/.X*-lock` cannot stop it.
 """
 
 from __future__ import annotations
@@ -12,27 +12,39 @@ import os
 import secrets
 import socket
 import struct
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from worker.display.screen import DEPTH_BITS, HEIGHT_PX, WIDTH_PX
 from worker.errors import StartFailed
+from worker.surroundings import interpreter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+    from worker.display.reserved import ReservedDisplay
 
 READY_TIMEOUT_S: Final = 10.0
 
+_EXECUTOR: Final = Path(__file__).with_name("execute_xvfb.py")
 _COOKIE_BYTES: Final = 16
 _FAMILY_LOCAL: Final = 256
 _FAMILY_WILD: Final = 65535
 
 
-def command(authority: Path) -> list[str]:
-    """The command line; the display number is written to stdout."""
+def command(authority: Path, reserved: ReservedDisplay | None = None) -> list[str]:
+    """The command line; the display number is written to stdout.
+
+    Args:
+        authority: the file with the display's cookie.
+        reserved: the display, with descriptors that the program inherits; None: any free one.
+    """
     return [
+        *(_executor(reserved) if reserved else ()),
         "Xvfb",
         *("-displayfd", "1"),
+        *((f":{reserved.number}",) if reserved else ()),
         *("-screen", "0", f"{WIDTH_PX}x{HEIGHT_PX}x{DEPTH_BITS}"),
         *("-auth", str(authority)),
         *("-nolisten", "tcp"),
@@ -40,6 +52,11 @@ def command(authority: Path) -> list[str]:
         *("-extension", "GLX"),
         "-noreset",  # otherwise the server resets when its last client disconnects
     ]
+
+
+def _executor(reserved: ReservedDisplay) -> list[str]:
+    descriptors = ",".join(map(str, reserved.descriptors))
+    return [sys.executable, *interpreter.OPTIONS, "-S", str(_EXECUTOR), descriptors]
 
 
 def write_authority(path: Path) -> None:
@@ -84,8 +101,9 @@ def check(display: str, authority: Path) -> None:
 def remove_socket(display: str) -> None:
     """Remove the socket of a server that was killed; that of a running server is never removed.
 
-    A server owns a display number by binding its abstract socket. Binding it here while the file
-    is removed prevents a server that starts at this moment from using the number.
+    Nor is that of a reserved display while a process holds it. A server owns a display number by
+    binding its abstract socket. Binding it here while the file is removed prevents a server that
+    starts at this moment from using the number.
     """
     path = f"/tmp/.X11-unix/X{display.removeprefix(':')}"  # noqa: S108 - the X server's own directory
     with _holding(f"\0{path}") as held:

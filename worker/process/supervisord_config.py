@@ -6,6 +6,7 @@ password for supervisord's socket, and no other process can read it or change wh
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import secrets
@@ -18,11 +19,12 @@ from worker.surroundings.interpreter import command
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from worker.process.program import Program
 
+_CLOSED_DESCRIPTORS: Final = 64
 _DESCRIPTOR_LIMIT: Final = 1024  # x11vnc walks every descriptor up to the limit at each connect
 
 # Files are relative to supervisord's working directory: no value can contain ` ;`, which begins a
@@ -31,7 +33,7 @@ _DESCRIPTOR_LIMIT: Final = 1024  # x11vnc walks every descriptor up to the limit
 _SUPERVISORD: Final = """\
 [supervisord]
 nodaemon=true
-minfds=64
+minfds={closed}
 minprocs=1
 logfile=supervisord.log
 logfile_maxbytes=1MB
@@ -106,7 +108,7 @@ class StartedSupervisord:
 
 def config_text(password: str, programs: Iterable[Program]) -> str:
     """The config as text."""
-    sections = [_SUPERVISORD.format(user=USER, password=password)]
+    sections = [_SUPERVISORD.format(user=USER, password=password, closed=_CLOSED_DESCRIPTORS)]
     sections += [
         _PROGRAM.format(
             name=program.name,
@@ -132,22 +134,39 @@ def _literal(text: str) -> str:
     return text.replace("%", "%%")
 
 
+def passable(descriptor: int) -> int:
+    """Move a descriptor to a number that supervisord does not close in its programs."""
+    moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _CLOSED_DESCRIPTORS)
+    os.close(descriptor)
+    return moved
+
+
 def start(
-    folder: Path, environ: Mapping[str, str], programs: Iterable[Program]
+    folder: Path,
+    environ: Mapping[str, str],
+    programs: Iterable[Program],
+    inherited: Sequence[int] = (),
 ) -> StartedSupervisord:
-    """Start supervisord, which starts none of the programs until `startProcess`."""
+    """Start supervisord, which starts none of the programs until `startProcess`.
+
+    Args:
+        folder: for its socket and logs.
+        environ: its environment and that of its programs.
+        programs: those in its config.
+        inherited: descriptors that all programs inherit, from `passable`.
+    """
     config = Config(folder, secrets.token_hex(_PASSWORD_BYTES), os.memfd_create("supervisord"))
     config.write(programs)
     memory = config.descriptor
     supervisord = ("supervisor.supervisord", "-n", "-c", f"/proc/self/fd/{memory}")
     process = spawn(
-        command("worker.process.hidden", *supervisord),
+        command("worker.process.hidden", ",".join(map(str, inherited)), *supervisord),
         env=environ,
         death_signal=signal.SIGTERM,
         descriptor_limit=_DESCRIPTOR_LIMIT,
         output=output_path(folder),
         cwd=folder,
-        pass_fds=[memory],
+        pass_fds=[memory, *inherited],
     )
     return StartedSupervisord(process, config)
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from worker.artifacts import Artifacts
+    from worker.display.reserved import ReservedDisplay
     from worker.task.confinement import Confinement
     from worker.task.target import Target
 
@@ -33,6 +34,7 @@ class Plan:
         launch: options of Playwright's `launch`.
         listener: the stream's TCP socket; it listens already.
         confinement: the task's access to files; None: as its user's.
+        display: the X server's display; None: it chooses a free one.
         novnc_dir: folder of noVNC; None if the debug page is not served.
     """
 
@@ -51,6 +53,7 @@ class Plan:
     confinement: Confinement | None
     termination_log: Path | None
     listener: socket.socket
+    display: ReservedDisplay | None
     stream_key: bytes
     novnc_dir: Path | None
     allowed_origins: tuple[str, ...]

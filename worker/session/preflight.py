@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from worker import artifacts, net
+from worker.display import reserved
 from worker.errors import ProgramMissing, SettingError
 from worker.linux import hide_from_peers, landlock_abi, scrub_environment
 from worker.programs import DISPLAY_PROGRAMS
@@ -67,6 +68,7 @@ def make(settings: RunSettings, text: str | None, command: Sequence[str] | None)
             "the working directory was removed; change to another one, or give --artifacts-dir an "
             "absolute path"
         )
+    display = reserved.inherited(settings.display_fds) if settings.display_fds else None
     listener = _listener(settings)
     try:
         kept = artifacts.prepare(folder)
@@ -96,6 +98,7 @@ def make(settings: RunSettings, text: str | None, command: Sequence[str] | None)
         confinement=confinement,
         termination_log=settings.termination_log,
         listener=listener,
+        display=display,
         stream_key=key,
         novnc_dir=novnc_dir,
         allowed_origins=settings.allowed_origins,

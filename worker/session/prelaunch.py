@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from worker.display import xvfb
@@ -23,6 +23,7 @@ from worker.task.spec import StartedChild, TaskSpec, start_child, with_driver
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from worker.display.reserved import ReservedDisplay
     from worker.process.supervisord_config import StartedSupervisord
     from worker.session.plan import Plan
 
@@ -80,9 +81,10 @@ def _start(plan: Plan, began: float, folder: Path) -> Prelaunched:
     task = _task(plan, tmp, authority)
     child = start_child(task)
     os.mkfifo(folder / DISPLAY_NUMBER)
+    display = _passable(plan.display)
     server = Program(
         name="xvfb",
-        command=xvfb.command(authority),
+        command=xvfb.command(authority, display),
         restart=False,
         stdout=DISPLAY_NUMBER,
     )
@@ -98,15 +100,26 @@ def _start(plan: Plan, began: float, folder: Path) -> Prelaunched:
         "XAUTHORITY": str(authority),
         "TMPDIR": str(tmp),
     }
+    inherited = display.descriptors if display else ()
+    supervisord = supervisord_config.start(folder, environ, (server, websockify), inherited)
+    for each in inherited:
+        os.close(each)
     return Prelaunched(
         began=began,
         folder=folder,
         task=task,
         child=child,
-        supervisord=supervisord_config.start(folder, environ, (server, websockify)),
+        supervisord=supervisord,
         xvfb=server,
         websockify=websockify,
     )
+
+
+def _passable(display: ReservedDisplay | None) -> ReservedDisplay | None:
+    if display is None:
+        return None
+    moved = tuple(map(supervisord_config.passable, display.descriptors))
+    return replace(display, descriptors=moved)
 
 
 def _task(plan: Plan, tmp: Path, authority: Path) -> TaskSpec:

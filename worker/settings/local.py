@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -9,8 +10,9 @@ from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
 from worker.settings.serve import ServeSettings
-from worker.settings.shared import split_paths
+from worker.settings.shared import PREFIX, split_list, split_paths
 
+_NAME: Final = re.compile(r"[^=*\s]+\*?|\*")
 _UID_MIN: Final = 1000
 _UID_MAX: Final = 2**32 - 2
 
@@ -35,6 +37,12 @@ class LocalSettings(ServeSettings):
         description="Files and folders that tasks may read as well, separated by `:`. They may "
         "read the system's, the interpreter's and the endpoints' folders.",
     )
+    local_environment: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Variables of the API's environment that tasks get as well, comma-separated; "
+        "`*` at the end stands for any text (`AWS_*`). "
+        "[Which they always get](#environment-of-local-tasks).",
+    )
     local_shared: bool = Field(
         default=False,
         description="Several accounts may start tasks even if nothing isolates these from each "
@@ -55,6 +63,22 @@ class LocalSettings(ServeSettings):
     )
 
     _split_paths = field_validator("local_readable", mode="before")(split_paths)
+    _split_list = field_validator("local_environment", mode="before")(split_list)
+
+    @field_validator("local_environment")
+    @classmethod
+    def _are_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if not _NAME.fullmatch(name):
+                raise ValueError(
+                    f"{name!r} is not the name of a variable, with or without `*` at its end"
+                )
+            if name.removesuffix("*").startswith(PREFIX):
+                raise ValueError(
+                    f"{name!r}: the API's own variables are not passed on, except those of "
+                    "`worker run`, which always are"
+                )
+        return value
 
     @field_validator("local_uids")
     @classmethod

@@ -47,6 +47,11 @@ class RunSettings(SharedSettings):
         description="Inherited descriptor of a listening TCP socket, used instead of `WORKER_HOST` "
         "and `WORKER_PORT`.",
     )
+    display_fds: Annotated[tuple[int, ...], NoDecode, Scope.TASK] = Field(
+        default=(),
+        description="Inherited descriptors of the listening sockets of an X display, separated by "
+        "`:`. Default: Xvfb chooses a free display.",
+    )
     artifacts_dir: Annotated[Path | None, Scope.TASK, Option("--artifacts-dir")] = Field(
         default=None,
         description="Folder of `result.json` and `task.log`. Default: `artifacts/<task id>`.",
@@ -118,9 +123,9 @@ class RunSettings(SharedSettings):
         "that it may read, separated by `:`.",
     )
 
-    _split_paths = field_validator("confine_read", "confine_write", "confine_hide", mode="before")(
-        split_paths
-    )
+    _split_paths = field_validator(
+        "display_fds", "confine_read", "confine_write", "confine_hide", mode="before"
+    )(split_paths)
 
     @field_validator("stream_key")
     @classmethod

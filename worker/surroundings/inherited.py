@@ -28,6 +28,9 @@ _STAY_IGNORED: Final = frozenset(
 )
 
 
+_STDERR: Final = 2
+
+
 def normalize() -> None:
     """Set this process to that state; the first call of a program."""
     open_descriptors()
@@ -45,6 +48,19 @@ def open_descriptors() -> None:
         except OSError:
             # open(2) returns the lowest free number, which is this one: those below are open.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+
+
+def keep_private() -> None:
+    """Let no program that this process starts get what it was not meant to.
+
+    Descriptors above 2 that this process inherited are not inherited further, and new files are
+    accessible for their user only.
+    """
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - a list; the folder is closed then
+        if int(name) > _STDERR:
+            with contextlib.suppress(OSError):  # that of the list
+                os.set_inheritable(int(name), False)
+    os.umask(0o077)
 
 
 def reset_signals() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import resource
+import signal
 import socket
 import subprocess
 import sys
@@ -179,7 +181,50 @@ def facts():
         "processes_max": resource.getrlimit(resource.RLIMIT_NPROC)[0],
         "left": [f"left-{NAME}", f"own-{NAME}"],
         "keys": [name for name in os.environ if "KEY" in name or "SECRET" in name],
+        "environment": dict(os.environ),
+        "surroundings": surroundings(),
     }
+
+
+def surroundings():
+    """What it may have inherited from the API that no program of another account should get."""
+    fields = dict(line.split(":\t", 1) for line in STATUS.splitlines() if ":\t" in line)
+    files = [str(each.resolve()) for each in Path("/proc/self/fd").iterdir()]
+    umask = os.umask(0)
+    os.umask(umask)
+    return {
+        "descriptors": [each for each in files if "inherited" in each],
+        "umask": umask,
+        "blocked": int(fields["SigBlk"], 16),
+        "ignores_sighup": bool(int(fields["SigIgn"], 16) >> (signal.SIGHUP - 1) & 1),
+        "capabilities": sum(int(fields[f"Cap{each}"], 16) for each in ("Inh", "Prm", "Eff", "Amb")),
+        "leads_its_session": os.getsid(0) == os.getpgrp() == os.getpid(),
+        "terminal": has_terminal(),
+        "policy": os.sched_getscheduler(0),
+        "precedence": [resource.getrlimit(each) for each in (resource.RLIMIT_RTPRIO,
+                                                             resource.RLIMIT_NICE)],
+        "keys": [each for each in KEYRINGS if has_key(each)],
+    }  # fmt: skip
+
+
+def has_terminal():
+    """Whether the process has a controlling terminal."""
+    try:
+        Path("/dev/tty").open("rb").close()
+    except OSError:
+        return False
+    return True
+
+
+STATUS = Path("/proc/self/status").read_text()
+KEYRINGS = (-1, -2, -3)  # keyrings(7): of the thread, the process and the session
+
+
+def has_key(keyring):
+    """Whether a keyring has the key that the API's has."""
+    number = {"x86_64": 250, "aarch64": 219}[os.uname().machine]  # keyctl(2)
+    call = ctypes.CDLL(None).syscall
+    return call(number, 10, ctypes.c_long(keyring), b"user", b"worker-test", 0) > 0  # KEYCTL_SEARCH
 
 
 if __name__ == "__main__":  # as a program of another user, without a task

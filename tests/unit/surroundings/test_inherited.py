@@ -36,6 +36,21 @@ def test_no_signal_is_blocked(signals):
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
 
 
+def test_descriptors_and_files_are_private():
+    """Descriptors above 2 are not inherited by programs; new files are the user's only."""
+    before = os.umask(0)
+    descriptor = os.open(os.devnull, os.O_RDONLY)
+    standard = [os.get_inheritable(number) for number in range(3)]
+    try:
+        os.set_inheritable(descriptor, True)
+        inherited.keep_private()
+        assert not os.get_inheritable(descriptor)
+        assert [os.get_inheritable(number) for number in range(3)] == standard
+    finally:
+        os.close(descriptor)
+        assert os.umask(before) == 0o077
+
+
 def test_messages_that_cannot_be_written_are_dropped():
     file = os.open("/dev/full", os.O_WRONLY)
     stream = io.TextIOWrapper(

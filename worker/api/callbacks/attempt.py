@@ -86,9 +86,10 @@ class Post:
 
 def body_of(task: TaskRecord) -> bytes:
     """The JSON of an ended task; without its output if it is larger than BODY_MAX_BYTES."""
-    body = Task.json_of(task)
-    if len(body) <= BODY_MAX_BYTES:
-        return body
+    if len(task.output) <= BODY_MAX_BYTES:
+        body = Task.json_of(task)
+        if len(body) <= BODY_MAX_BYTES:
+            return body
     small = dataclasses.replace(task, output=NULL, output_omitted=True)
     body = Task.json_of(small)
     if len(body) <= BODY_MAX_BYTES or task.error is None:

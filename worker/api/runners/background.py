@@ -160,6 +160,44 @@ class BackgroundTasks:
             )
 
 
+class Rounds:
+    """The rounds of a loop that works on each account's tasks: one at a time for an account.
+
+    An account whose round takes long is left out until that ends, and delays no other account.
+    """
+
+    def __init__(self, background: BackgroundTasks) -> None:
+        self._background = background
+        self._accounts: set[str] = set()
+        self.running: set[asyncio.Task[None]] = set()
+
+    def begin(self, account: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Begin an account's round, unless one is running.
+
+        Args:
+            account: whose.
+            work: the round. RunnerUnavailable ends it: the loop's next iteration reports that.
+        """
+        if account in self._accounts:
+            return
+        self._accounts.add(account)
+        running = self._background.start(self._run(account, work))
+        self.running.add(running)
+        running.add_done_callback(self.running.discard)
+
+    async def wait(self, limit_s: float) -> None:
+        """Return when all rounds have ended, or after this time."""
+        if self.running:
+            await asyncio.wait(self.running, timeout=limit_s)
+
+    async def _run(self, account: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        try:
+            with contextlib.suppress(RunnerUnavailable):
+                await work()
+        finally:
+            self._accounts.discard(account)
+
+
 def _is_being_cancelled(error: BaseException) -> bool:
     """False for a CancelledError that leaked from something awaited, for example a library."""
     current = asyncio.current_task()

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from worker.api.runners.protocol import CALLBACK_LEASE_S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Coroutine, Iterable, Mapping
+
+    from worker.api.runners.protocol import TaskRecord
 
 PER_ACCOUNT_MAX: Final = 16
 """So few that all attempts of each fit into its lease, even if every attempt takes 10 s."""
 LEASED_MAX: Final = 512
 """In total; an account that has no lease gets one beyond it."""
+_READ_LIMIT_S: Final = 0.5
 
 
 class CallbackLeases:
@@ -54,6 +58,53 @@ class CallbackLeases:
         """End leases."""
         for task_id in task_ids:
             self._leases.pop(task_id, None)
+
+    def renew(self, *task_ids: str) -> None:
+        """Let leases begin now."""
+        until = self._clock() + CALLBACK_LEASE_S
+        for task_id in task_ids:
+            if task_id in self._leases:
+                self._leases[task_id] = (self._leases[task_id][0], until)
+
+
+class LeaseReads:
+    """Reads the records of leased callbacks; those that take long delay no other one."""
+
+    def __init__(self) -> None:
+        self._reads: dict[str, asyncio.Task[TaskRecord | None]] = {}
+
+    @property
+    def running(self) -> bool:
+        """Whether a record is still being read."""
+        return bool(self._reads)
+
+    def begin(
+        self, task_id: str, read: Callable[[], Coroutine[Any, Any, TaskRecord | None]]
+    ) -> None:
+        """Begin to read the record of a task, unless it is being read."""
+        if task_id not in self._reads:
+            self._reads[task_id] = asyncio.ensure_future(read())
+
+    async def ended(self) -> tuple[Mapping[str, TaskRecord | None], Mapping[str, BaseException]]:
+        """Wait a short time; the records that were read since, and the failures, by task."""
+        if self._reads:
+            await asyncio.wait(self._reads.values(), timeout=_READ_LIMIT_S)
+        done = {task_id: read for task_id, read in self._reads.items() if read.done()}
+        read_since, failures = {}, {}
+        for task_id, read in done.items():
+            del self._reads[task_id]
+            error = asyncio.CancelledError() if read.cancelled() else read.exception()
+            if error is None:
+                read_since[task_id] = read.result()
+            else:
+                failures[task_id] = error
+        return read_since, failures
+
+    async def cancel(self) -> None:
+        """End."""
+        for read in self._reads.values():
+            read.cancel()
+        await asyncio.gather(*self._reads.values(), return_exceptions=True)
 
 
 def _one_of_each_account_after_another(

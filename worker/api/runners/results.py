@@ -12,7 +12,6 @@ import json
 import os
 import re
 import sys
-import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
@@ -21,6 +20,7 @@ from worker.api.runners import fields, files
 from worker.api.runners.archive import EndsTooEarly
 from worker.api.runners.machine_faults import prevents_reading
 from worker.api.runners.protocol import TaskStatus
+from worker.api.runners.threads import SharedSlots
 from worker.outcome import EXIT_SIGINT, EXIT_SIGTERM, EXIT_SUCCESS
 from worker.surroundings import interpreter
 from worker.task import output as task_output
@@ -46,8 +46,8 @@ _OTHER_VALUES_MAX: Final = 1000
 """The values of a result besides its output."""
 _SMALL_MAX_BYTES: Final = 1 << 16
 """Of a result that is parsed in this process, within 2 ms."""
-_PARSING: Final = threading.Lock()
-"""One larger result at a time: it takes up to 100 MB while it is parsed."""
+_PARSING: Final = SharedSlots(4, 1)
+"""For larger results, of which each takes up to 100 MB while it is parsed: one of an account."""
 _PARSING_LIMIT_S: Final = 60.0
 
 
@@ -84,8 +84,12 @@ class _Readable(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-def read_file(folder: Path) -> Found:
-    """The result in a folder of this machine; does not follow links and does not wait.
+def read_file(folder: Path, *, account: str = "") -> Found:
+    """The result in a folder of this machine; does not follow links and does not wait for them.
+
+    Args:
+        folder: the task's artifacts.
+        account: whose large results are parsed one after the other.
 
     Raises:
         OSError: the machine prevents that it is read (`machine_faults`).
@@ -108,14 +112,14 @@ def read_file(folder: Path) -> Found:
         if os.fstat(file.fileno()).st_size > RESULT_MAX_BYTES:
             return _TOO_LARGE
         try:
-            return read_stream(file)
+            return read_stream(file, account=account)
         except OSError as error:
             if prevents_reading(error):
                 raise
             return Invalid(why=f"it cannot be read: {error.strerror}")
 
 
-def read_stream(file: _Readable) -> Result | Invalid:
+def read_stream(file: _Readable, *, account: str = "") -> Result | Invalid:
     """The result in a stream, of which RESULT_MAX_BYTES are read; errors of reading are raised."""
     content = bytearray()
     try:
@@ -125,15 +129,15 @@ def read_stream(file: _Readable) -> Result | Invalid:
                 return _TOO_LARGE
     except EndsTooEarly:
         return Invalid(why="it ends too early")
-    return parse(bytes(content))
+    return parse(bytes(content), account=account)
 
 
-def parse(content: bytes) -> Result | Invalid:
+def parse(content: bytes, *, account: str = "") -> Result | Invalid:
     """The result that these bytes are (`result.json`, or the part in a termination message)."""
     if len(content) > RESULT_MAX_BYTES:
         return _TOO_LARGE
     if len(content) > _SMALL_MAX_BYTES:
-        with _PARSING:
+        with _PARSING.of(account):
             return _parsed_elsewhere(content)
     return _parsed(content)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import queue
 import threading
 from functools import partial
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     _Call = tuple[concurrent.futures.Future[Any], Callable[[], Any]]
 
@@ -96,7 +97,7 @@ class SharedThreads:
         self._free: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     async def call(
-        self, account: str, function: Callable[..., T], *arguments: Any, **named: Any
+        self, account: str, function: Callable[..., T], /, *arguments: Any, **named: Any
     ) -> T:
         """Call a function in a thread, when the account's share is not in use."""
         free = self._free.setdefault(account, asyncio.Semaphore(self._share))
@@ -115,3 +116,30 @@ class SharedThreads:
     def close(self) -> None:
         """End the threads after the calls that were made before."""
         self._threads.close()
+
+
+class SharedSlots:
+    """Limits what threads do at the same time, in total and on behalf of each account.
+
+    An account that waits for its own share keeps no other account waiting.
+    """
+
+    def __init__(self, count: int, share: int) -> None:
+        """Make free slots.
+
+        Args:
+            count: the number of slots.
+            share: how many of them one account may use.
+        """
+        self._free = threading.Semaphore(count)
+        self._share = share
+        self._lock = threading.Lock()
+        self._shares: WeakValueDictionary[str, threading.Semaphore] = WeakValueDictionary()
+
+    @contextlib.contextmanager
+    def of(self, account: str) -> Iterator[None]:
+        """Wait for a slot, and use it meanwhile; blocks."""
+        with self._lock:
+            own = self._shares.setdefault(account, threading.Semaphore(self._share))
+        with own, self._free:
+            yield

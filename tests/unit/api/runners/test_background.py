@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 
-from worker.api.runners.background import BACK_OFF_S, BackgroundTasks, Loops
+from worker.api.runners.background import BACK_OFF_S, BackgroundTasks, Loops, Rounds
 from worker.api.runners.protocol import RunnerUnavailable
 
 
@@ -132,3 +133,28 @@ def test_failure_of_one_task():
 def test_unavailable_runner_concerns_all_tasks():
     with pytest.raises(RunnerUnavailable), Loops(lambda *_, **__: None).handling("sweep", "a"):
         raise RunnerUnavailable("away")
+
+
+async def test_slow_round_of_one_account():
+    """It is left out of the next iterations, in which the other accounts have their rounds."""
+    gate, begun = asyncio.Event(), []
+    background = BackgroundTasks()
+    rounds = Rounds(background)
+
+    async def work(account):
+        begun.append(account)
+        if account == "slow":
+            await gate.wait()
+        raise RunnerUnavailable("reported by the loop")
+
+    for _ in range(2):
+        for account in ("slow", "other"):
+            rounds.begin(account, partial(work, account))
+        await rounds.wait(0.01)
+    assert begun == ["slow", "other", "other"]
+    gate.set()
+    await rounds.wait(20)
+    rounds.begin("slow", partial(work, "slow"))
+    await rounds.wait(20)
+    assert begun.count("slow") == 2
+    await background.cancel()

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
+from typing import Any
+
 import pytest
 
-from worker.api.runners.leases import CallbackLeases
+from worker.api.runners import leases as leases_module
+from worker.api.runners.leases import CallbackLeases, LeaseReads
 from worker.api.runners.protocol import CALLBACK_LEASE_S
 
 
@@ -58,3 +63,38 @@ def test_accounts_take_turns(leases):
 def test_account_without_a_lease_gets_one_beyond_the_limit(leases):
     leases.take([*of("x", "a", "b", "c"), *of("y", "d", "e", "f")])
     assert leases.take(of("z", "g", "h")) == ["g"]
+
+
+def test_renewed_lease(leases, clock):
+    leases.take(of("x", "a", "b"))
+    clock[0] += CALLBACK_LEASE_S - 1
+    leases.renew("a", "unknown")
+    clock[0] += 2
+    assert leases.take(of("x", "a", "b")) == ["b"]
+
+
+async def test_slow_read_of_one_callback(monkeypatch: Any) -> None:
+    """The others are delivered meanwhile; it is read once, and returned later."""
+    monkeypatch.setattr(leases_module, "_READ_LIMIT_S", 0.01)
+    reads: Any = LeaseReads()
+    gate, begun = asyncio.Event(), []
+
+    async def read(task_id: str) -> str:
+        begun.append(task_id)
+        if task_id == "slow":
+            await gate.wait()
+        if task_id == "broken":
+            raise OSError("broken")
+        return task_id
+
+    for task_id in ("slow", "other", "broken", "slow"):
+        reads.begin(task_id, partial(read, task_id))
+    read_since, failures = await reads.ended()
+    assert (read_since, list(failures)) == ({"other": "other"}, ["broken"])
+    assert await reads.ended() == ({}, {})
+    assert reads.running
+    gate.set()
+    assert await reads.ended() == ({"slow": "slow"}, {})
+    assert begun == ["slow", "other", "broken"]
+    reads.begin("next", partial(read, "next"))
+    await reads.cancel()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from worker.api.runners.threads import SharedThreads, Threads
+from worker.api.runners.threads import SharedSlots, SharedThreads, Threads
 
 PATIENCE_S = 20
 
@@ -58,3 +58,29 @@ async def test_slow_calls_of_one_account_do_not_block_another():
             assert not waiting.done()
             gate.set()
             assert await waiting == 8
+
+
+def test_slots_that_one_account_waits_for():
+    """An account uses its share, and no slot while it waits."""
+    slots, gate, entered = SharedSlots(2, 1), threading.Event(), threading.Barrier(2)
+    done: list[str] = []
+
+    def work(account: str) -> None:
+        with slots.of(account):
+            if account == "a" and not gate.is_set():
+                entered.wait(PATIENCE_S)
+                gate.wait(PATIENCE_S)
+            done.append(account)
+
+    hanging = [threading.Thread(target=work, args="a") for _ in range(5)]
+    for each in hanging:
+        each.start()
+    entered.wait(PATIENCE_S)
+    other = threading.Thread(target=work, args="b")
+    other.start()
+    other.join(PATIENCE_S)
+    assert done == ["b"]
+    gate.set()
+    for each in hanging:
+        each.join(PATIENCE_S)
+    assert done == ["b", *["a"] * 5]

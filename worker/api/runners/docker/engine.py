@@ -20,9 +20,12 @@ if TYPE_CHECKING:
 
 _TIMEOUT_S: Final = 20
 _THREADS: Final = 8
-_STOP_THREADS: Final = 16
-_READ_THREADS: Final = 8
-_READS_PER_ACCOUNT: Final = 2
+_STOPS_MIN: Final = 16
+_STOPS_PER_CONTAINER: Final = 2
+_CALL_THREADS: Final = 16
+_CALLS_PER_ACCOUNT: Final = 4
+_SLOW_THREADS: Final = 8
+_SLOW_PER_ACCOUNT: Final = 2
 _DELAYS_S: Final = (0.1, 0.4, 1.0)
 _CHUNK_BYTES: Final = 1 << 20
 _MACHINE_FAULTS: Final = (
@@ -127,11 +130,15 @@ class Calls:
 class Engine(Calls):
     """The engine that `docker` would use: DOCKER_HOST, or the local socket.
 
-    `stopping` makes calls that last as long as a container's grace period.
+    Its own calls are those of the runner. `stopping` makes calls that last as long as a container's
+    grace period, in as many threads as there may be.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, max_running: int = 0) -> None:
         """Connect.
+
+        Args:
+            max_running: the maximum number of running containers.
 
         Raises:
             SettingError: no engine answers.
@@ -159,20 +166,32 @@ class Engine(Calls):
             ) from error
         errors = _Errors(api=docker.errors.APIError, lost=lost, url=url)
         self._threads = Threads(_THREADS, "docker")
-        self._stop_threads = Threads(_STOP_THREADS, "docker-stop")
-        self._read_threads = SharedThreads(_READ_THREADS, _READS_PER_ACCOUNT, "docker-read")
+        stops = max(_STOPS_MIN, _STOPS_PER_CONTAINER * max_running)  # by client and watchdog
+        self._stop_threads = Threads(stops, "docker-stop")
+        self._call_threads = SharedThreads(_CALL_THREADS, _CALLS_PER_ACCOUNT, "docker-call")
+        self._read_threads = SharedThreads(_SLOW_THREADS, _SLOW_PER_ACCOUNT, "docker-read")
+        self._removal_threads = SharedThreads(_SLOW_THREADS, _SLOW_PER_ACCOUNT, "docker-removal")
         super().__init__(self._threads.call, errors)
         self.stopping = Calls(self._stop_threads.call, errors)
 
     def close(self) -> None:
         """Close the connections; calls in progress end by themselves."""
-        for threads in (self._threads, self._stop_threads, self._read_threads):
+        own = (self._call_threads, self._read_threads, self._removal_threads)
+        for threads in (self._threads, self._stop_threads, *own):
             threads.close()
         self.client.close()
+
+    def of(self, account: str) -> Calls:
+        """Calls about an account's containers: the engine may be slow to answer for one of them."""
+        return Calls(partial(self._call_threads.call, account), self._errors)
 
     def reading(self, account: str) -> Calls:
         """Calls that read files or logs: slow ones occupy the account's share of threads only."""
         return Calls(partial(self._read_threads.call, account), self._errors)
+
+    def removing(self, account: str) -> Calls:
+        """Calls that remove containers with their files, which may be many."""
+        return Calls(partial(self._removal_threads.call, account), self._errors)
 
     def read_archive(self, container: str, path: str) -> Generator[bytes]:
         """The tar stream of a path in a container; blocks, so use `call` for it and its chunks.

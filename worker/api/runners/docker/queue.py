@@ -1,11 +1,10 @@
-"""Starts queued containers and removes ended ones after the retention time."""
+"""Starts queued containers."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections import Counter, deque
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 NAME: Final = "queue"
 _POLL_S: Final = 0.5
-_SWEEP_S: Final = 60.0
+_IDLE_S: Final = 60.0
 
 
 class ContainerQueue:
@@ -40,18 +39,15 @@ class ContainerQueue:
         loops: Loops,
         *,
         capacity: Capacity,
-        retention_s: float,
     ) -> None:
         self._engine = engine
         self._containers = containers
         self._availability = availability
         self._capacity = capacity
         self._turns = Turns(capacity)
-        self._retention = timedelta(seconds=retention_s)
         self._loops = loops
         self._woken = asyncio.Event()
         self._tasks_left = True
-        self._swept_at = -_SWEEP_S
         self._delays: dict[str, tuple[int, float]] = {}
         """By container: how often it could not be started, and when it is tried again."""
         self._why_not_started: str | None = None
@@ -66,23 +62,19 @@ class ContainerQueue:
         self._woken.set()
 
     async def iterate(self) -> None:
-        """Start what may run, and remove what has expired."""
-        loop = asyncio.get_running_loop()
+        """Start what may run."""
         self._woken.clear()
         self._tasks_left = True
         with self._availability.track():
             containers = await self._containers.matching()
             self._tasks_left = await self._start_queued(containers)
-            if loop.time() - self._swept_at >= _SWEEP_S:
-                await self._sweep(containers)
-                self._swept_at = loop.time()
             if self._why_not_started is not None:
                 raise RunnerUnavailable(self._why_not_started)
 
     async def pause(self) -> None:
         """Return when the list of containers is to be read again."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_POLL_S if self._tasks_left else _SWEEP_S):
+            async with asyncio.timeout(_POLL_S if self._tasks_left else _IDLE_S):
                 await self._woken.wait()
 
     async def _start_queued(self, containers: Sequence[Container]) -> bool:
@@ -139,23 +131,6 @@ class ContainerQueue:
                     ) from error
                 name = container.task_id + UNSTARTABLE  # the engine keeps the reason
                 await self._engine.call_if_present(client.rename, container.id, name)
-
-    async def _sweep(self, containers: Sequence[Container]) -> None:
-        if not self._retention:
-            return  # without a limit
-        for each in containers:
-            if each.ended:
-                with self._loops.handling("retention", each.task_id):
-                    await self._remove_expired(each)
-
-    async def _remove_expired(self, container: Container) -> None:
-        task = await self._containers.record(container)
-        if task is None or task.finished_at is None:
-            return
-        if datetime.now(UTC) - task.finished_at > self._retention:
-            remove = self._engine.client.remove_container
-            await self._engine.call_if_present(remove, container.id, v=True)
-            self._containers.forget(container)
 
 
 def next_to_start(

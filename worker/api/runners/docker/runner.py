@@ -13,21 +13,23 @@ import itertools
 import os
 from collections import Counter
 from datetime import UTC, datetime
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from worker.api.runners import worker_environment
 from worker.api.runners.availability import Availability
-from worker.api.runners.background import BackgroundTasks, Loops, back_off_s
-from worker.api.runners.docker import queue
+from worker.api.runners.background import BackgroundTasks, Loops, Rounds, back_off_s
+from worker.api.runners.docker import queue, retention
 from worker.api.runners.docker.container import NOTIFIED, Container
 from worker.api.runners.docker.container_spec import ContainerSpec, seccomp_profile
-from worker.api.runners.docker.engine import Engine, EngineError
+from worker.api.runners.docker.engine import Calls, Engine, EngineError
 from worker.api.runners.docker.queue import ContainerQueue
+from worker.api.runners.docker.retention import ContainerRetention
 from worker.api.runners.docker.task_containers import TaskContainers
 from worker.api.runners.docker.watchdog import MARGIN_S, ContainerWatchdog, Limits
 from worker.api.runners.fairness import Capacity
-from worker.api.runners.leases import CallbackLeases
+from worker.api.runners.leases import CallbackLeases, LeaseReads
 from worker.api.runners.protocol import (
     NOT_ENDED,
     Artifact,
@@ -110,6 +112,7 @@ class DockerRunner:
         self._loops = loops or Loops(report)
         self._background = BackgroundTasks(self._loops)
         self._leases = CallbackLeases()
+        self._lease_reads = LeaseReads()
 
     async def open(self) -> None:
         """Connect to the engine and begin to start queued tasks.
@@ -117,7 +120,8 @@ class DockerRunner:
         Raises:
             SettingError: there is no engine, no image, or no network.
         """
-        self._engine = await asyncio.to_thread(Engine)
+        max_running = self._capacity.max_running
+        self._engine = await asyncio.to_thread(partial(Engine, max_running=max_running))
         client, spec = self._engine.client, self._spec
         await self._engine.require(client.inspect_image, spec.image, "image", "WORKER_IMAGE")
         await self._engine.require(
@@ -130,15 +134,22 @@ class DockerRunner:
             self._availability,
             self._loops,
             capacity=self._capacity,
-            retention_s=self._retention_s,
         )
-        watchdog = ContainerWatchdog(self._engine, self._containers, self._limits, self._loops)
         self._background.repeat(queue.NAME, self._queue.iterate, self._queue.pause)
+        parts = (self._engine, self._containers)
+        watchdog = ContainerWatchdog(
+            *parts, self._limits, self._loops, rounds=Rounds(self._background)
+        )
         self._background.repeat("watchdog", watchdog.iterate, watchdog.pause)
+        if self._retention_s:
+            rounds = Rounds(self._background)
+            swept = ContainerRetention(*parts, self._loops, rounds, kept_s=self._retention_s)
+            self._background.repeat(retention.NAME, swept.iterate, swept.pause)
 
     async def close(self) -> None:
         """End; the containers continue to run."""
         await self._background.cancel()
+        await self._lease_reads.cancel()
         self._engine.close()
 
     async def ready(self) -> bool:
@@ -173,12 +184,14 @@ class DockerRunner:
         client = self._engine.client
         body = self._spec.create_body(request, self._stream_key(request.task_id))
         try:
-            await self._engine.call(client.create_container_from_config, body, request.task_id)
+            await self._engine.of(request.account).call(
+                client.create_container_from_config, body, request.task_id
+            )
         except EngineError as error:
             # A conflict: an attempt whose answer was lost has created it.
             if error.status != HTTPStatus.CONFLICT:
                 raise RunnerUnavailable(f"the Docker engine refused the task: {error}") from error
-        return await self._containers.created_record(request.task_id)
+        return await self._containers.created_record(request.task_id, request.account)
 
     async def cancel(self, task: TaskRecord) -> None:
         """Stop the container; a queued one is kept and never started."""
@@ -195,7 +208,7 @@ class DockerRunner:
                 return
             if container.queued:
                 name = container.cancelled_name(datetime.now(UTC))
-                await self._engine.call_if_present(client.rename, container.id, name)
+                await self._of(container).call_if_present(client.rename, container.id, name)
                 return
             await self._terminate(container)
 
@@ -207,8 +220,9 @@ class DockerRunner:
                 return
             if not container.ended:
                 raise NotRemovable(NOT_ENDED)
+            calls = self._engine.removing(container.account)
             remove = self._engine.client.remove_container
-            await self._engine.call_if_present(remove, container.id, v=True)
+            await calls.call_if_present(remove, container.id, v=True)
             self._containers.forget(container)
 
     async def _terminate(self, container: Container) -> None:
@@ -225,14 +239,19 @@ class DockerRunner:
 
         sent = True
         try:
-            sent = await self._engine.call_if_present(kill) or await self._is_running(container)
+            sent = await self._of(container).call_if_present(kill) or await self._is_running(
+                container
+            )
         finally:
             if sent:
                 self._background.start(self._stop(container))
 
+    def _of(self, container: Container) -> Calls:
+        return self._engine.of(container.account)
+
     async def _is_running(self, container: Container) -> bool:
         inspect = self._engine.client.inspect_container
-        details = await self._engine.call_if_present(inspect, container.id)
+        details = await self._of(container).call_if_present(inspect, container.id)
         return details is not None and not Container.from_inspect(details).ended
 
     async def _stop(self, container: Container) -> None:
@@ -259,7 +278,8 @@ class DockerRunner:
             await self._engine.stopping.call_if_present(
                 client.stop, container.id, timeout=_STOP_GRACE_S
             )
-            details = await self._engine.call_if_present(client.inspect_container, container.id)
+            inspect = client.inspect_container
+            details = await self._of(container).call_if_present(inspect, container.id)
             if details is None:
                 return True
             current = Container.from_inspect(details)
@@ -267,7 +287,7 @@ class DockerRunner:
                 return False
             if details["State"]["ExitCode"] == EXIT_SIGKILL and current.cancelled_at is None:
                 name = container.cancelled_name(datetime.now(UTC))
-                await self._engine.call_if_present(client.rename, container.id, name)
+                await self._of(container).call_if_present(client.rename, container.id, name)
             return True
         return False
 
@@ -321,26 +341,21 @@ class DockerRunner:
         pending = [each for each in containers if each.ended and each.callback_pending]
         pending.sort(key=lambda each: each.cursor)
         leased = self._leases.take((each.account, each.task_id) for each in pending)
-        found = [each for each in pending if each.task_id in leased]
-        try:
-            read = await asyncio.gather(
-                *(self._containers.record(each) for each in found), return_exceptions=True
-            )
-        except BaseException:
-            self._leases.release(*leased)
-            raise
-        failures = [each for each in read if isinstance(each, BaseException)]
-        for container, task in zip(found, read, strict=True):
-            if isinstance(task, BaseException):
-                self._leases.release(container.task_id)  # the others are delivered
-        if failures and len(failures) == len(read):
-            raise failures[0]
-        return [each for each in read if isinstance(each, TaskRecord)]
+        for each in pending:
+            if each.task_id in leased:
+                self._lease_reads.begin(each.task_id, partial(self._containers.record, each))
+        read, failures = await self._lease_reads.ended()
+        self._leases.release(*failures)  # the others are delivered
+        self._leases.renew(*read)
+        if failures and not read and not self._lease_reads.running:
+            raise next(iter(failures.values()))
+        return [each for each in read.values() if each is not None]
 
     async def finish_callback(self, task: TaskRecord) -> None:
         """Append `.notified` to the name as it is now: a cancellation may have been added."""
         container = await self._containers.of_task(task.task_id)
         if container is not None and container.ended and container.callback_pending:
             name = container.name + NOTIFIED
-            await self._engine.call_if_present(self._engine.client.rename, container.id, name)
+            rename = self._engine.client.rename
+            await self._of(container).call_if_present(rename, container.id, name)
         self._leases.release(task.task_id)

@@ -73,7 +73,8 @@ class TaskContainers:
         """The containers with these labels (`worker.` is prefixed, `_` stands for `-`)."""
         selected = [f"{NETWORK_LABEL}={self._network}", TASK_LABEL]
         selected += [f"worker.{name.replace('_', '-')}={value}" for name, value in labels.items()]
-        summaries = await self._engine.call_if_present(
+        calls = self._engine.of(labels["account"]) if "account" in labels else self._engine
+        summaries = await calls.call_if_present(
             self._engine.client.containers, all=True, filters={"label": selected}
         )
         found = []
@@ -150,7 +151,7 @@ class TaskContainers:
         return (await self._with_result(container, task)).whole
 
     async def _without_result(self, container: Container) -> TaskRecord | None:
-        details = await self._inspect(container.id)
+        details = await self._inspect(container.id, container.account)
         if details is None:
             return None
         task = record(container, details)
@@ -158,9 +159,16 @@ class TaskContainers:
             self._cache_small(container, task)
         return task
 
-    async def created_record(self, name: str) -> TaskRecord | None:
+    async def without_result(self, container: Container) -> TaskRecord | None:
+        """The task's record, of an ended one perhaps without what its result states."""
+        cached = self._ended.get(_key(container))
+        if cached is not None:
+            return cached.summary
+        return await self._readable(container, self._without_result(container))
+
+    async def created_record(self, name: str, account: str) -> TaskRecord | None:
         """The record of a container that was created under this name; one call to the engine."""
-        details = await self._inspect(name)
+        details = await self._inspect(name, account)
         if details is None:
             return None
         container = Container.from_inspect(details)
@@ -168,13 +176,14 @@ class TaskContainers:
         is_own = container.is_task and labels == (self._network, name)
         return record(container, details) if is_own else None
 
-    async def _inspect(self, container: str) -> Any:
-        return await self._engine.call_if_present(self._engine.client.inspect_container, container)
+    async def _inspect(self, container: str, account: str) -> Any:
+        inspect = self._engine.client.inspect_container
+        return await self._engine.of(account).call_if_present(inspect, container)
 
     async def _with_result(self, container: Container, task: TaskRecord) -> _Ended:
         """Add the worker's result, or the last line of its stderr if it left none; cache it."""
         reading = self._engine.reading(container.account)
-        read = await reading.call_if_present(self._read_result, container.id)
+        read = await reading.call_if_present(self._read_result, container)
         found, size_bytes = read or (None, 0)
         # The code of an overdue container is the watchdog's.
         task = ends.apply(task, found, is_exit_code=not container.overdue)
@@ -193,14 +202,14 @@ class TaskContainers:
         self._ended.add(_key(container), cached, size_bytes=cached_bytes)
         return ended
 
-    def _read_result(self, container_id: str) -> tuple[Found, int]:
+    def _read_result(self, container: Container) -> tuple[Found, int]:
         """What is in the result's place, and its size in bytes."""
-        with contextlib.closing(self._archive(container_id, results.RESULT)) as archive:
+        with contextlib.closing(self._archive(container.id, results.RESULT)) as archive:
             file = archive.find(results.RESULT)
             if file is None:
                 return results.Invalid(why="it is not a regular file"), 0
             size_bytes = file.left_bytes
-            return results.read_stream(file), size_bytes
+            return results.read_stream(file, account=container.account), size_bytes
 
     def _last_line(self, container_id: str) -> str:
         """The beginning of the last line of the worker's stderr."""

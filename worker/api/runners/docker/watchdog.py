@@ -7,8 +7,10 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from worker.api.runners.background import BackgroundTasks, Rounds
 from worker.attended.clock import TICK_S, AttendedClock
 
 if TYPE_CHECKING:
@@ -56,11 +58,14 @@ class ContainerWatchdog:
         limits: Limits,
         loops: Loops,
         monotonic: Callable[[], float] = time.monotonic,
+        rounds: Rounds | None = None,
     ) -> None:
         self._engine = engine
         self._containers = containers
         self._limits = limits
         self._loops = loops
+        self._rounds = rounds or Rounds(BackgroundTasks(loops))
+        """One for each container."""
         self._clock = AttendedClock(monotonic)
         self._deadlines: OrderedDict[str, float] = OrderedDict()
 
@@ -82,12 +87,14 @@ class ContainerWatchdog:
             await asyncio.sleep(min(left_s, TICK_S))
 
     async def check(self, containers: Sequence[Container]) -> None:
-        """End those of these containers that are overdue; returns when they have ended.
+        """End those of these containers that are overdue.
 
-        Raises:
-            RunnerUnavailable: the engine does not answer.
+        It returns when they have ended, or after a period: those that take longer delay no other.
         """
-        await asyncio.gather(*(self._check(each) for each in containers if each.running))
+        for each in containers:
+            if each.running:
+                self._rounds.begin(each.id, partial(self._check, each))
+        await self._rounds.wait(self._limits.period_s)
 
     async def _check(self, container: Container) -> None:
         with self._loops.handling(NAME, container.task_id):

@@ -119,10 +119,12 @@ class Namespace:
 
     async def list_jobs(self, selector: str) -> list[tuple[dict[str, Any], Pods]]:
         """The tasks' Jobs that a label selector matches, each with its pods."""
+        # Of one account's Jobs, the pods of others are not read: there may be many.
+        of_pods = selector if selector.startswith(job_spec.ACCOUNT_LABEL) else None
         try:
             jobs, pods = await asyncio.gather(
                 self._cluster.list("jobs", selector, group="batch"),
-                self._cluster.list("pods", job_spec.ACCOUNT_LABEL),
+                self._cluster.list("pods", of_pods or job_spec.ACCOUNT_LABEL),
             )
         except ClusterError as error:
             raise _unavailable(error) from error

@@ -11,13 +11,14 @@ import asyncio
 import contextlib
 import json
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from worker.api.runners import worker_environment
 from worker.api.runners.availability import Availability
-from worker.api.runners.background import BackgroundTasks, Loops
+from worker.api.runners.background import BackgroundTasks, Loops, Rounds
 from worker.api.runners.kubernetes import job_record, job_spec
 from worker.api.runners.kubernetes.account_queue import AccountQueue
 from worker.api.runners.kubernetes.cluster import Cluster
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from worker.api.runners.protocol import StreamKey
     from worker.settings.kubernetes import KubernetesSettings
 
-_REPAIR_S: Final = 10.0
+REPAIR_S: Final = 10.0
 _PATCH_ATTEMPTS: Final = 5
 _READING: Final = "records"
 _LEASING: Final = "callback leases"
@@ -109,6 +110,7 @@ class KubernetesRunner:
         self._loops = loops
         self._availability = Availability(loops.report)
         self._background = BackgroundTasks(loops)
+        self._rounds = Rounds(self._background)
         self._leases = CallbackLeases()
         self._cluster: Cluster  # set by `open`, like the next two
         self._namespace: Namespace
@@ -128,7 +130,7 @@ class KubernetesRunner:
         except RunnerUnavailable as error:
             self._cluster.close()
             raise SettingError(f"WORKER_RUNNER=kubernetes: {error}") from error
-        self._background.repeat("repair", self.repair, lambda: asyncio.sleep(_REPAIR_S))
+        self._background.repeat("repair", self.repair, lambda: asyncio.sleep(REPAIR_S))
 
     async def close(self) -> None:
         """End; the Jobs continue to run."""
@@ -315,6 +317,9 @@ class KubernetesRunner:
     async def repair(self) -> None:
         """Create Secrets that a killed API process did not, and store why pods wait.
 
+        It returns when that is done, or after a period: an account whose Jobs take longer is then
+        left out until they are done.
+
         Raises:
             RunnerUnavailable: the cluster does not answer; this was reported.
         """
@@ -324,6 +329,14 @@ class KubernetesRunner:
             self._availability.lost(str(error))
             raise
         self._availability.found()
+        of_account: defaultdict[str, list[tuple[Any, Any]]] = defaultdict(list)
+        for job, pods in jobs:
+            of_account[labels_of(job).get(job_spec.ACCOUNT_LABEL, "")].append((job, pods))
+        for account, own in of_account.items():
+            self._rounds.begin(account, partial(self._repair_all, own))
+        await self._rounds.wait(REPAIR_S)
+
+    async def _repair_all(self, jobs: Sequence[tuple[Any, Any]]) -> None:
         for job, pods in jobs:
             # A Job that the cluster refuses to change concerns its task only.
             with self._loops.handling("repair", job["metadata"]["name"]):

@@ -17,7 +17,7 @@ from worker.api.accounts import Accounts, keys_file
 from worker.api.endpoints import endpoints_folder
 from worker.api.runners import files
 from worker.api.runners.availability import Availability
-from worker.api.runners.background import BackgroundTasks, Loops
+from worker.api.runners.background import BackgroundTasks, Loops, Rounds
 from worker.api.runners.fairness import Capacity
 from worker.api.runners.leases import PER_ACCOUNT_MAX, CallbackLeases
 from worker.api.runners.local import stale, task_end
@@ -25,9 +25,10 @@ from worker.api.runners.local.disk import room, watch
 from worker.api.runners.local.disk.accounts import DiskAccounts
 from worker.api.runners.local.disk.usage import UsageLimit
 from worker.api.runners.local.disk.watch import DiskWatch
-from worker.api.runners.local.isolation import mechanism
+from worker.api.runners.local.isolation import environment, mechanism
 from worker.api.runners.local.isolation.assignments import Assignments
 from worker.api.runners.local.isolation.mechanism import Isolation
+from worker.api.runners.local.isolation.reservations import Reservations
 from worker.api.runners.local.retention import DEFAULT_S, NAME, Retention
 from worker.api.runners.local.store import Store
 from worker.api.runners.local.task_folder import TaskFolder
@@ -59,8 +60,8 @@ _NOT_ISOLATED: Final = (
     "This API runs tasks of one account only, because they are not isolated from each other; its "
     "operator can change that (WORKER_LOCAL_SHARED)"
 )
-_READ_THREADS: Final = 8
-_READS_PER_ACCOUNT: Final = 2
+_THREADS: Final = 8
+_PER_ACCOUNT: Final = 2
 
 
 class LocalRunner:
@@ -114,7 +115,8 @@ class LocalRunner:
         self._lock: int | None = None
         self._opened: tuple[Store, Workers] | None = None
         self._watch: DiskWatch | None = None
-        self._reading: SharedThreads  # set by `open`
+        self._reading: SharedThreads  # set by `open`, like the next one
+        self._removing: SharedThreads
 
     async def open(self) -> None:
         """Lock the state folder, find the workers of an earlier API process, start queued tasks."""
@@ -134,6 +136,11 @@ class LocalRunner:
         store = Store(
             self._state_dir / "tasks.sqlite3", self._capacity, self._availability, self._disk
         )
+        reservations = Reservations(
+            self._capacity.max_running,
+            with_files=not self._isolation.assigns_uids,
+            report=self._loops.report,
+        )
         workers = Workers(
             store,
             self._state_dir / "tasks",
@@ -143,12 +150,15 @@ class LocalRunner:
             assignments=Assignments(
                 store,
                 self._isolation,
+                reservations,
                 environ=self._environ,
                 stream_key=self._stream_key,
                 report=self._loops.report,
             ),
+            reservations=reservations,
         )
-        self._reading = SharedThreads(_READ_THREADS, _READS_PER_ACCOUNT, "artifacts")
+        self._reading = SharedThreads(_THREADS, _PER_ACCOUNT, "artifacts")
+        self._removing = SharedThreads(_THREADS, _PER_ACCOUNT, "removal")
         self._opened = (store, workers)
         if self._disk.limit:
             self._watch = DiskWatch(store, self._disk, workers, self._loops)
@@ -166,9 +176,14 @@ class LocalRunner:
     def _start_retention(self, store: Store, workers: Workers) -> None:
         async def sweep() -> None:
             await self._retention.sweep(
-                store, lambda task_id: workers.folder(task_id).remove, self._loops
+                store,
+                lambda task_id: workers.folder(task_id).remove,
+                self._loops,
+                rounds=rounds,
+                run=self._removing.call,
             )
 
+        rounds = Rounds(self._background)
         if self._retention.kept_s:
             self._background.repeat(NAME, sweep, self._retention.pause)
 
@@ -180,6 +195,7 @@ class LocalRunner:
         if self._opened is not None:
             store, workers = self._opened
             self._reading.close()
+            self._removing.close()
             await workers.close()
             await store.close()
         if self._lock is not None:
@@ -253,7 +269,7 @@ class LocalRunner:
             if not await self._store.is_removable(task.task_id):
                 raise NotRemovable(NOT_ENDED)
             folder = self._workers.folder(task.task_id)
-            why = await self._reading.call(task.account, folder.remove)
+            why = await self._removing.call(task.account, folder.remove)
             if why is not None:
                 raise NotRemovable(f"Its files cannot be removed: {why}")
             await self._store.remove([task.task_id])
@@ -319,7 +335,7 @@ def make(settings: LocalSettings, stream_key: StreamKey, loops: Loops | None = N
         SettingError: the range of uids is too small.
     """
     environ = {
-        **{name: value for name, value in os.environ.items() if not name.startswith(PREFIX)},
+        **environment.passed_on(os.environ, settings.local_environment),
         **passed_on(os.environ, same_machine=True),
         # The debug page gives stream URLs without authentication; the API requires a key.
         f"{PREFIX}DEBUG_PAGE": "false",

@@ -31,7 +31,7 @@ from worker.events import rfc3339
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
     from worker.api.runners.availability import Availability
@@ -43,6 +43,12 @@ _RUNNING: Final = (
     "SELECT account, count(*) AS running FROM tasks WHERE phase IN (?, ?) GROUP BY account"
 )
 
+UNCLEANED_MAX: Final = 32
+"""Ended tasks of an account whose users are still in use; with more, others would lack users."""
+_UNCLEANED: Final = (
+    "SELECT account FROM tasks WHERE uid IS NOT NULL AND finished_at IS NOT NULL "
+    "GROUP BY account HAVING count(*) >= ?"
+)
 _EXPIRED: Final = (
     "finished_at IS NOT NULL AND finished_at < ? "
     "AND pid IS NULL AND uid IS NULL AND NOT callback_pending"
@@ -171,26 +177,34 @@ class Store:
         """Return when the file can be used."""
         await self._database.usable()
 
-    async def take_next(self) -> StoredTask | None:
+    async def take_next(self, but: Collection[str] = ()) -> StoredTask | None:
         """Move the next queued task to `starting` and return it; None if none may be started.
 
         It is the oldest one of the account whose turn it is; the tasks of an account whose files
-        have reached its limit stay queued. A task whose row is invalid is ended.
+        have reached its limit, or of whose ended tasks many are not cleaned up yet, stay queued. A
+        task whose row is invalid is ended.
+
+        Args:
+            but: accounts that are left out.
 
         Raises:
             RunnerUnavailable: it could not be stored; the task is still queued.
         """
-        return await self._database.write(self._take)
+        without = frozenset(but)
+        return await self._database.write(lambda connection: self._take(connection, without))
 
-    def _take(self, connection: sqlite3.Connection) -> StoredTask | None:
+    def _take(self, connection: sqlite3.Connection, but: Collection[str]) -> StoredTask | None:
         while True:
             running = connection.execute(_RUNNING, (STARTING, str(TaskStatus.RUNNING)))
             counts = {row["account"]: row["running"] for row in running}
+            uncleaned = connection.execute(_UNCLEANED, (UNCLEANED_MAX,))
+            waiting = {*but, *(row["account"] for row in uncleaned)}
             queued = connection.execute(_OLDEST, (QUEUED,))
             oldest = {
                 row["account"]: row["number"]
                 for row in queued
-                if not self._disk.is_full(
+                if row["account"] not in waiting
+                and not self._disk.is_full(
                     row["account"], disk_rows.occupied_by(connection, row["account"])
                 )
             }
@@ -354,18 +368,29 @@ class Store:
             )
         )
 
-    def expired(self, before: datetime, limit: int, skipped: int = 0) -> Sequence[str]:
+    def accounts_with_expired(self, before: datetime) -> Sequence[str]:
+        """The accounts that have `expired` tasks."""
+        rows = self._database.read(
+            f"SELECT DISTINCT account FROM tasks WHERE {_EXPIRED}",  # noqa: S608 - a constant
+            (rfc3339(before),),
+        )
+        return [row["account"] for row in rows]
+
+    def expired(
+        self, before: datetime, limit: int, skipped: int = 0, *, account: str | None = None
+    ) -> Sequence[str]:
         """Tasks that ended before this, with no callback pending and no worker left.
 
         Args:
             before: their end.
             limit: the maximum number.
             skipped: this many of them, the oldest, are left out.
+            account: whose; None: those of all accounts.
         """
         rows = self._database.read(
             f"SELECT task_id FROM tasks WHERE {_EXPIRED} "  # noqa: S608 - a constant
-            "ORDER BY finished_at, number LIMIT ? OFFSET ?",
-            (rfc3339(before), limit, skipped),
+            "AND account = ifnull(?, account) ORDER BY finished_at, number LIMIT ? OFFSET ?",
+            (rfc3339(before), account, limit, skipped),
         )
         return [row["task_id"] for row in rows]
 

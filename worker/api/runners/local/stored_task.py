@@ -61,6 +61,7 @@ class StoredTask:
     pid_started: int | None
     port: int | None = None
     uid: int | None = None
+    account: str = ""
 
     @property
     def ended(self) -> bool:
@@ -116,6 +117,7 @@ def task_from(row: sqlite3.Row) -> StoredTask:
             pid_started=row["pid_started"],
             port=row["port"],
             uid=row["uid"],
+            account=row["account"],
         )
     except (ValueError, TypeError, RecursionError) as error:
         raise UnreadableRow(row["number"], describe(error)) from error

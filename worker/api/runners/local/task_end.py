@@ -29,10 +29,13 @@ if TYPE_CHECKING:
 _STATUSES: Final = {str(each): each for each in TaskStatus if each.ended}
 
 
-def of_finished_task(folder: TaskFolder, event: Mapping[str, Any]) -> TaskEnd | None:
+def of_finished_task(
+    folder: TaskFolder, event: Mapping[str, Any], *, account: str = ""
+) -> TaskEnd | None:
     """The end that the worker's event `task.finished` reports, with the output from its result.
 
-    Returns None if it is not such an event. Blocks while a large result is parsed.
+    Returns None if it is not such an event. Blocks while a large result is parsed, of which there
+    is one at a time for an account.
     """
     code = fields.exit_code_of(event.get("exit_code"))
     status = _STATUSES.get(str(event.get("status")))
@@ -43,16 +46,19 @@ def of_finished_task(folder: TaskFolder, event: Mapping[str, Any]) -> TaskEnd | 
         kind, _, message = str(event.get("error") or "Failed").partition(": ")
         error = fields.error_of({"type": kind, "message": message})
     known = End(status=status, exit_code=code, error=error)
-    return _settled(known, folder, fields.time_of(event.get("time")))
+    return _settled(known, folder, fields.time_of(event.get("time")), account)
 
 
-def of_ended_worker(folder: TaskFolder, returncode: int | None, *, was_cancelled: bool) -> TaskEnd:
+def of_ended_worker(
+    folder: TaskFolder, returncode: int | None, *, was_cancelled: bool, account: str = ""
+) -> TaskEnd:
     """The end of a task whose worker reported none. Blocks while a large result is parsed.
 
     Args:
         folder: the task's folder.
         returncode: the worker's exit code (-N: signal N); None if it is unknown.
         was_cancelled: whether the task's end was requested.
+        account: whose large results are parsed one after the other.
     """
     code = returncode
     if returncode is not None and returncode < 0:
@@ -63,12 +69,12 @@ def of_ended_worker(folder: TaskFolder, returncode: int | None, *, was_cancelled
         known = End(status=TaskStatus.CANCELLED, exit_code=code)
     else:
         known = End(status=TaskStatus.FAILED, exit_code=code, error=_died(folder, returncode))
-    return _settled(known, folder, None)
+    return _settled(known, folder, None, account)
 
 
-def _settled(known: End, folder: TaskFolder, finished_at: datetime | None) -> TaskEnd:
+def _settled(known: End, folder: TaskFolder, finished_at: datetime | None, account: str) -> TaskEnd:
     """The known end with the worker's result, whose times count if no others are known."""
-    found = folder.result()
+    found = folder.result(account=account)
     end = ends.settle(known, found)
     now, started_at = datetime.now(UTC), None
     claimed = found.finished_at if isinstance(found, Result) else None

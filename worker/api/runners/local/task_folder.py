@@ -118,13 +118,16 @@ class TaskFolder:
         """
         return channel.has_event(self.events, channel.TASK_STARTING)
 
-    def result(self) -> Found:
+    def result(self, *, account: str = "") -> Found:
         """`result.json`, which the task may have replaced. Blocks while a large one is parsed.
+
+        Args:
+            account: see `results.read_file`.
 
         Raises:
             OSError: the machine prevents that it is read (`machine_faults`).
         """
-        return results.read_file(self.artifacts)
+        return results.read_file(self.artifacts, account=account)
 
     def remove(self) -> str | None:
         """Remove the folder, in at most a minute; returns why it still exists."""

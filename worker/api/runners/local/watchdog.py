@@ -16,7 +16,11 @@ from worker.attended.clock import TICK_S, AttendedClock
 from worker.process.children import exited, send_signal
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from worker.api.runners.local.worker_process import WorkerProcess
+
+    Run = Callable[..., Awaitable[None]]
 
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 _KILL_LIMIT_S: Final = 5.0
@@ -41,15 +45,22 @@ class Watchdog:
         """Wait for a worker's end; False if it exceeds the limit, counted from its start."""
         return await _ends_within(process, timeout_s + self.margin_s - _age_s(process))
 
-    async def end(self, process: WorkerProcess, number: int = signal.SIGTERM) -> None:
-        """A signal to the worker, a bounded wait, then SIGKILL to it and all its descendants."""
+    async def end(
+        self, process: WorkerProcess, number: int = signal.SIGTERM, *, run: Run = asyncio.to_thread
+    ) -> None:
+        """A signal to the worker, a bounded wait, then `kill`."""
         process.send(number)
         await _ends_within(process, self.grace_s)
-        await self.kill(process)
+        await self.kill(process, run=run)
 
-    async def kill(self, process: WorkerProcess) -> None:
-        """SIGKILL to the worker and all its descendants."""
-        await asyncio.to_thread(_kill, process)
+    async def kill(self, process: WorkerProcess, *, run: Run = asyncio.to_thread) -> None:
+        """SIGKILL to the worker and all its descendants.
+
+        Args:
+            process: the worker.
+            run: calls a function in a thread; this one blocks for up to 5 s.
+        """
+        await run(_kill, process)
 
 
 async def _ends_within(process: WorkerProcess, seconds: float) -> bool:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from worker.api.runners.local.task_folder import TaskFolder
 
 LISTENER_FD: Final = f"{PREFIX}LISTENER_FD"
+DISPLAY_FDS: Final = f"{PREFIX}DISPLAY_FDS"
 _POLL_S: Final = 0.05
 _START_READS: Final = 20
 _SEARCH_LIMIT_S: Final = 10.0
@@ -41,7 +42,11 @@ class WorkerProcess:
     async def ended(self) -> int | None:
         """Wait for its end; its exit code (-N: signal N), None if another process started it."""
         await exited(self.pid)
-        return None if self.child is None else await asyncio.to_thread(self.child.wait)
+        if self.child is None:
+            return None
+        while (returncode := self.child.poll()) is None:  # noqa: ASYNC110 - another one traces it
+            await asyncio.sleep(_POLL_S)
+        return returncode
 
     @property
     def exists(self) -> bool:
@@ -66,16 +71,11 @@ def start_worker(task: StoredTask, folder: TaskFolder, launch: Launch) -> Worker
     Args:
         task: what to run.
         folder: where its output and artifacts go.
-        launch: with what; its listener is closed in this process.
+        launch: with what.
 
     Raises:
         OSError: it cannot be executed, or the folder cannot be written.
     """
-    with launch.listener:
-        return _start(task, folder, launch)
-
-
-def _start(task: StoredTask, folder: TaskFolder, launch: Launch) -> WorkerProcess:
     uid = launch.uid_number
     launch.isolation.prepare(folder, uid)
     argv = interpreter.command("worker.cli", "run", str(task.file))
@@ -87,10 +87,15 @@ def _start(task: StoredTask, folder: TaskFolder, launch: Launch) -> WorkerProces
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         events = channel.create(folder.events)
         stack.callback(os.close, events)
-        inherited = [lock.fileno(), launch.listener.fileno()]
+        listener, *display = launch.names.descriptors
+        inherited = [lock.fileno(), listener, *display]
         child = programs.start(
             launch.isolation.command(argv, folder, uid, task.file),
-            {**environ, LISTENER_FD: str(launch.listener.fileno())},
+            {
+                **environ,
+                LISTENER_FD: str(listener),
+                DISPLAY_FDS: os.pathsep.join(map(str, display)),
+            },
             stdin=stack.enter_context(Path(os.devnull).open("rb")).fileno(),
             stdout=events,
             stderr=stack.enter_context(folder.stderr.open("wb")).fileno(),

@@ -11,6 +11,7 @@ import asyncio
 import errno
 import itertools
 import os
+import signal
 from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -19,6 +20,7 @@ from worker.api.runners.background import BackgroundTasks, Loops, back_off_s
 from worker.api.runners.local import channel, task_end
 from worker.api.runners.local.disk import room
 from worker.api.runners.local.isolation.assignments import Assignments, address, assigned
+from worker.api.runners.local.isolation.reservations import NoNames, Reservations
 from worker.api.runners.local.isolation.uids import NoFreeUid
 from worker.api.runners.local.task_folder import TaskFolder
 from worker.api.runners.local.worker_process import (
@@ -27,8 +29,7 @@ from worker.api.runners.local.worker_process import (
     start_worker,
 )
 from worker.api.runners.machine_faults import describe, is_machine_fault
-from worker.api.runners.threads import Threads
-from worker.errors import PortInUse
+from worker.api.runners.threads import SharedThreads, Threads
 from worker.outcome import DISK_FULL_SIGNAL, EXIT_SESSION_LOST
 
 if TYPE_CHECKING:
@@ -45,10 +46,14 @@ T = TypeVar("T")
 QUEUE: Final = "queue"
 FOLLOWING: Final = "following"
 RECOVERY: Final = "recovery"
+RESERVATION: Final = "reservation"
 _STREAM_READY: Final = "stream.ready"
 _TASK_FINISHED: Final = "task.finished"
 _ORPHANS_GONE_S: Final = 1.0
 _STARTS_MAX: Final = 3
+_THREADS: Final = 16
+_KILL_THREADS: Final = 8
+_PER_ACCOUNT: Final = 2
 _RECOVERY_WAIT_S: Final = 15.0
 """Longer than the search for one worker; after it the API accepts requests all the same."""
 
@@ -65,6 +70,7 @@ class Workers:
         watchdog: Watchdog,
         loops: Loops,
         assignments: Assignments,
+        reservations: Reservations,
     ) -> None:
         self._store = store
         self._tasks_dir = tasks_dir
@@ -72,33 +78,35 @@ class Workers:
         self._watchdog = watchdog
         self._loops = loops
         self._assignments = assignments
-        self._processes: dict[str, WorkerProcess] = {}
+        self._reservations = reservations
+        self._processes: dict[str, tuple[StoredTask, WorkerProcess]] = {}
         self._addresses: dict[str, str] = {}
         self._full: dict[str, str] = {}
         self._failed_starts: Counter[str] = Counter()
+        self._recovering: Counter[str] = Counter()
+        """How many tasks of each account are being searched for; it starts no other one meanwhile,
+        so that those that are queued again keep their places."""
         self._running = 0
         self._woken = asyncio.Event()
         self._background = BackgroundTasks(loops)
         self._starting = Threads(1, "start")
-        self._reading = Threads(2, "follow")
+        self._reading = SharedThreads(_THREADS, _PER_ACCOUNT, "follow")
+        self._killing = SharedThreads(_KILL_THREADS, _PER_ACCOUNT, "kill")
 
     async def open(self) -> None:
         """Find the workers of an earlier API process, and begin to start queued tasks."""
         invalid = self._store.unreadable()
         tasks = self._store.unfinished()
+        await self._reservations.open(self.wake)
+        self._background.repeat(RESERVATION, self._reservations.fill, self._reservations.wanted)
         self._running += len(tasks)
+        self._recovering.update(task.account for task in tasks)
         recovering = [self._background.start(self._recover(task)) for task in tasks]
         for row in invalid:
             self._loops.skipped(RECOVERY, str(row.number), row)
             self._background.start(self._store.end_unreadable(row))
         if recovering:
             await asyncio.wait(recovering, timeout=_RECOVERY_WAIT_S)
-        self._background.start(self._start_queued_after(recovering))
-
-    async def _start_queued_after(self, recovering: list[asyncio.Task[None]]) -> None:
-        """A task that is queued again keeps its old place."""
-        if recovering:
-            await asyncio.wait(recovering)
         self._background.repeat(QUEUE, self._start_queued, self._woken.wait)
 
     async def close(self) -> None:
@@ -106,7 +114,9 @@ class Workers:
         await self._background.cancel()
         self._starting.join()  # no start is abandoned half-way
         self._reading.close()
+        self._killing.close()
         self._assignments.close()
+        self._reservations.close()
 
     def wake(self) -> None:
         """Start queued tasks now, if there is room."""
@@ -114,9 +124,8 @@ class Workers:
 
     def cancel(self, task_id: str) -> None:
         """Send SIGTERM to a task's worker, if there is one."""
-        process = self._processes.get(task_id)
-        if process is not None:
-            process.cancel()
+        if task_id in self._processes:
+            self._processes[task_id][1].cancel()
 
     def end_full(self, task_id: str, why: str) -> bool:
         """End a running task because of what its account's files occupy.
@@ -128,19 +137,25 @@ class Workers:
         Returns:
             False if the task has no running worker.
         """
-        process = self._processes.get(task_id)
-        if process is None:
+        if task_id not in self._processes:
             return False
         if task_id not in self._full:
             self._full[task_id] = why
-            self._background.start(self._watchdog.end(process, DISK_FULL_SIGNAL))
+            self._background.start(self._end(*self._processes[task_id], DISK_FULL_SIGNAL))
         return True
 
     def kill(self, task_id: str) -> None:
         """Kill a task's worker with all its processes."""
-        process = self._processes.get(task_id)
-        if process is not None:
-            self._background.start(self._watchdog.kill(process))
+        if task_id in self._processes:
+            task, process = self._processes[task_id]
+            run = partial(self._killing.call, task.account)
+            self._background.start(self._watchdog.kill(process, run=run))
+
+    async def _end(
+        self, task: StoredTask, process: WorkerProcess, number: int = signal.SIGTERM
+    ) -> None:
+        run = partial(self._killing.call, task.account)
+        await self._watchdog.end(process, number, run=run)
 
     def address(self, task_id: str) -> str | None:
         """`ws://host:port` of a worker from `stream.ready` until its task's end."""
@@ -162,7 +177,10 @@ class Workers:
         await self._store.usable()
         if not await self._starting.call(room.has_room, self._tasks_dir.parent):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._tasks_dir))
-        while self._running < self._max_running and (task := await self._store.take_next()):
+        while self._running < self._max_running and await self._reservations.available():
+            task = await self._store.take_next(but=self._recovering.keys())
+            if task is None:
+                return
             self._running += 1
             try:
                 started = await self._start(task)
@@ -195,7 +213,7 @@ class Workers:
 
     async def _is_machine_fault(self, error: Exception) -> bool:
         """Whether the machine, and not this task, prevents its worker's start."""
-        if is_machine_fault(error) or isinstance(error, PortInUse | NoFreeUid):
+        if is_machine_fault(error) or isinstance(error, NoNames | NoFreeUid):
             return True
         # Such as a missing permission: of the task's folder alone, or of the folder of all tasks?
         return isinstance(error, OSError) and not await self._starting.call(
@@ -212,6 +230,13 @@ class Workers:
 
     async def _recover(self, task: StoredTask) -> None:
         """Continue a task that an earlier API process may have started; it runs exactly once."""
+        try:
+            await self._continue(task)
+        finally:
+            self._recovering -= Counter([task.account])  # which removes zeros
+            self.wake()
+
+    async def _continue(self, task: StoredTask) -> None:
         try:
             process = await self._retried(RECOVERY, task, lambda: self._worker_of(task))
         except Exception as error:
@@ -239,7 +264,7 @@ class Workers:
             end = await self._end_of(task, None)
             await self._store.mark_ended(task_id, end)
             if task.uid is None:
-                await self._reading.call(folder.remove_session)
+                await self._reading.call(task.account, folder.remove_session)
         elif task.cancel:
             await self._store.mark_ended(task_id, task_end.cancelled())
         else:
@@ -254,7 +279,7 @@ class Workers:
     async def _follow(self, task: StoredTask, process: WorkerProcess) -> None:
         """From a worker's start to its end, with a slot that is freed then."""
         task_id = task.task_id
-        self._processes[task_id] = process
+        self._processes[task_id] = task, process
         again = False
         try:
             end = await self._watch(task, process)
@@ -269,6 +294,7 @@ class Workers:
             self._full.pop(task_id, None)
             self._free()
         await self._remove_left(task)
+        self._assignments.give_back(task_id)
         if again:
             await self._start_again(task)
         else:
@@ -280,7 +306,8 @@ class Workers:
             return
         await asyncio.sleep(_ORPHANS_GONE_S)  # a killed worker's programs end by a kernel signal
         with self._loops.handling(FOLLOWING, task.task_id):
-            await self._reading.call(self.folder(task.task_id).remove_session)
+            folder = self.folder(task.task_id)
+            await self._reading.call(task.account, folder.remove_session)
 
     async def _is_to_start_again(self, task: StoredTask, returncode: int | None) -> bool:
         """Whether the session failed, such as on a full disk, before the task's code began."""
@@ -288,7 +315,7 @@ class Workers:
             return False
 
         async def has_begun() -> bool:
-            return await self._reading.call(self.folder(task.task_id).has_begun)
+            return await self._reading.call(task.account, self.folder(task.task_id).has_begun)
 
         try:
             return not await self._retried(FOLLOWING, task, has_begun)
@@ -301,7 +328,7 @@ class Workers:
         failures = self._failed_starts[task_id]
         self._loops.report("task.requeued", task_id=task_id, failed_starts=failures)
         with self._loops.handling(FOLLOWING, task_id):
-            await self._reading.call(self.folder(task_id).remove)
+            await self._reading.call(task.account, self.folder(task_id).remove)
         await asyncio.sleep(back_off_s(failures))
         await self._queue_again(task)
         self.wake()
@@ -315,6 +342,7 @@ class Workers:
                     FOLLOWING, task, partial(self._clean_up_once, task, attempt)
                 )
             if cleaned or not repeat:
+                self.wake()
                 return
             await asyncio.sleep(back_off_s(attempt))
 
@@ -332,7 +360,7 @@ class Workers:
             returncode = await self._retried(FOLLOWING, task, process.ended)
         except Exception as error:  # a defect: a worker that cannot be followed must not go on
             self._loops.skipped(FOLLOWING, task.task_id, error)
-            await self._retried(FOLLOWING, task, lambda: self._watchdog.end(process))
+            await self._retried(FOLLOWING, task, lambda: self._end(task, process))
             return task_end.not_followed(describe(error))
         finally:
             for each in (reading, saving):
@@ -350,7 +378,7 @@ class Workers:
         if await self._watchdog.ends_in_time(process, task.timeout_s):
             return None
         reading.cancel()  # later events would describe the watchdog's signal
-        await self._watchdog.end(process)
+        await self._end(task, process)
         return task_end.overdue(task)  # not stored if the worker reported an end before
 
     async def _save_process(self, task: StoredTask, process: WorkerProcess) -> None:
@@ -364,7 +392,12 @@ class Workers:
 
         async def read() -> TaskEnd:
             return await self._reading.call(
-                task_end.of_ended_worker, folder, returncode, was_cancelled=was_cancelled
+                task.account,
+                task_end.of_ended_worker,
+                folder,
+                returncode,
+                was_cancelled=was_cancelled,
+                account=task.account,
             )
 
         try:
@@ -407,7 +440,9 @@ class Workers:
             if event.fields.get("exit_code") == EXIT_SESSION_LOST:
                 return  # it may be started again: the worker's end decides
             fields = {**event.fields, "time": event.time}
-            end = await self._reading.call(task_end.of_finished_task, folder, fields)
+            end = await self._reading.call(
+                task.account, task_end.of_finished_task, folder, fields, account=task.account
+            )
             if end is not None:
                 await self._store.mark_ended(task.task_id, self._with_cause(task, end))
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 _RETRY_AFTER_S: Final = 60
+NAMES_MIN: Final = 10_000
+"""So many names of a task are always counted, within 50 ms."""
 _NOTHING: Final = Usage()
 
 
@@ -65,9 +67,32 @@ class DiskAccounts:
                 del tasks[task_id]
             self._sum(account)
 
+    def has_counted(self, task: UncountedTask) -> bool:
+        """Whether a task was counted before."""
+        return task.task_id in self._tasks.get(task.account, {})
+
     def of(self, task: UncountedTask) -> Usage:
         """What a task occupied when it was counted last."""
         return self._tasks.get(task.account, {}).get(task.task_id, _NOTHING)
+
+    def names_max(self, task: UncountedTask, stored: Usage) -> int | None:
+        """How many names of a task are to be counted; None: without a limit of files.
+
+        With more, its account exceeds the limit. But so many that the largest task is found.
+
+        Args:
+            task: that is to be counted.
+            stored: the sum of what is stored with the account's ended tasks.
+        """
+        if self.limit.max_files is None:
+            return None
+        others = [
+            usage.files
+            for task_id, usage in self._tasks.get(task.account, {}).items()
+            if task_id != task.task_id
+        ]
+        left = self.limit.max_files - stored.files - sum(others)
+        return max([left, NAMES_MIN, *others]) + 1
 
     def used(self, account: str, stored: Usage) -> Usage:
         """What an account occupies.

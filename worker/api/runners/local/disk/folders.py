@@ -43,14 +43,25 @@ def open_folder(name: str, at: int | None) -> tuple[int, int | None]:
     Raises:
         OSError: it is gone, or replaced, or another user's.
     """
+    with contextlib.suppress(PermissionError):
+        opened = os.open(name, FOLDER, dir_fd=at)
+        status = os.fstat(opened)
+        if _has_access(status):
+            return opened, None
+        os.close(opened)
     path = os.open(name, FOLDER | os.O_PATH, dir_fd=at)
     try:
         status = os.fstat(path)
         mode = stat.S_IMODE(status.st_mode)
         link = f"/proc/self/fd/{path}"
-        if mode & _NEEDED == _NEEDED or status.st_uid != os.geteuid():
+        if _has_access(status):
             return os.open(link, FOLDER & ~os.O_NOFOLLOW), None
         os.chmod(link, mode | _NEEDED)  # noqa: PTH101 - fchmod refuses O_PATH
         return os.open(link, FOLDER & ~os.O_NOFOLLOW), mode
     finally:
         os.close(path)
+
+
+def _has_access(status: os.stat_result) -> bool:
+    """Whether the mode of a folder leaves its owner access; of another owner's, it is not ours."""
+    return status.st_mode & _NEEDED == _NEEDED or status.st_uid != os.geteuid()

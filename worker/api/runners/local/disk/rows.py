@@ -11,16 +11,18 @@ if TYPE_CHECKING:
     import sqlite3
 
 OCCUPIED: Final = "SELECT account, bytes, files FROM disk"
-_UNCOUNTED: Final = (
+GROWING: Final = (
     "SELECT account, task_id, pid, uid, finished_at FROM tasks WHERE disk_bytes IS NULL AND "
+    "(phase IN (?, ?) OR pid IS NOT NULL OR uid IS NOT NULL)"
 )
-GROWING: Final = _UNCOUNTED + "(phase IN (?, ?) OR pid IS NOT NULL OR uid IS NOT NULL)"
 """The started tasks, except those that have ended with all their processes."""
 ENDED: Final = (
-    _UNCOUNTED + "finished_at IS NOT NULL AND pid IS NULL AND uid IS NULL "
-    "ORDER BY number DESC LIMIT ?"
+    "SELECT * FROM (SELECT *, row_number() OVER (PARTITION BY account ORDER BY number DESC) AS "
+    "place FROM (SELECT number, account, task_id, pid, uid, finished_at FROM tasks WHERE "
+    "disk_bytes IS NULL AND finished_at IS NOT NULL AND pid IS NULL AND uid IS NULL "
+    "ORDER BY number DESC LIMIT 20000)) ORDER BY place, number DESC LIMIT ?"
 )
-"""The latest ended tasks that are not counted yet."""
+"""The latest ended tasks that are not counted yet, one of each account after another."""
 SAVE: Final = (
     "UPDATE tasks SET disk_files = ?, disk_bytes = ? + 1024 + "
     "length(CAST(inputs || ifnull(output, '') || ifnull(error, '') AS BLOB)) "

@@ -1,7 +1,8 @@
 """Counts what trees of files occupy that other programs made, and may still be changing.
 
 It follows no link, enters no other device, opens folders only, needs two descriptors at any depth,
-and limits its memory. Each inode is counted once, also if it has several names.
+and limits its memory. The blocks of an inode are counted once, its names each: what takes time to
+count is part of the number of files, so that a limit of that number also limits the time.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import stat
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from worker.api.runners.local.disk import folders
 from worker.api.runners.local.disk.folders import FOLDER, identity, open_folder
@@ -21,13 +22,16 @@ from worker.api.runners.machine_faults import prevents_reading
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
+    from typing import Self
 
 ENTRIES_MAX: Final = 10_000_000
-LIMIT_S: Final = 60.0
+LIMIT_S: Final = 20.0
+"""Of a count, without its pauses."""
+TOO_MANY: Final = "it has too many files"
 PENDING_MAX_BYTES: Final = 8 << 20
 """Of the names of folders that are still to be counted, about."""
 SEVERAL_NAMES_MAX: Final = 20_000
-"""Inodes with several names that are remembered; others are counted once for each name."""
+"""Inodes with several names that are remembered; the blocks of others count for each name."""
 _ATTEMPTS: Final = 3
 _NAME_OVERHEAD_BYTES: Final = 100
 _CHARACTER_BYTES: Final = 2  # of a name that is not UTF-8
@@ -35,7 +39,7 @@ _LEVEL_OVERHEAD_BYTES: Final = 400
 _INODE_BITS: Final = 64
 _BLOCK_BYTES: Final = 512  # the unit of st_blocks, stat(2)
 _BATCH: Final = 500
-"""Entries after which a count pauses for as long as they took: other threads get the processor."""
+"""Entries after which a count pauses."""
 
 
 class _Stopped(Exception):
@@ -58,26 +62,62 @@ def count(
     Args:
         roots: files or folders; missing ones are ignored.
         pids: processes that may have files open that were deleted.
-        entries_max: stop when there are more entries.
-        limit_s: stop after this time.
+        entries_max: stop when there are more names.
+        limit_s: stop after this time, in which pauses do not count.
 
     Raises:
         OSError: the machine prevents that they are read (`machine_faults`).
     """
     roots, pids = list(roots), list(pids)
-    deadline = time.monotonic() + limit_s
-    for _ in range(_ATTEMPTS):
-        counting = _Count(entries_max, deadline)
-        try:
-            for root in roots:
-                counting.add_tree(root)
-            for pid in pids:
-                counting.add_deleted(pid)
-        except _Stopped as error:
-            return counting.usage(str(error))
-        if not counting.has_lost_folders:
-            return counting.usage()
-    return counting.usage("its folders are moved all the time")
+    with _Pace(limit_s) as pace:
+        for _ in range(_ATTEMPTS):
+            counting = _Count(entries_max, pace)
+            try:
+                for root in roots:
+                    counting.add_tree(root)
+                for pid in pids:
+                    counting.add_deleted(pid)
+            except _Stopped as error:
+                return counting.usage(str(error))
+            if not counting.has_lost_folders:
+                return counting.usage()
+        return counting.usage("its folders are moved all the time")
+
+
+class _Pace:
+    """The time that a count takes: its limit, and pauses that leave other threads the processor.
+
+    All counts together take about half of a processor.
+    """
+
+    _running: ClassVar[set[_Pace]] = set()
+
+    def __init__(self, limit_s: float) -> None:
+        self._left_s, self._steps = limit_s, 0
+        self._began = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._running.add(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._running.discard(self)
+
+    def step(self) -> None:
+        """Once for each entry.
+
+        Raises:
+            _Stopped: the limit is reached.
+        """
+        self._steps += 1
+        if self._steps % _BATCH:
+            return
+        took_s = time.monotonic() - self._began
+        self._left_s -= took_s
+        if self._left_s < 0:
+            raise _Stopped("it takes too long")
+        time.sleep(took_s * (2 * len(self._running) - 1))
+        self._began = time.monotonic()
 
 
 @dataclass(slots=True)
@@ -91,15 +131,14 @@ class _Level:
 
 
 class _Count:
-    def __init__(self, entries_max: int, deadline: float) -> None:
+    def __init__(self, entries_max: int, pace: _Pace) -> None:
         self.has_lost_folders = False
-        self._entries_max, self._deadline = entries_max, deadline
+        self._entries_max, self._step = entries_max, pace.step
         self._blocks, self._files, self._pending_bytes = 0, 0, 0
         self._seen: set[int] = set()
         self._devices: set[int] = set()
         self._levels: list[_Level] = []
         self._current = -1
-        self._batch_began = time.monotonic()
 
     def usage(self, why_incomplete: str = "") -> Usage:
         return Usage(
@@ -167,10 +206,12 @@ class _Count:
 
     def _add(self, status: os.stat_result) -> None:
         self._step()
+        if self._files >= self._entries_max:
+            raise _Stopped(TOO_MANY)
+        self._files += 1
         has_several_names = status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode)
         if not has_several_names or self._is_new(status):
             self._blocks += status.st_blocks
-            self._files += 1
 
     def _is_new(self, status: os.stat_result) -> bool:
         identity = status.st_dev << _INODE_BITS | status.st_ino
@@ -179,18 +220,6 @@ class _Count:
         if len(self._seen) < SEVERAL_NAMES_MAX:
             self._seen.add(identity)
         return True
-
-    def _step(self) -> None:
-        """Once for each entry: limits, and a pause from time to time."""
-        self._entries_max -= 1
-        if self._entries_max < 0:
-            raise _Stopped("it has too many files")
-        if self._entries_max % _BATCH == 0:
-            now = time.monotonic()
-            if now > self._deadline:
-                raise _Stopped("it takes too long")
-            time.sleep(max(0.0, min(now - self._batch_began, self._deadline - now)))
-            self._batch_began = time.monotonic()
 
     def _reserve(self, size_bytes: int) -> None:
         self._pending_bytes += size_bytes

@@ -14,7 +14,7 @@ class Usage:
 
     Attributes:
         size_bytes: of allocated blocks; a sparse file's holes count nothing.
-        files: inodes: files, folders, links and the rest.
+        files: names: those of files, folders, links and the rest; and deleted files.
         why_incomplete: why there may be more; empty: there is not.
     """
 

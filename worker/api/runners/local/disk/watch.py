@@ -1,27 +1,28 @@
 """Counts what tasks occupy on the disk, and ends those with which an account exceeds its limit.
 
-    running     counted every PERIOD_S
+    running     each counted PERIOD_S after the count before, up to what its account may have
     ended       counted once, when nothing of it runs any more; the count is stored with the task
 
-If an account exceeds its limit, its largest running task is ended. If the account still grows
-meanwhile, that one is killed, and the next one is ended, too. Each account is counted in a thread
-of its own share, so a large tree of one does not delay the count of another.
+After each count its account's sum is compared with the limit. If it exceeds it, the account's
+largest running task is ended. If the account still grows meanwhile, that one is killed, and the
+next one is ended, too. Tasks are counted in threads of their account's share; running tasks with
+more than QUICK_NAMES, and those that have ended, in other threads each: a large tree delays neither
+another account's count nor that of a small one.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, Protocol
 
-from worker.api.runners.background import BackgroundTasks
+from worker.api.runners.background import BackgroundTasks, Rounds
 from worker.api.runners.local.disk import tree
 from worker.api.runners.local.disk.usage import Usage
-from worker.api.runners.protocol import RunnerUnavailable
 from worker.api.runners.threads import SharedThreads
 from worker.process import descendants
 
@@ -39,9 +40,12 @@ GROWTH_MIN_BYTES: Final = 256 << 20
 _GROWTH_PART: Final = 4
 _ENDED_MAX: Final = 500
 """Ended tasks that are counted in one period."""
+_ENDED: Final = "ended tasks of "
 _INCOMPLETE_MAX: Final = 3
 """After so many incomplete counts in a row a task is ended."""
-_THREADS: Final = 2
+QUICK_NAMES: Final = 20_000
+"""They are counted within about 0.1 s; files of a folder each within 1 s."""
+_THREADS: Final = 8
 _FIRST_LIMIT_S: Final = 5.0
 
 
@@ -90,10 +94,14 @@ class DiskWatch:
     ) -> None:
         self._store, self._accounts = store, accounts
         self._workers, self._loops = workers, loops
+        self._quick_threads = SharedThreads(_THREADS, 1, "disk-quick")
         self._threads = SharedThreads(_THREADS, 1, "disk")
+        self._ended_threads = SharedThreads(_THREADS, 1, "disk-ended")
         self._background = BackgroundTasks(loops)
-        self._counting: set[str] = set()
-        self._running: set[asyncio.Task[None]] = set()
+        self._rounds = Rounds(self._background)
+        """One for each running task, and one for the ended tasks of each account."""
+        self._growing: dict[str, list[UncountedTask]] = {}
+        """By account: those of the latest sweep that may still grow."""
         self._excesses: dict[str, _Excess] = {}
         self._incomplete: Counter[str] = Counter()
         self._was_full = False
@@ -104,23 +112,28 @@ class DiskWatch:
         Until then, accounts seem to occupy less than they do.
         """
         await self.sweep()
-        if self._running:
-            await asyncio.wait(self._running, timeout=_FIRST_LIMIT_S)
+        await self._rounds.wait(_FIRST_LIMIT_S)
+
+    @property
+    def _running(self) -> set[asyncio.Task[None]]:
+        return self._rounds.running
 
     async def sweep(self) -> None:
-        """Begin to count all accounts that are not being counted already."""
+        """Begin to count all tasks that are not being counted already."""
         tasks = sorted(self._store.uncounted(_ENDED_MAX), key=attrgetter("account"))
         task_ids = {task.task_id for task in tasks}
         self._accounts.keep(task_ids)
         self._incomplete = Counter(
             {each: count for each, count in self._incomplete.items() if each in task_ids}
         )
-        for account, own in groupby(tasks, key=attrgetter("account")):
-            if account not in self._counting:
-                self._counting.add(account)
-                running = self._background.start(self._count_account(account, list(own)))
-                self._running.add(running)
-                running.add_done_callback(self._running.discard)
+        self._growing = {}
+        for account, group in groupby(tasks, key=attrgetter("account")):
+            own = list(group)
+            growing = self._growing[account] = [task for task in own if not task.is_final]
+            for task in growing:
+                self._rounds.begin(task.task_id, partial(self._count_all, [task]))
+            if ended := [task for task in own if task.is_final]:
+                self._rounds.begin(_ENDED + account, partial(self._count_all, ended))
         self._wake()
 
     async def pause(self) -> None:
@@ -130,7 +143,9 @@ class DiskWatch:
     async def close(self) -> None:
         """Stop counting."""
         await self._background.cancel()
+        self._quick_threads.close()
         self._threads.close()
+        self._ended_threads.close()
 
     def _wake(self) -> None:
         """Queued tasks of an account that was full may be started now."""
@@ -144,38 +159,50 @@ class DiskWatch:
         if was_full or self._was_full:
             self._workers.wake()
 
-    async def _count_account(self, account: str, tasks: Sequence[UncountedTask]) -> None:
-        try:
-            for task in tasks:
-                with self._loops.handling(NAME, task.task_id):
-                    await self._count(task)
-            with contextlib.suppress(RunnerUnavailable):  # `sweep` reports it
-                self._enforce(account, [task for task in tasks if not task.has_ended])
-        finally:
-            self._counting.discard(account)
+    async def _count_all(self, tasks: Sequence[UncountedTask]) -> None:
+        for task in tasks:
+            with self._loops.handling(NAME, task.task_id):
+                await (self._count_ended(task) if task.is_final else self._count(task))
+            self._enforce(task.account)
 
     async def _count(self, task: UncountedTask) -> None:
+        names_max = self._names_max(task)
+        usage = None
+        if self._accounts.of(task).files <= QUICK_NAMES:
+            usage = await self._measured(self._quick_threads, task, min(names_max, QUICK_NAMES))
+        if usage is None or (names_max > QUICK_NAMES and usage.why_incomplete == tree.TOO_MANY):
+            names_max = self._names_max(task)
+            usage = await self._measured(self._threads, task, names_max)
+        if task.account in self._excesses and not self._accounts.has_counted(task):
+            self._excesses[task.account].size_bytes += usage.size_bytes  # it has not grown since
+        self._accounts.set(task.account, task.task_id, usage)
+        has_too_many = names_max < tree.ENTRIES_MAX and usage.why_incomplete == tree.TOO_MANY
+        if usage.why_incomplete and not has_too_many:  # which is enough to enforce the limit
+            self._incomplete[task.task_id] += 1
+        else:
+            del self._incomplete[task.task_id]
+
+    async def _count_ended(self, task: UncountedTask) -> None:
         limit = self._accounts.limit
-        entries_max = tree.ENTRIES_MAX if limit.max_files is None else limit.max_files + 1
-        folder = self._workers.folder(task.task_id)
-        usage = await self._threads.call(
-            task.account, _measure, folder, task, entries_max=entries_max
-        )
-        if not task.is_final:
-            self._accounts.set(task.account, task.task_id, usage)
-            if usage.why_incomplete:
-                self._incomplete[task.task_id] += 1
-            else:
-                del self._incomplete[task.task_id]
-            return
+        names_max = tree.ENTRIES_MAX if limit.max_files is None else limit.max_files + 1
+        usage = await self._measured(self._ended_threads, task, names_max)
         if usage.why_incomplete:  # there may be more: the account must not get more room by it
             usage += Usage(size_bytes=limit.max_bytes or 0, files=limit.max_files or 0)
         await self._store.save_usage(task.task_id, usage)
         self._accounts.set(task.account, task.task_id, None)
 
+    def _names_max(self, task: UncountedTask) -> int:
+        stored = self._store.occupied().get(task.account, Usage())
+        return self._accounts.names_max(task, stored) or tree.ENTRIES_MAX
+
+    async def _measured(self, threads: SharedThreads, task: UncountedTask, names_max: int) -> Usage:
+        folder = self._workers.folder(task.task_id)
+        return await threads.call(task.account, _measure, folder, task, entries_max=names_max)
+
     # -- the limit
 
-    def _enforce(self, account: str, running: Sequence[UncountedTask]) -> None:
+    def _enforce(self, account: str) -> None:
+        running = [task for task in self._growing.get(account, ()) if not task.has_ended]
         for task in running:
             usage = self._accounts.of(task)
             if self._incomplete[task.task_id] >= _INCOMPLETE_MAX:

@@ -9,22 +9,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from worker import net
-from worker.api.runners.threads import Threads
+from worker.api.runners.local.isolation.reservations import HOST
+from worker.api.runners.threads import SharedThreads, Threads
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Mapping
 
     from worker.api.runners.local.isolation.mechanism import Isolation
+    from worker.api.runners.local.isolation.reservations import Names, Reservations
     from worker.api.runners.local.isolation.uids import Uid
     from worker.api.runners.local.store import Store
     from worker.api.runners.local.stored_task import StoredTask
     from worker.api.runners.local.task_folder import TaskFolder
     from worker.api.runners.protocol import StreamKey
 
-HOST: Final = "127.0.0.1"
-_BACKLOG: Final = 128
-_THREADS: Final = 2
+_CLEANING_THREADS: Final = 16
+_CLEANING_PER_ACCOUNT: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,19 +35,18 @@ class Launch:
         environ: its environment, except what the isolation adds.
         isolation: how it is isolated.
         uid: its user; None: this process's.
-        listener: the socket on which it accepts viewers.
+        names: its port and its display.
     """
 
     environ: Mapping[str, str]
     isolation: Isolation
     uid: Uid | None
-    listener: socket.socket
+    names: Names
 
     @property
     def port(self) -> int:
         """The listener's port."""
-        port: int = self.listener.getsockname()[1]
-        return port
+        return self.names.port
 
     @property
     def uid_number(self) -> int | None:
@@ -62,18 +61,24 @@ class Assignments:
         self,
         store: Store,
         isolation: Isolation,
+        reservations: Reservations,
         *,
         environ: Mapping[str, str],
         stream_key: StreamKey,
         report: Callable[..., None],
     ) -> None:
-        self._store, self._isolation = store, isolation
+        self._store, self._isolation, self._reservations = store, isolation, reservations
         self._environ, self._stream_key, self._report = dict(environ), stream_key, report
-        self._threads = Threads(_THREADS, "users")
+        self._taking = Threads(1, "uid")
+        self._cleaning = SharedThreads(_CLEANING_THREADS, _CLEANING_PER_ACCOUNT, "clean-up")
+        self._names: dict[str, Names] = {}
 
     def close(self) -> None:
-        """End the threads."""
-        self._threads.close()
+        """End the threads; workers keep their names."""
+        self._taking.close()
+        self._cleaning.close()
+        for names in self._names.values():
+            names.leave()
 
     async def assign(self, task: StoredTask) -> Launch:
         """Choose a worker's user and address, and store them before it is started.
@@ -81,7 +86,7 @@ class Assignments:
         Viewers are sent to this address, whatever the worker's output contains.
 
         Raises:
-            NoFreeUid, PortInUse, OSError: the machine cannot start a worker now.
+            NoFreeUid, NoNames, OSError: the machine cannot start a worker now.
         """
         environ = self._environ | {
             "WORKER_STREAM_KEY": self._stream_key(task.task_id).hex(),
@@ -90,30 +95,40 @@ class Assignments:
         uid = None
         with contextlib.ExitStack() as unused:
             if self._isolation.assigns_uids:
-                uid = await self._threads.call(self._isolation.take_uid, self._store.uids())
+                uid = await self._taking.call(self._isolation.take_uid, self._store.uids())
                 unused.callback(self._isolation.release, uid.number)
-            listener = unused.enter_context(net.listen(HOST, 0, backlog=_BACKLOG))
-            launch = Launch(environ=environ, isolation=self._isolation, uid=uid, listener=listener)
+            names = self._reservations.take()
+            unused.callback(self._reservations.give_back, names)
+            launch = Launch(environ=environ, isolation=self._isolation, uid=uid, names=names)
             await self._store.save_start(task.task_id, port=launch.port, uid=launch.uid_number)
             unused.pop_all()
+        self._names[task.task_id] = names
         return launch
 
     async def take_back(self, task: StoredTask, launch: Launch) -> None:
         """Make what was assigned to a worker that was not started available again."""
-        launch.listener.close()
+        self.give_back(task.task_id)
         if launch.uid is not None:
             self._isolation.release(launch.uid.number)
             await self._store.mark_cleaned_up(task.task_id)
 
+    def give_back(self, task_id: str) -> None:
+        """Make a worker's names available again: none of its processes is left."""
+        names = self._names.pop(task_id, None)
+        if names is not None:
+            self._reservations.give_back(names)
+
     async def clean_up(self, task: StoredTask, folder: TaskFolder, *, attempt: int = 1) -> bool:
         """Kill what is left of a task's own user, and take over its files.
+
+        It takes as long as the removal of the files, in threads of the account's share.
 
         Returns:
             whether that succeeded; the first attempt that fails is reported.
         """
         if task.uid is None:
             return True
-        if await self._threads.call(self._isolation.clean_up, folder, task.uid):
+        if await self._cleaning.call(task.account, self._isolation.clean_up, folder, task.uid):
             await self._store.mark_cleaned_up(task.task_id)
             return True
         if attempt == 1:

@@ -62,6 +62,7 @@ def main() -> None:
     view = View(**json.loads(sys.argv[1]))
     cpu_shares.join(view.group)
     linux.unshare_mounts_and_ipc()
+    os.umask(0o022)  # the worker's user must be able to enter the folders of its view
     _arrange(view)
     _become(view.uid)
     os.umask(0o077)
@@ -74,9 +75,12 @@ def _become(uid: int) -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NPROC)
     limit = PROCESSES_MAX if most == resource.RLIM_INFINITY else min(PROCESSES_MAX, most)
     resource.setrlimit(resource.RLIMIT_NPROC, (limit, limit))
+    linux.forbid_precedence()
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
+    linux.drop_capabilities()  # of which securebits, or an ambient set, may have kept some
+    linux.forget_keys()
 
 
 def _arrange(view: View) -> None:

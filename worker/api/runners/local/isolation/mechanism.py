@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from worker.api.runners.local.task_folder import TaskFolder
 
 _TRIAL_LIMIT_S: Final = 30.0
-_KILL_LIMIT_S: Final = 5.0
+_KILL_LIMIT_S: Final = kill_all.LIMIT_S + 5.0
 _TRIAL: Final = """\
 import os, sys
 import worker.session.preflight, worker.session.prelaunch, playwright
@@ -146,7 +146,7 @@ class Isolation:
             kill = [*_python(kill_all), str(uid)]
             try:
                 returncode, _ = programs.run(kill, limit_s=_KILL_LIMIT_S)
-            except programs.TookTooLong:  # where there is no Landlock, a task can stop it
+            except programs.TookTooLong:
                 return False
             if returncode:
                 return False

@@ -74,8 +74,8 @@ def test_sparse_file(root):
     assert tree.count([root]).size_bytes < 1 << 20
 
 
-def test_hard_links_are_counted_once(root):
-    """Also if the names are in several trees."""
+def test_blocks_of_hard_links_are_counted_once(root):
+    """Also if the names are in several trees. Each name is one of the files: it takes time."""
     write(root / "a", 1 << 20)
     other = root.parent / "other"
     other.mkdir()
@@ -83,7 +83,7 @@ def test_hard_links_are_counted_once(root):
         os.link(root / "a", place)
     used = tree.count([root, other])
     assert used.size_bytes == occupied(root, root / "a", other)
-    assert used.files == 3
+    assert used.files == 5
 
 
 def test_links_are_not_followed(root, tmp_path):
@@ -164,12 +164,14 @@ def test_too_slow(root):
 
 
 def test_many_inodes_with_several_names_take_limited_memory(root, monkeypatch):
-    """Those that are not remembered are counted once for each name: never less than there is."""
+    """The blocks of those that are not remembered count for each name: never less than there is."""
     monkeypatch.setattr(tree, "SEVERAL_NAMES_MAX", 2)
     for number in range(4):
-        (root / str(number)).touch()
+        write(root / str(number), 1 << 20)
         os.link(root / str(number), root / f"again-{number}")
-    assert tree.count([root]).files == 1 + 2 + 2 * 2
+    used = tree.count([root])
+    assert used.files == 1 + 4 * 2
+    assert used.size_bytes == occupied(root) + occupied(root / "0") * (2 + 2 * 2)
 
 
 class Change:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from worker.api.runners.background import Loops
-from worker.api.runners.local.disk import tree, watch
+from worker.api.runners.local import schema
+from worker.api.runners.local.disk import accounts as disk_accounts
+from worker.api.runners.local.disk import rows, tree, watch
 from worker.api.runners.local.disk.accounts import DiskAccounts, UncountedTask
 from worker.api.runners.local.disk.usage import Usage, UsageLimit
 from worker.api.runners.local.disk.watch import DiskWatch
@@ -236,3 +239,76 @@ async def test_first_count(machine, watched):
     machine.add("alice", "old", 5 * MIB, ended=True)
     await watched.watch.open()
     assert watched.accounts.is_full("alice", machine.stored["alice"])
+
+
+async def test_slow_count_of_one_task_does_not_delay_another_task(machine, watched, monkeypatch):
+    """The limit is enforced after each count; large trees, and ended tasks, are counted apart."""
+    gate = threading.Event()
+    counted = tree.count
+
+    def count(roots, pids=(), **limits):
+        if roots[0].name == "ended" or limits["entries_max"] > watch.QUICK_NAMES:
+            gate.wait(PATIENCE_S)
+        if roots[0].name == "slow":
+            return Usage(files=limits["entries_max"], why_incomplete=tree.TOO_MANY)
+        return counted(roots, pids, **limits)
+
+    monkeypatch.setattr(tree, "count", count)
+    watched.accounts.limit = UsageLimit(max_bytes=4 * MIB, max_files=1_000_000)
+    machine.add("alice", "slow")
+    machine.add("alice", "ended", ended=True)
+    machine.add("alice", "grows", MIB)
+    try:
+        await watched.watch.sweep()
+        machine.write("grows", 5 * MIB)
+        async with asyncio.timeout(PATIENCE_S):
+            while not machine.ended:
+                await watched.watch.sweep()
+                await asyncio.sleep(0.01)
+        assert list(machine.ended) == ["grows"]
+    finally:
+        gate.set()
+
+
+async def test_tree_is_counted_up_to_what_its_account_may_have(machine, watched, monkeypatch):
+    """Names of one file count each: a tree that takes long to count exceeds the limit."""
+    monkeypatch.setattr(disk_accounts, "NAMES_MIN", 10)
+    machine.add("alice", "ended", ended=True)
+    machine.add("alice", "links")
+    folder = machine.folder("links").artifacts
+    for number in range(200):
+        os.link(folder / "file", folder / str(number))
+    machine.stored["alice"] = Usage(files=60)
+    await watched.sweep()
+    assert list(machine.ended) == ["links"]
+    assert "WORKER_ACCOUNT_MAX_FILES" in machine.ended["links"]
+    assert watched.accounts.of(machine.tasks["links"]).files <= LIMIT.max_files - 60 + 1
+
+
+def test_many_descriptors_are_not_many_files(machine):
+    """Only the names of a tree count toward its limit."""
+    read, write = os.pipe()
+    copies = [os.dup(read) for _ in range(LIMIT.max_files * 2)]
+    try:
+        machine.add("alice", "task")
+        used = tree.count([machine.folder("task").path], [os.getpid()], entries_max=10)
+        assert used.why_incomplete == ""
+    finally:
+        for each in (read, write, *copies):
+            os.close(each)
+
+
+def test_account_with_many_ended_tasks(tmp_path):
+    """Those of other accounts are among the ones that are counted next."""
+    connection = sqlite3.connect(":memory:")
+    connection.row_factory = sqlite3.Row
+    schema.prepare(connection)
+    for number, account in enumerate(["bob", *["alice"] * 10]):
+        connection.execute(
+            "INSERT INTO tasks (task_id, account, endpoint_name, file, inputs, timeout_s, digest, "
+            "created_at, phase, finished_at) VALUES (?, ?, 'e', 'f', '{}', 1, 'd', 'c', ?, 'f')",
+            (str(number), account, "failed"),
+        )
+    found = [rows.task_from(row) for row in connection.execute(rows.ENDED, (2,))]
+    assert [task.account for task in found] == ["alice", "bob"]
+    connection.close()

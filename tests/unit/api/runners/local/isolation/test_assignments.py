@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from worker import linux
 from worker.api.runners.local.isolation.assignments import Assignments, address, assigned
 from worker.api.runners.local.isolation.mechanism import Isolation
+from worker.api.runners.local.isolation.reservations import NoNames
 from worker.api.runners.local.isolation.uids import NoFreeUid, Uids
 from worker.api.runners.local.stored_task import StoredTask
 
@@ -46,6 +48,21 @@ class Store:
         self.stored["uid"] = None
 
 
+class Reservations:
+    """Has the names of one worker."""
+
+    def __init__(self):
+        self.free = [SimpleNamespace(port=6080, leave=lambda: None)]
+
+    def take(self):
+        if not self.free:
+            raise NoNames
+        return self.free.pop()
+
+    def give_back(self, names):
+        self.free.append(names)
+
+
 class Uncleanable(Isolation):
     """A process of the user cannot be killed, at first."""
 
@@ -70,7 +87,12 @@ def events():
 
 
 @pytest.fixture
-def make(store, events, tmp_path, monkeypatch):
+def reservations():
+    return Reservations()
+
+
+@pytest.fixture
+def make(store, reservations, events, tmp_path, monkeypatch):
     monkeypatch.setattr(linux, "uids_in_use", set)
     made = []
 
@@ -79,6 +101,7 @@ def make(store, events, tmp_path, monkeypatch):
         assignments = Assignments(
             store,
             isolation,
+            reservations,
             environ={"A": "b"},
             stream_key=lambda _: b"\1",
             report=lambda event, **fields: events.append((event, fields)),
@@ -92,56 +115,68 @@ def make(store, events, tmp_path, monkeypatch):
         isolation.release(UIDS[0])
 
 
-def descriptors():
-    return set(Path("/proc/self/fd").iterdir())
-
-
 async def test_address_is_that_of_the_socket(make, store):
     """It is stored before the worker is started."""
     launch = await make().assign(TASK)
-    with launch.listener:
-        assert store.stored == {"port": launch.port, "uid": UIDS[0]}
-        assert address(assigned(TASK, launch)) == f"ws://127.0.0.1:{launch.port}"
-        assert launch.environ == {"A": "b", "WORKER_STREAM_KEY": "01", "WORKER_INPUTS": '{"n": 1}'}
+    assert store.stored == {"port": launch.port, "uid": UIDS[0]}
+    assert address(assigned(TASK, launch)) == f"ws://127.0.0.1:{launch.port}"
+    assert launch.environ == {"A": "b", "WORKER_STREAM_KEY": "01", "WORKER_INPUTS": '{"n": 1}'}
 
 
 def test_worker_of_an_older_version_has_no_address():
     assert address(TASK) is None
 
 
-async def test_failed_assignment(make, store):
-    """Neither the uid nor the socket is kept."""
+async def test_failed_assignment(make, store, reservations):
+    """Neither the uid nor the names are kept."""
     assignments = make()
-    before = descriptors()
     store.error = OSError("x")
     for _ in range(2):
         with pytest.raises(OSError, match="x"):
             await assignments.assign(TASK)
-    assert descriptors() == before
+        assert reservations.free
     store.error = None
-    launch = await assignments.assign(TASK)
-    launch.listener.close()
+    await assignments.assign(TASK)
 
 
-async def test_worker_that_is_not_started(make, store):
-    """Its uid, the only one, and its socket are given back, however often its start fails."""
+async def test_worker_that_is_not_started(make, store, reservations):
+    """Its uid, the only one, and its names are given back, however often its start fails."""
     assignments = make()
-    before = descriptors()
     for _ in range(2):
         launch = await assignments.assign(TASK)
         with pytest.raises(NoFreeUid):
             await assignments.assign(TASK)
         await assignments.take_back(TASK, launch)
         assert store.uids() == []
-    assert descriptors() == before
+        assert reservations.free
+
+
+async def test_names_of_a_worker_that_has_ended(make, reservations):
+    """They are given back once, and only when that is requested."""
+    assignments = make()
+    launch = await assignments.assign(TASK)
+    assert not reservations.free
+    for _ in range(2):
+        assignments.give_back(TASK.task_id)
+        assert reservations.free == [launch.names]
+
+
+async def test_no_names(make, store, reservations):
+    """The uid is not kept."""
+    assignments = make()
+    reservations.free.clear()
+    for _ in range(2):
+        with pytest.raises(NoNames):
+            await assignments.assign(TASK)
+    assert store.uids() == []
 
 
 async def test_user_that_cannot_be_cleaned_up(make, store, events, tmp_path):
     """It is reported once, and its uid is not used until a later attempt succeeds."""
     assignments = make(Uncleanable)
     launch = await assignments.assign(TASK)
-    with launch.listener:
-        task = assigned(TASK, launch)
+    task = assigned(TASK, launch)
+    assignments.give_back(TASK.task_id)
     assert not await assignments.clean_up(task, tmp_path)
     assert not await assignments.clean_up(task, tmp_path, attempt=2)
     assert events == [("isolation.blocked", {"task_id": "t", "uid": UIDS[0]})]
@@ -149,4 +184,4 @@ async def test_user_that_cannot_be_cleaned_up(make, store, events, tmp_path):
     with pytest.raises(NoFreeUid):
         await assignments.assign(replace(TASK, task_id="other"))
     assert await assignments.clean_up(task, tmp_path, attempt=3)
-    (await assignments.assign(replace(TASK, task_id="other"))).listener.close()
+    await assignments.assign(replace(TASK, task_id="other"))

@@ -66,5 +66,23 @@ def test_uid_of_a_user_is_refused(tmp_path):
 
 def test_processes_and_their_users():
     assert os.getuid() in linux.uids_in_use()
-    assert os.getpid() in linux.running_processes_of(os.getuid())
-    assert os.getpid() not in linux.running_processes_of(os.getuid(), but=os.getpid())
+    assert os.getpid() in linux.pids()
+    own = linux.status_of(os.getpid())
+    assert own is not None
+    assert own.runs
+    assert own.uids[:3] == os.getresuid()
+    assert linux.user_has_processes(os.getuid())
+    assert not any(linux.user_has_processes(uid) for uid in (FREE[0], 2**31 - 2))
+
+
+@pytest.mark.parametrize(
+    ("state", "threads", "runs"), [("R", 1, True), ("Z", 1, False), ("Z", 2, True), ("X", 0, False)]
+)
+def test_process_whose_first_thread_has_ended(tmp_path, monkeypatch, state, threads, runs):
+    """It runs as long as another thread does."""
+    status = f"Name:\ta\\nUid:\nState:\t{state} (…)\nUid:\t1\t2\t3\t4\nThreads:\t{threads}\n"
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "status").write_text(status)
+    monkeypatch.setattr(linux, "_PROC", tmp_path)
+    assert linux.status_of(7) == ((1, 2, 3, 4), runs)
+    assert linux.status_of(8) is None
