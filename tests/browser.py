@@ -15,8 +15,8 @@ _JPEG_TOLERANCE = 8
 _POLLS = 400
 _POLL_MS = 25
 _PIXEL = """([selector, x, y]) => {
-  const canvas = document.querySelector(selector);
-  return [...canvas.getContext("2d").getImageData(x, y, 1, 1).data].slice(0, 3);
+  const canvas = document.querySelector(selector);  // none while the view connects again
+  return canvas && [...canvas.getContext("2d").getImageData(x, y, 1, 1).data].slice(0, 3);
 }"""
 
 
@@ -46,7 +46,7 @@ def wait_for_pixel(
     found: Any = None
     for _ in range(_POLLS):
         found = page.evaluate(_PIXEL, [canvas, *place])
-        if all(abs(a - b) <= _JPEG_TOLERANCE for a, b in zip(found, colour, strict=True)):
+        if found and all(abs(a - b) <= _JPEG_TOLERANCE for a, b in zip(found, colour, strict=True)):
             return
         page.wait_for_timeout(_POLL_MS)
     pytest.fail(f"the pixel at {place} is {found}, not {colour}")
