@@ -212,7 +212,7 @@ def test_queued(serve, page, tmp_path):
     """A queued task's view waits and connects when the task runs."""
     sign_in(page, serve({"WORKER_MAX_RUNNING": "1"}))
     first, second = tmp_path / "first", tmp_path / "second"
-    start(page, "paint", file=first)
+    start(page, "wait", file=first)
     watching(page, "connected")
     page.goto(page.url.partition("#")[0] + "#/")
     start(page, "paint", file=second, colour="rgb(240, 140, 20)")

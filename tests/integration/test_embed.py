@@ -49,8 +49,8 @@ def test_snippet_in_a_page_of_another_origin(serve, site, tmp_path):
     served = serve({"WORKER_ALLOWED_ORIGINS": address})
     key, file = served.sign_in(), tmp_path / "end"
     tasks = [
-        served.start_task("paint", input_parameters={"file": str(path)})
-        for path in (file, tmp_path / "never")
+        served.start_task(endpoint, input_parameters={"file": str(path)})
+        for endpoint, path in (("paint", file), ("wait", tmp_path / "never"))
     ]
     (snippet,) = re.findall(r"```html\n(.*?)```", README.read_text(), re.DOTALL)
     snippet = snippet.replace("http://127.0.0.1:8000", served.url).replace("API_KEY", key)

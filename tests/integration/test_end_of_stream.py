@@ -24,9 +24,12 @@ from viewers import (
 )
 from worker_run import PROGRAMS
 
+from worker.stream import tokens
+
 TASKS = str(PROGRAMS / "tasks.py")
 BLUE, ORANGE = (20, 120, 220), (240, 140, 20)
 LATE_S = 0.4
+STREAM_KEY = "ab" * 32
 ENDS = {
     "success": ("task success", 0),
     "failure": ("task failed", 1),
@@ -62,14 +65,16 @@ def watch(worker):
     return watchers
 
 
-class PreparedUrls:
-    """Stream URLs for a viewer that connects repeatedly: made in advance, each used once."""
+class SignedUrls:
+    """Stream URLs for a viewer that connects repeatedly, each used once; signed by the test."""
 
-    def __init__(self, worker, count=200):
-        self._urls = iter([worker.stream_url() for _ in range(count)])
+    def __init__(self, worker):
+        self._base = f"ws://127.0.0.1:{worker.port}"
+        self._task_id = worker.event("worker.started")["task_id"]
 
     def __call__(self):
-        return next(self._urls)
+        token = tokens.mint(bytes.fromhex(STREAM_KEY), self._task_id)
+        return tokens.stream_url(self._base, self._task_id, token)
 
 
 def assert_reconnecting_viewer(attempts, reason):
@@ -97,9 +102,10 @@ def test_every_viewer_gets_the_outcome(run, tmp_path, how):
     reason, code = ENDS[how]
     file = tmp_path / "end"
     arguments = ["--timeout-s", "5"] if how == "timeout" else []
-    worker = run(f"{TASKS}:until", "--input", f"file={file}", *arguments)
+    env = {"WORKER_STREAM_KEY": STREAM_KEY}
+    worker = run(f"{TASKS}:until", "--input", f"file={file}", *arguments, env=env)
     watchers = watch(worker)
-    late = ReconnectingViewer(PreparedUrls(worker))
+    late = ReconnectingViewer(SignedUrls(worker))
     late.wait_ready(20)
     delay_the_end(worker)
     end(worker, how, file)
@@ -195,8 +201,8 @@ def test_last_thing_drawn_is_seen_if_x11vnc_is_late(run, tmp_path):
 
 def test_viewer_that_connects_after_the_task_finished_gets_409(run):
     """It does not get a stream that ends at once."""
-    key = "ab" * 32
-    worker = run("--hold-s", "0", "--", "sleep", "600", env={"WORKER_STREAM_KEY": key})
+    env = {"WORKER_STREAM_KEY": STREAM_KEY}
+    worker = run("--hold-s", "0", "--", "sleep", "600", env=env)
     worker.event("task.started")
     url = worker.stream_url()
     delay_the_end(worker)

@@ -81,10 +81,10 @@ def served(shared):
     shared.cancel_all()
 
 
-def start(served, **inputs):
-    """A task of a new account; its address and the account's key."""
+def start(served, endpoint="wait", **inputs):
+    """A task of an account; its address and a new key of the account."""
     key = served.sign_in()
-    task_id = served.start_task("paint", input_parameters=inputs)
+    task_id = served.start_task(endpoint, input_parameters=inputs)
     return f"{served.url}/api/v1/tasks/{task_id}", key
 
 
@@ -111,7 +111,7 @@ def corrupt_token(route):
 def test_watch_to_the_end(served, site, page, readable):
     """Loading, connecting, connected with the task's pixels, and "Stream ended"."""
     file = readable / "end"
-    show(page, site, *start(served, file=str(file)))
+    show(page, site, *start(served, "paint", file=str(file)))
     reached(page, "connected")
     wait_for_pixel(page, (960, 700), BLUE, "canvas")
     file.write_text("end")
