@@ -16,7 +16,8 @@ from worker.api.runners.local.isolation.mechanism import Isolation
 from worker.api.runners.local.isolation.uids import Uids
 from worker.api.runners.local.task_folder import TaskFolder
 
-FREE = range(4_000_000_010, 4_000_000_020)
+FIRST = 4_000_000_000 + 10 * os.getpid()  # others than those of tests that run at the same time
+FREE = range(FIRST, FIRST + 10)
 FORKING = PROGRAMS / "forking.py"
 KINDS = ("chain", "sessions", "double", "executes", "bomb", "threads", "first_thread_ended", "many",
          "stopper")  # fmt: skip
