@@ -10,6 +10,7 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -134,13 +135,12 @@ class WorkerRun(EventProcess):
         left += [str(path) for path in self.tmpdir.iterdir()]
         for event in self.events:
             if event["event"] == "xvfb.started":
-                number = event["display"].removeprefix(":")
-                sockets = Path("/proc/net/unix").read_text()
-                path = Path(f"/tmp/.X11-unix/X{number}")
-                if path.exists() and f"@{path}\n" not in sockets:
-                    left.append(
-                        str(path)
-                    )  # no server listens; a live socket belongs to another test
+                path = Path("/tmp/.X11-unix", event["display"].replace(":", "X"))
+                # A newer one is another server's, whose display has got the number since.
+                with contextlib.suppress(FileNotFoundError):
+                    created = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+                    if created < datetime.fromisoformat(event["time"]):
+                        left.append(str(path))
         return left
 
 

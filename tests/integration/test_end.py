@@ -73,6 +73,27 @@ def test_processes_are_ended_without_a_cgroup(hidepid, arguments):
     assert not marked_processes(mark)
 
 
+LATE = """
+import asyncio
+from worker.process.children import Children
+
+async def main():
+    children = Children()
+    child = children.spawn(["sleep", "600"], env={}, death_signal=9)
+    await children.sweep(grace_s=0, limit_s=0)
+    while child.running:
+        await asyncio.sleep(0.01)
+        children.left()
+
+asyncio.run(main())
+"""
+
+
+def test_processes_are_killed_if_the_time_is_over():
+    """As on a machine so busy that the worker did not run for longer than the sweep may take."""
+    subprocess.run([sys.executable, "-c", LATE], timeout=30, check=True)
+
+
 @pytest.fixture
 def freezer():
     """A cgroup (version 1) whose processes can be frozen."""

@@ -60,8 +60,9 @@ class Sweep:
             grace_s: from SIGTERM to SIGKILL.
             limit_s: the longest time for all of it; a process in uninterruptible sleep cannot die.
         """
-        began = time.monotonic()
-        while time.monotonic() - began < min(grace_s, limit_s):
+        clock = asyncio.get_running_loop().time  # stands still while this process does not run
+        began = clock()
+        while clock() - began < min(grace_s, limit_s):
             self._ask(self.left(), signal.SIGTERM)
             if self._is_over():
                 return
@@ -71,10 +72,12 @@ class Sweep:
             (signal.SIGSTOP, grace_s + _FREEZE_LIMIT_S),
             (signal.SIGKILL, limit_s),
         ):
-            while time.monotonic() - began < min(end_s, limit_s) and self._burst(number):
+            is_running = self._burst(number)  # at least once, however late it is
+            while is_running and clock() - began < min(end_s, limit_s):
                 if self._is_over():
                     return
                 await asyncio.sleep(_PAUSE_S)
+                is_running = self._burst(number)
 
     def left(self) -> list[int]:
         """The processes that are left now."""
