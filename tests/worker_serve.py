@@ -63,7 +63,6 @@ class WorkerServe:
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 text=True,
-                start_new_session=True,  # one that assigns uids gives its session precedence
             )
         seen = len(self.events)
         self._processes.append(process)

@@ -148,6 +148,46 @@ def cgroup1_mount(controller: str) -> str | None:
     return None
 
 
+class CpuCgroup(NamedTuple):
+    """A cgroup in the hierarchy that shares out CPU time.
+
+    Attributes:
+        path: its folder.
+        is_root: whether it is the root, in which processes may be next to groups.
+        unified: whether it is of version 2.
+    """
+
+    path: Path
+    is_root: bool
+    unified: bool
+
+    def share_out(self) -> None:
+        """Have the kernel share out CPU time among the groups in this one.
+
+        Raises:
+            OSError: that is not permitted.
+        """
+        control = self.path / "cgroup.subtree_control"
+        if self.unified and "cpu" not in control.read_text().split():
+            control.write_text("+cpu")
+
+
+def cpu_cgroup() -> CpuCgroup | None:
+    """This process's own; None if there is no such hierarchy."""
+    for controllers, own in own_cgroups():
+        unified = not controllers
+        if not unified and "cpu" not in controllers.split(","):
+            continue
+        mount = cgroup2_mount() if unified else cgroup1_mount("cpu")
+        if mount is None:
+            continue
+        found = CpuCgroup(Path(mount, own.lstrip("/")), is_root=own == "/", unified=unified)
+        with contextlib.suppress(OSError):
+            if not unified or "cpu" in (found.path / "cgroup.controllers").read_text().split():
+                return found
+    return None
+
+
 def drop_capabilities() -> None:
     """Give up every capability (capset(2)); with no_new_privs, executing a program returns none."""
     header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)

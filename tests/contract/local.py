@@ -9,7 +9,7 @@ import shutil
 import signal
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +25,6 @@ from worker.api.runners.local.retention import Retention
 from worker.api.runners.local.runner import LocalRunner
 from worker.api.runners.local.task_folder import TaskFolder
 from worker.api.runners.protocol import Runner, TaskRecord, TaskRequest, TaskStatus
-
-
-@contextlib.contextmanager
-def own_precedence() -> Iterator[None]:
-    """Undo what a runner that assigns uids changes of its process and session: here, of pytest."""
-    nice = os.getpriority(os.PRIO_PROCESS, 0)
-    session = Path("/proc/self/autogroup")
-    of_session = session.read_text().split()[-1] if session.exists() else None
-    try:
-        yield
-    finally:
-        if os.getpriority(os.PRIO_PROCESS, 0) != nice:
-            os.setpriority(os.PRIO_PROCESS, 0, nice)
-            if of_session is not None:
-                session.write_text(of_session)
 
 
 class LocalBackend(Backend):
@@ -71,8 +56,7 @@ class LocalBackend(Backend):
             usage_limit=self.usage_limit,
             detect=self._detect,
         )
-        with own_precedence():
-            await self.runner.open()
+        await self.runner.open()
         return self.runner
 
     def _detect(self) -> Isolation:

@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from worker import linux
+
 NICENESS = """\
 import json, os
 from pathlib import Path
@@ -20,8 +22,6 @@ API = """\
 import subprocess, sys
 from worker.api import precedence, programs
 niceness = sys.argv[1]
-if sys.argv[2] == "raised":
-    precedence.raise_own()
 exec(niceness)
 waiting = [sys.executable, "-c", "import time; time.sleep(0.1)\\n" + niceness]
 print(programs.run(waiting)[1].decode(), end="", flush=True)
@@ -33,16 +33,37 @@ worker.communicate(b"\\n")
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may take precedence")
-@pytest.mark.parametrize(("raised", "expected"), [(True, [-10, 0, 5]), (False, [0, 0, 5])])
-def test_niceness(raised, expected):
-    """The API comes before the programs that it starts, and these before workers."""
+def test_niceness():
+    """The API comes before the programs and the workers that it starts."""
     done = subprocess.run(
-        [sys.executable, "-c", API, NICENESS, "raised" if raised else ""],
+        [sys.executable, "-c", API, NICENESS],
         stdout=subprocess.PIPE,
         start_new_session=True,
         check=True,
     )
     found = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [own for own, _ in found] == expected
-    assert [session for _, session in found if session is not None] in ([], expected)
+    own, *others = [nice - found[0][0] for nice, _ in found]
+    assert (own, others) == (0, [5, 5])
+    assert [session for _, session in found if session is not None][1:] in ([], [5, 5])
+
+
+def test_cgroup(serve):
+    """The API has one of its own while it runs; one that was killed has left none later."""
+    root = linux.cpu_cgroup()
+    if root is None or not root.is_root or not os.access(root.path, os.W_OK):
+        pytest.skip("needs root, and a writable file system of cgroups")
+
+    def groups():
+        return {each.name for each in root.path.glob("worker-api-*")}
+
+    api = serve()
+    killed = f"worker-api-{api.process.pid}"
+    assert killed in groups()
+    api.kill()
+    api.start()
+    own = f"worker-api-{api.process.pid}"
+    assert own in groups()
+    assert killed not in groups()
+    assert (root.path / own / "cgroup.procs").read_text().split() == [str(api.process.pid)]
+    assert api.stop() == 0
+    assert own not in groups()

@@ -49,7 +49,6 @@ class Shell:
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             timeout=PATIENCE_S,
-            start_new_session=True,  # an API gives its session precedence
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

@@ -26,7 +26,6 @@ def ends(moment_s, number):
         [COMMAND, "serve"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        start_new_session=True,  # the API gives its session precedence
     )
     time.sleep(moment_s)  # not to synchronise: the time is the parameter
     process.send_signal(number)

@@ -1,6 +1,6 @@
 """Which processes of a machine get CPU time and memory first: the API, its programs, the workers.
 
-The kernel shares out CPU time by thread or, with autogroups (sched(7)), by session.
+The kernel shares out CPU time by cgroup, then by thread or, with autogroups (sched(7)), by session.
 """
 
 from __future__ import annotations
@@ -9,10 +9,19 @@ import contextlib
 import os
 import time
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-_API_NICE: Final = -10
-_PROGRAM_NICE: Final = 0
+from worker import linux
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_GROUP: Final = "worker-api"
+_WEIGHT: Final = ("cpu.weight", "1000")
+"""The default is 100."""
+_SHARES: Final = ("cpu.shares", "10240")
+"""The same in version 1; the default is 1024."""
+_PROGRAM_NICE: Final = 5
 _WORKER_NICE: Final = 5
 _WORKER_OOM_SCORE_ADJ: Final = 200
 """proc_pid_oom_score_adj(5). Chromium gives its renderers 300, so that these are killed first."""
@@ -20,18 +29,45 @@ _EXEC_POLL_S: Final = 0.001
 _EXEC_WRITES: Final = 20
 
 
-def raise_own() -> None:
-    """Give this thread, and those that it starts, precedence; ignored if that is not permitted.
+@contextlib.contextmanager
+def own_cgroup() -> Iterator[None]:
+    """Keep this process in a cgroup of its own, with more CPU time than those beside it.
 
-    Its session has it too, which is that of the terminal if it was started in one.
+    Only if it is in the root: a service, for example, has a group of its own already. Ignored if
+    it is not permitted.
     """
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, _API_NICE)
-        Path("/proc/self/autogroup").write_text(str(_API_NICE))
+    root = linux.cpu_cgroup()
+    group = root.path / f"{_GROUP}-{os.getpid()}" if root is not None and root.is_root else None
+    if root is None or group is None or not _enter(root, group):
+        yield
+        return
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            (root.path / "cgroup.procs").write_text("0")
+            group.rmdir()
+
+
+def _enter(root: linux.CpuCgroup, group: Path) -> bool:
+    file, value = _WEIGHT if root.unified else _SHARES
+    for each in root.path.glob(f"{_GROUP}-*"):  # those of killed APIs; others are not removed
+        with contextlib.suppress(OSError):
+            each.rmdir()
+    try:
+        root.share_out()
+        group.mkdir()
+        (group / file).write_text(value)
+        (group / "cgroup.procs").write_text("0")
+    except OSError:
+        with contextlib.suppress(OSError):
+            group.rmdir()
+        return False
+    return True
 
 
 def lower_program(pid: int) -> None:
-    """Take the API's precedence from a program that it has just started."""
+    """Give a program that the API has just started less CPU time than the API has."""
     _set_nice(pid, _PROGRAM_NICE)
 
 

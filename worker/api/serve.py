@@ -17,7 +17,7 @@ import uvloop
 from fastapi import FastAPI
 
 from worker import net
-from worker.api import app, master_secret
+from worker.api import app, master_secret, precedence
 from worker.api.accounts import Accounts, keys_file
 from worker.api.callbacks.sender import Sender
 from worker.api.dependencies import Services
@@ -59,7 +59,10 @@ def run(settings: ServeSettings, stopped_early: Callable[[], bool] = lambda: Fal
         UsageError: a setting is invalid, or the port or the state folder is in use.
     """
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with contextlib.ExitStack() as stack:
+        if settings.runner == "local":  # its tasks run on this machine
+            stack.enter_context(precedence.own_cgroup())
+        runner = stack.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
         runner.run(serve(settings, stopped_early))
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from worker import linux
-from worker.api import precedence
 from worker.api.accounts import Accounts, keys_file
 from worker.api.endpoints import endpoints_folder
 from worker.api.runners import files
@@ -130,8 +129,6 @@ class LocalRunner:
                 "set another folder"
             ) from error
         self._isolation = await asyncio.to_thread(self._detect)
-        if self._isolation.assigns_uids:
-            precedence.raise_own()
         self._check_accounts()
         store = Store(
             self._state_dir / "tasks.sqlite3", self._capacity, self._availability, self._disk

@@ -28,26 +28,27 @@ class CpuShares:
     """The tasks' groups.
 
     Attributes:
-        parent: theirs; None: they have none, since the file system of cgroups is not writable.
-        unified: whether it is of version 2.
+        beside: the group in which theirs are, next to the API's; None: there is none.
     """
 
-    parent: Path | None = None
-    unified: bool = True
+    beside: linux.CpuCgroup | None = None
+
+    @property
+    def parent(self) -> Path | None:
+        """The parent of the tasks' groups."""
+        return self.beside.path / _NAME if self.beside else None
 
     def create(self, uid: int) -> str:
         """Create the group of a uid; its path, or an empty text if it cannot be created."""
-        if self.parent is None:
+        if self.beside is None or self.parent is None:
             return ""
         group = self.parent / str(uid)
+        file, value = _WEIGHT if self.beside.unified else _SHARES
         try:
-            if self.unified:
-                _enable(self.parent.parent)
+            self.beside.share_out()
             self.parent.mkdir(exist_ok=True)
-            file, value = _WEIGHT if self.unified else _SHARES
             (self.parent / file).write_text(value)
-            if self.unified:
-                _enable(self.parent)
+            self.beside._replace(path=self.parent).share_out()
             group.mkdir(exist_ok=True)
         except OSError:
             return ""
@@ -63,15 +64,10 @@ class CpuShares:
 
 def detect() -> CpuShares:
     """Where the tasks' groups would be on this machine."""
-    for controllers, own in linux.own_cgroups():
-        unified = not controllers
-        if unified or "cpu" in controllers.split(","):
-            mount = linux.cgroup2_mount() if unified else linux.cgroup1_mount("cpu")
-            if mount is not None:
-                beside = Path(mount, own.lstrip("/")) if own == "/" else Path(mount, own[1:]).parent
-                if not unified or "cpu" in _controllers(beside):
-                    return CpuShares(parent=beside / _NAME, unified=unified)
-    return CpuShares()
+    own = linux.cpu_cgroup()
+    if own is None:
+        return CpuShares()
+    return CpuShares(beside=own if own.is_root else own._replace(path=own.path.parent))
 
 
 def join(group: str) -> None:
@@ -79,16 +75,3 @@ def join(group: str) -> None:
     if group:
         with contextlib.suppress(OSError):
             Path(group, "cgroup.procs").write_text("0")
-
-
-def _controllers(group: Path) -> list[str]:
-    try:
-        return (group / "cgroup.controllers").read_text().split()
-    except OSError:
-        return []
-
-
-def _enable(group: Path) -> None:
-    """Have the kernel share out CPU time among the groups in this one."""
-    if "cpu" not in (group / "cgroup.subtree_control").read_text().split():
-        (group / "cgroup.subtree_control").write_text("+cpu")

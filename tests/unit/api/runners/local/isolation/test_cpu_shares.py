@@ -74,7 +74,7 @@ def test_no_cgroups():
 
 def test_not_writable(tmp_path):
     """A worker starts without a group."""
-    shares = CpuShares(parent=Path("/proc/missing/worker-tasks"), unified=False)
+    shares = CpuShares(beside=linux.CpuCgroup(Path("/proc/missing"), is_root=True, unified=False))
     assert shares.create(70001) == ""
     shares.remove(70001)
     cpu_shares.join(str(tmp_path / "missing"))
@@ -83,7 +83,7 @@ def test_not_writable(tmp_path):
 def test_removed_with_the_last(tmp_path):
     """As the kernel does: a group is removed only when it is empty."""
     parent = tmp_path / "worker-tasks"
-    shares = CpuShares(parent=parent, unified=False)
+    shares = CpuShares(beside=linux.CpuCgroup(tmp_path, is_root=True, unified=False))
     for uid in (1, 2):
         (parent / str(uid)).mkdir(parents=True)
     shares.remove(1)
