@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _GROUP: Final = "worker-api"
-_WEIGHT: Final = ("cpu.weight", "1000")
+_WEIGHT: Final = ("cpu.weight", "10000")
 """The default is 100."""
-_SHARES: Final = ("cpu.shares", "10240")
+_SHARES: Final = ("cpu.shares", "102400")
 """The same in version 1; the default is 1024."""
 _PROGRAM_NICE: Final = 5
 _WORKER_NICE: Final = 5
