@@ -14,6 +14,7 @@ import errno
 import itertools
 import select
 import socket
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
 
 HOST: Final = "127.0.0.1"
 _BACKLOG: Final = 128
-_BIND_TRIES: Final = 10
 _WAITING_MAX: Final = 4 * _BACKLOG
+_REFUSED_MAX: Final = 1000
+_RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: the client gets a reset, no TIME_WAIT is left
 _REMEDY: Final = "end what occupies all ports of 127.0.0.1, or all X displays"
 
 
@@ -58,26 +60,22 @@ class Names:
         """That of the stream, then those of the display."""
         return [self.listener.fileno(), *(each.fileno() for each in self.display)]
 
-    def activate(self) -> bool:
-        """Listen for a worker; False if an earlier one has made a socket unusable.
+    def is_usable(self) -> bool:
+        """Whether no worker has shut down one of the sockets."""
+        waiting = select.poll()
+        for each in self.display:
+            waiting.register(each, select.POLLRDHUP)
+        listens = self.listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        return bool(listens) and not waiting.poll(0)
 
-        Connections to an earlier worker that were not accepted are closed.
-        """
-        self.park()
-        linux.undrop_connections(self.listener)
-        try:
-            self.listener.listen(_BACKLOG)
-        except OSError:
-            return False
-        return all(map(_drained, self.display))
-
-    def park(self) -> None:
-        """Stop listening, so that viewers of the last worker are refused; the port stays bound."""
-        with contextlib.suppress(OSError):  # `activate` reports it
-            # On a socket that does not listen, shutdown(2) would end the input of all connections
-            # that it accepts later.
-            self.listener.listen(_BACKLOG)
-            self.listener.shutdown(socket.SHUT_RD)
+    def drain(self) -> None:
+        """Close connections to an earlier worker, which it has not accepted."""
+        for each in (self.listener, *self.display):
+            each.setblocking(False)
+            with contextlib.suppress(OSError):
+                for _ in range(_WAITING_MAX):
+                    _refuse(each)
+            each.setblocking(True)
 
     def close(self) -> None:
         """Make the names available to every process."""
@@ -112,6 +110,7 @@ class Reservations:
         self._count, self._with_files = count, with_files
         self._report, self._sleep = report, sleep
         self._free: list[Names] = []
+        self._refused: dict[int, int] = {}
         self._existing = 0
         self._number = 0
         self._is_reported = self._is_closed = False
@@ -154,9 +153,9 @@ class Reservations:
 
     async def available(self) -> bool:
         """Whether there are names for a worker; `on_free` is called when there are some again."""
-        if self._free:
-            return True
-        if await self._add():
+        while self._free and not self._free[-1].is_usable():
+            self._drop(self._free.pop())
+        if self._free or await self._add():
             return True
         self._wanted.set()
         return False
@@ -167,24 +166,50 @@ class Reservations:
         Raises:
             NoNames: there are none; see `available`.
         """
-        while self._free:
-            names = self._free.pop()
-            if names.activate():
-                return names
-            self._drop(names)
-        raise NoNames
+        if not self._free:
+            raise NoNames
+        names = self._free.pop()
+        self._stop_refusing(names)
+        names.drain()
+        return names
 
     def give_back(self, names: Names) -> None:
         """Make the names of a worker available: none of its processes is left."""
-        if self._is_closed or self._existing > self._count:
+        if self._is_closed or self._existing > self._count or not names.is_usable():
             self._drop(names)
         else:
-            names.park()
-            self._free.append(names)
+            self._keep(names)
         self._on_free()
+
+    def _keep(self, names: Names) -> None:
+        """Keep names that no worker has, and close each connection to their port at once.
+
+        The port is listened on all the time: if it were not, connections of the last worker that
+        still exist would prevent it (bind(2), EADDRINUSE), or another process could do it.
+        """
+        linux.undrop_connections(names.listener)
+        names.listener.setblocking(False)
+        self._free.append(names)
+        self._refused[names.listener.fileno()] = 0
+        asyncio.get_running_loop().add_reader(names.listener.fileno(), self._refuse, names)
+
+    def _refuse(self, names: Names) -> None:
+        number = names.listener.fileno()
+        self._refused[number] += 1
+        with contextlib.suppress(OSError):
+            _refuse(names.listener)
+        if self._refused[number] == _REFUSED_MAX:  # a flood: the kernel drops the rest
+            linux.drop_connections(names.listener)
+            asyncio.get_running_loop().remove_reader(number)
+
+    def _stop_refusing(self, names: Names) -> None:
+        if self._refused.pop(names.listener.fileno(), None) is not None:
+            asyncio.get_running_loop().remove_reader(names.listener.fileno())
+            linux.undrop_connections(names.listener)
 
     def _drop(self, names: Names) -> None:
         self._existing -= 1
+        self._stop_refusing(names)
         names.close()
         if not self._is_closed and self._existing < self._count:
             self._wanted.set()
@@ -200,14 +225,14 @@ class Reservations:
                 self._report("names.missing", reserved=self._existing, why=why, remedy=_REMEDY)
             return False
         self._existing += 1
-        self._free.append(made)
+        self._keep(made)
         if self._is_reported and self._existing >= self._count:
             self._is_reported = False
             self._report("names.reserved", reserved=self._existing)
         return True
 
     def _make(self) -> Names:
-        listener = _bound()
+        listener = _listening()
         try:
             return Names(listener=listener, display=self._reserve_display())
         except BaseException:
@@ -229,37 +254,23 @@ class Reservations:
         raise NoNames
 
 
-def _bound() -> socket.socket:
-    """A socket with a free port, which it keeps when it stops listening.
+def _listening() -> socket.socket:
+    """A socket that listens on a free port.
 
     Raises:
         OSError: there is none.
     """
-    for tries_left in reversed(range(_BIND_TRIES)):
-        with socket.socket() as probe:
-            probe.bind((HOST, 0))
-            address = probe.getsockname()
-        bound = socket.socket()
-        try:
-            bound.bind(address)  # a port that the kernel has chosen for this socket is not kept
-        except OSError:
-            bound.close()
-            if not tries_left:
-                raise
-        else:
-            return bound
-    raise AssertionError
+    listener = socket.socket()
+    try:
+        listener.bind((HOST, 0))
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
-def _drained(listener: socket.socket) -> bool:
-    """Close connections that were not accepted; False if the socket was shut down."""
-    waiting = select.poll()
-    waiting.register(listener, select.POLLRDHUP)
-    if waiting.poll(0):
-        return False
-    listener.setblocking(False)
-    with contextlib.suppress(BlockingIOError):
-        for _ in range(_WAITING_MAX):
-            listener.accept()[0].close()
-    listener.setblocking(True)
-    return True
+def _refuse(listener: socket.socket) -> None:
+    connection, _ = listener.accept()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    connection.close()

@@ -55,9 +55,9 @@ def connected(port):
     return socket.create_connection(("127.0.0.1", port), 5)
 
 
-def is_refused(port):
-    with pytest.raises(ConnectionRefusedError):
-        connected(port)
+async def is_refused(port):
+    with connected(port) as stale, pytest.raises(ConnectionResetError):
+        await asyncio.to_thread(stale.recv, 1)
     return True
 
 
@@ -73,7 +73,7 @@ async def test_as_many_as_workers_may_run(make):
     for each in (first, second):
         connected(each.port).close()
         names.give_back(each)
-        assert is_refused(each.port)
+        assert await is_refused(each.port)
 
 
 async def test_names_are_used_again(make):
@@ -98,18 +98,57 @@ async def test_names_are_used_again(make):
     names.give_back(old)
 
 
-async def test_a_socket_that_a_worker_has_shut_down_is_replaced(make):
+@pytest.mark.parametrize("kind", ["port", "display"])
+async def test_a_socket_that_a_worker_has_shut_down_is_replaced(make, kind):
     names = make(1)
     await names.open(lambda: None)
     old = names.take()
-    old.display[0].shutdown(socket.SHUT_RDWR)
+    (old.listener if kind == "port" else old.display[0]).shutdown(socket.SHUT_RDWR)
     names.give_back(old)
-    with pytest.raises(NoNames):
-        names.take()
-    await names.fill()
+    assert await names.available()
     other = names.take()
     assert other is not old
     names.give_back(other)
+
+
+@pytest.mark.parametrize("first", ["worker", "viewer"])
+async def test_connections_of_the_last_worker(make, first):
+    """Those that still exist, or are remembered by the kernel, prevent no further worker."""
+    names = make(1)
+    await names.open(lambda: None)
+    old = names.take()
+    for _ in range(3):
+        viewer = connected(old.port)
+        accepted = old.listener.accept()[0]
+        for each in (accepted, viewer) if first == "worker" else (viewer, accepted):
+            each.close()
+    kept = connected(old.port)
+    with kept, old.listener.accept()[0]:
+        names.give_back(old)
+        assert await names.available()
+        assert names.take() is old
+        connected(old.port).close()
+    names.give_back(old)
+
+
+async def test_a_flood_of_refused_viewers(make, monkeypatch):
+    """After some the kernel drops them; the next worker gets viewers again."""
+    monkeypatch.setattr(module, "_REFUSED_MAX", 3)
+    names = make(1)
+    await names.open(lambda: None)
+    old = names.take()
+    names.give_back(old)
+    for _ in range(3):
+        assert await is_refused(old.port)
+    dropped = socket.socket()
+    dropped.setblocking(False)
+    with dropped:
+        dropped.connect_ex(("127.0.0.1", old.port))
+        assert await names.available()
+        names.take()
+        with connected(old.port), old.listener.accept()[0]:
+            pass
+    names.give_back(old)
 
 
 async def test_a_worker_whose_end_takes_long_delays_no_other(make):
@@ -170,7 +209,7 @@ async def test_ports_are_taken(make, events, monkeypatch):
     def no_port():
         raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
-    monkeypatch.setattr(module, "_bound", no_port)
+    monkeypatch.setattr(module, "_listening", no_port)
     await names.open(lambda: None)
     assert events == [("names.missing", 0)]
     assert not await names.available()
