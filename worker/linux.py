@@ -28,6 +28,9 @@ _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _IPC_RMID: Final = 0  # linux/ipc.h
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # malloc.h
+_MMAP_THRESHOLD_BYTES: Final = 256 * 1024
+_ARENAS: Final = 2
 _CAP_SYS_PTRACE: Final = 19  # linux/capability.h
 _SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h
 _SO_DETACH_FILTER: Final = 27
@@ -111,6 +114,17 @@ def scrub_environment(name: str) -> None:
     if address:
         ctypes.memset(address, 0, len(os.environ.get(name, "").encode()))
     os.environ.pop(name, None)
+
+
+def return_memory() -> None:
+    """Have the C library return large blocks of memory to the system as soon as they are freed.
+
+    mallopt(3): otherwise it would begin to keep them, once some were freed, in one heap for every
+    few threads.
+    """
+    with contextlib.suppress(AttributeError):  # a C library without it
+        _LIBC.mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)
+        _LIBC.mallopt(_M_ARENA_MAX, _ARENAS)
 
 
 def set_death_signal(number: int) -> None:

@@ -16,7 +16,7 @@ import uvicorn
 import uvloop
 from fastapi import FastAPI
 
-from worker import net
+from worker import linux, net
 from worker.api import app, master_secret, precedence
 from worker.api.accounts import Accounts, keys_file
 from worker.api.callbacks.sender import Sender
@@ -59,6 +59,7 @@ def run(settings: ServeSettings, stopped_early: Callable[[], bool] = lambda: Fal
         UsageError: a setting is invalid, or the port or the state folder is in use.
     """
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    linux.return_memory()
     with contextlib.ExitStack() as stack:
         if settings.runner == "local":  # its tasks run on this machine
             stack.enter_context(precedence.own_cgroup())

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, assert_never
 
 from worker.attended.clock import AttendedClock
 from worker.close_codes import DISPLAY_LOST, DISPLAY_RESTARTING, Close
-from worker.linux import hide_from_peers
+from worker.linux import hide_from_peers, return_memory
 from worker.stream.acceptor import Acceptor
 from worker.stream.handler import StreamHandler
 from worker.stream.messages import (
@@ -254,6 +254,7 @@ class StreamServer:
 def main() -> int:
     """Receive the configuration from the session, and serve; the process's exit code."""
     hide_from_peers()
+    return_memory()
     # PyJWT imports it if it is installed, 35 ms and 8 MB; HS256 needs none of it.
     sys.modules.setdefault("cryptography", None)  # type: ignore[arg-type]  # as if not installed
     # While this thread waits for the session, and before a viewer needs it.
