@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -17,7 +18,7 @@ from worker.stream.port.refusal_log import RefusalLog
 from worker.trusted_proxies import client_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from http import HTTPStatus
 
     from worker.api.accounts import Accounts
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from worker.trusted_proxies import TrustedProxies
 
 _SWEEP_S: Final = 1.0  # deadlines of seconds are met within this time
+_CHECKED_AT_ONCE: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,9 +106,18 @@ class Port:
         self._refusals.add(address, status, self._loop.time())
 
     def _sweep(self) -> None:
+        self._check(iter(self.table.all()))
+
+    def _check(self, unchecked: Iterator[Entry]) -> None:
+        """Check a few connections; between them and the next ones, others are served."""
         attended = self.clock()
-        for connection in self.table.all():
-            connection.check(attended)
+        several = list(itertools.islice(unchecked, _CHECKED_AT_ONCE))
+        for connection in several:
+            if connection in self.table:  # it may have been closed meanwhile
+                connection.check(attended)
+        if several:
+            self._loop.call_soon(self._check, unchecked)
+            return
         now = self._loop.time()
         self._refusals.flush(now)
         self._sweeps = len(self.table) > 0

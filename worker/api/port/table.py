@@ -77,6 +77,9 @@ class ConnectionTable:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def __contains__(self, entry: Entry) -> bool:
+        return entry in self._entries
+
     def all(self) -> list[Entry]:
         """The connections, oldest first."""
         return list(self._entries)
