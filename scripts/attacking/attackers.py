@@ -132,6 +132,8 @@ def account_requests(target: Target, over: Event) -> Counter[str]:
             found = _tasks(client, "limit=100")
             for task in chance.sample(found, min(5, len(found))):
                 path = f"/api/v1/tasks/{task['task_id']}"
+                if over.is_set():  # a round can take longer than the end is waited for
+                    return done
                 for tail in (
                     "",
                     "/artifacts",
