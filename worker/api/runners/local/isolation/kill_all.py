@@ -52,17 +52,19 @@ def main() -> int:
     give_up_at = time.monotonic() + LIMIT_S
     child: int | None = _start_child(uid)
     reached_all, quiet = False, 0
+    killed: set[int] = set()
     while child is not None or linux.user_has_processes(uid):
         ended, status = os.waitpid(child, os.WNOHANG) if child is not None else (0, 0)
         if ended:
             child, reached_all = None, status == 0
         found, complete = _kill_each(uid)
         quiet = quiet + 1 if not found and (complete or reached_all) else 0
+        is_new, killed = not found <= killed, found
         if quiet == _QUIET_PASSES:
             return 0  # what is left are zombies
         if time.monotonic() > give_up_at:
             return 1
-        if not found:
+        if not is_new:  # those that are killed need CPU time to end: SCHED_FIFO leaves none
             time.sleep(_PAUSE_S)
     return 0
 
@@ -100,15 +102,16 @@ def _become(uid: int) -> None:
     linux.drop_capabilities()
 
 
-def _kill_each(uid: int) -> tuple[bool, bool]:
-    """Kill the processes in /proc; whether one was found, and whether all could be examined."""
-    found, complete = False, True
+def _kill_each(uid: int) -> tuple[set[int], bool]:
+    """Kill the processes in /proc; those that were found, and whether all could be examined."""
+    found: set[int] = set()
+    complete = True
     for pid in linux.pids():
         status = linux.status_of(pid)
         if status is None:
             complete = False
         elif status.runs and uid in status.uids:
-            found = True
+            found.add(pid)
             with contextlib.suppress(ProcessLookupError):
                 _kill(pid, uid)
     return found, complete
