@@ -67,3 +67,12 @@ def test_cgroup(serve):
     assert (root.path / own / "cgroup.procs").read_text().split() == [str(api.process.pid)]
     assert api.stop() == 0
     assert own not in groups()
+
+
+def test_no_cgroup(serve):
+    """Where tasks have none of their own: they would be in the API's, and have its share."""
+    root = linux.cpu_cgroup()
+    api = serve({"WORKER_LOCAL_ISOLATION": "landlock"})
+    api.event("api.started")
+    own = root.path / f"worker-api-{api.process.pid}" if root else None
+    assert own is None or not own.exists()

@@ -60,10 +60,7 @@ def run(settings: ServeSettings, stopped_early: Callable[[], bool] = lambda: Fal
     """
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     linux.return_memory()
-    with contextlib.ExitStack() as stack:
-        if settings.runner == "local":  # its tasks run on this machine
-            stack.enter_context(precedence.own_cgroup())
-        runner = stack.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(settings, stopped_early))
 
 
@@ -91,7 +88,10 @@ async def serve(settings: ServeSettings, stopped_early: Callable[[], bool]) -> N
     tokens.prepare()
     if not await _before(stop, runner.open()):
         return
+    cgroup = contextlib.ExitStack()
     try:
+        if getattr(runner, "tasks_have_cgroups", False):
+            cgroup.enter_context(precedence.own_cgroup())
         for name in unknown_variables(type(settings), os.environ):
             events.emit("setting.unknown", name=name)
         for name, fields in getattr(runner, "notices", ()):
@@ -102,6 +102,7 @@ async def serve(settings: ServeSettings, stopped_early: Callable[[], bool]) -> N
         await _until_stopped(stop, services, listener, sender, proxies, events)
     finally:
         await runner.close()
+        cgroup.close()
         events.emit("api.stopped")
 
 

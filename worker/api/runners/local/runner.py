@@ -225,6 +225,11 @@ class LocalRunner:
         """Events that report how tasks are isolated, each with its fields."""
         return [self._isolation.notice]
 
+    @property
+    def tasks_have_cgroups(self) -> bool:
+        """Whether each task has a cgroup: those without one would be in the API's."""
+        return self._isolation.cpu.beside is not None
+
     def _refused_accounts(self) -> Sequence[str]:
         if self._accounts is None or self._isolation.mechanism != "none":
             return ()
