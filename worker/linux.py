@@ -222,9 +222,9 @@ def forbid_precedence() -> None:
 def forget_keys() -> None:
     """Leave the inherited session keyring, and empty those of the user (keyrings(7)).
 
-    A session keyring is inherited, whatever the uid; an earlier process of the same uid may have
-    left keys in the user's. Without effect where the calls are not permitted: nor are they then to
-    what this process starts.
+    A session keyring is inherited, even by a process of another uid; an earlier process of the
+    same uid may have left keys in the user's. Without effect where the calls are not permitted: nor
+    are they then to what this process starts.
     """
     call = _KEYCTL_CALLS.get(os.uname().machine)
     if call is None:
@@ -582,15 +582,20 @@ def _stat(pid: int, field: int) -> int | None:
 
 
 def _stat_fields(name: str) -> list[bytes] | None:
+    stat = _content(f"{name}/stat", _STAT_MAX_BYTES)
+    return None if stat is None else stat.rpartition(b")")[2].split()
+
+
+def _content(name: str, max_bytes: int) -> bytes | None:
+    """What a file in /proc contains; None if it cannot be read."""
     try:
-        descriptor = os.open(f"{_PROC}/{name}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(f"{_PROC}/{name}", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            stat = os.read(descriptor, _STAT_MAX_BYTES)
+            return os.read(descriptor, max_bytes)
         finally:
             os.close(descriptor)
     except OSError:
         return None
-    return stat.rpartition(b")")[2].split()
 
 
 def processes() -> Iterator[tuple[int, int, str]]:
@@ -661,13 +666,8 @@ class ProcessStatus(NamedTuple):
 
 def status_of(pid: int) -> ProcessStatus | None:
     """A process's users and state; None if there is no such process."""
-    try:
-        descriptor = os.open(f"{_PROC}/{pid}/status", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            text = os.read(descriptor, _STATUS_MAX_BYTES)
-        finally:
-            os.close(descriptor)
-    except OSError:
+    text = _content(f"{pid}/status", _STATUS_MAX_BYTES)
+    if text is None:
         return None
     # The name, which the process chooses, contains no line break (proc(5)).
     fields = dict(line.split(b":\t", 1) for line in text.split(b"\n") if b":\t" in line)

@@ -55,7 +55,7 @@ def start():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_processes_without_landlock(tmp_path, start, kind):
-    """All are killed, whatever they do to their own user's processes; the uid is free again."""
+    """All are killed, also if they stop processes of their own user; the uid is free again."""
     uids = Uids(FREE, tmp_path / "locks")
     uid = uids.take(()).number
     folder = TaskFolder(path=tmp_path / "task")

@@ -21,8 +21,7 @@ _WEIGHT: Final = ("cpu.weight", "10000")
 """The default is 100."""
 _SHARES: Final = ("cpu.shares", "102400")
 """The same in version 1; the default is 1024."""
-_PROGRAM_NICE: Final = 5
-_WORKER_NICE: Final = 5
+_NICE: Final = 5
 _WORKER_OOM_SCORE_ADJ: Final = 200
 """proc_pid_oom_score_adj(5). Chromium gives its renderers 300, so that these are killed first."""
 _EXEC_POLL_S: Final = 0.001
@@ -68,7 +67,7 @@ def _enter(root: linux.CpuCgroup, group: Path) -> bool:
 
 def lower_program(pid: int) -> None:
     """Give a program that the API has just started less CPU time than the API has."""
-    _set_nice(pid, _PROGRAM_NICE)
+    _set_nice(pid)
 
 
 def lower_worker(pid: int) -> None:
@@ -76,14 +75,14 @@ def lower_worker(pid: int) -> None:
     with contextlib.suppress(OSError):
         if os.sched_getscheduler(pid) in (os.SCHED_FIFO, os.SCHED_RR):  # that of the API
             os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0))
-    _set_nice(pid, _WORKER_NICE)
+    _set_nice(pid)
     _write(Path(f"/proc/{pid}/oom_score_adj"), str(_WORKER_OOM_SCORE_ADJ))
 
 
-def _set_nice(pid: int, nice: int) -> None:
+def _set_nice(pid: int) -> None:
     with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, pid, nice)
-    _write(Path(f"/proc/{pid}/autogroup"), str(nice))
+        os.setpriority(os.PRIO_PROCESS, pid, _NICE)
+    _write(Path(f"/proc/{pid}/autogroup"), str(_NICE))
 
 
 def _write(file: Path, value: str) -> None:

@@ -73,7 +73,7 @@ def test_in_a_full_table_the_address_with_the_most_makes_room() -> None:
 @pytest.mark.parametrize("use", [Use.INCOMPLETE, Use.IDLE, Use.SENDING])
 @pytest.mark.parametrize("addresses", [2, 12, 100])
 def test_a_client_with_few_connections_keeps_them(addresses: int, use: Use) -> None:
-    """Whatever those with more connections use them for; a new client always gets one."""
+    """For each use of the connections of larger clients; a new client always gets one."""
     table = ConnectionTable(nothing_waits, 256)
     for number in range(1000):
         table.add(Entry(f"flood {number % addresses}", use))

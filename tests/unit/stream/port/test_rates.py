@@ -65,7 +65,7 @@ def test_forgotten_clients() -> None:
 @pytest.mark.parametrize("clients", [1, 12, 256])
 @pytest.mark.parametrize("name", [name for name, _ in all_rates()])
 def test_flood_of_some_clients_refuses_no_rare_request(name: str, clients: int) -> None:
-    """Requests of a client that sends few are allowed, whatever the others send."""
+    """Requests of a client that sends few are allowed, also if others send many."""
     rates = dict(all_rates())[name]
     asked: list[bool] = []
     flooded = 0

@@ -74,7 +74,7 @@ class Names:
             each.setblocking(False)
             with contextlib.suppress(OSError):
                 for _ in range(_WAITING_MAX):
-                    _refuse(each)
+                    _reset_one(each)
             each.setblocking(True)
 
     def close(self) -> None:
@@ -197,7 +197,7 @@ class Reservations:
         number = names.listener.fileno()
         self._refused[number] += 1
         with contextlib.suppress(OSError):
-            _refuse(names.listener)
+            _reset_one(names.listener)
         if self._refused[number] == _REFUSED_MAX:  # a flood: the kernel drops the rest
             linux.drop_connections(names.listener)
             asyncio.get_running_loop().remove_reader(number)
@@ -270,7 +270,7 @@ def _listening() -> socket.socket:
     return listener
 
 
-def _refuse(listener: socket.socket) -> None:
+def _reset_one(listener: socket.socket) -> None:
     connection, _ = listener.accept()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     connection.close()

@@ -23,7 +23,7 @@ SECRETS = (
 
 
 def test_only_listed_variables():
-    """A variable that is not listed is not passed on, whatever its name is."""
+    """A variable that is not listed is not passed on; similar names make no difference."""
     listed = {"PATH": "/bin", "LC_ALL": "C", "https_proxy": "http://p", "HTTPS_PROXY": "http://q"}
     assert passed_on({**listed, **dict.fromkeys(SECRETS, "secret")}) == listed
 
